@@ -1,0 +1,293 @@
+"""Content-addressed artifacts: key -> folder of files + manifest. The only writer of the store's folder.
+
+    objects/KEY/            the artifact's files and manifest.json; appears by one rename, never half-written
+    refs/SUBJECT/NAME       the key that a target had last (what `why` compares with and gc keeps)
+    tmp/KEY/                a build under way; left over only if its process was killed, and swept by the next one
+    locks/NAME              flock files: two builds of the same thing wait, of different things don't
+    logs/ downloads/ caches/ trees/
+
+An artifact that was damaged on disk is noticed (size, then sha256 whenever a file's stat differs from the one that
+was recorded when it was last verified) and rebuilt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from osbuilder.errors import StoreError
+from osbuilder.step import canonical
+
+MANIFEST: Final = "manifest.json"
+_STAT: Final = "stat.json"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A published result: its folder, key, content digest (sha256 over names and sha256s of its files) and manifest."""
+
+    folder: Path
+    key: str
+    digest: str
+    manifest: Mapping[str, Any]
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of its files. Raises StoreError if it has no such file."""
+        if name not in self.manifest["outputs"]:
+            raise StoreError(f"artifact {self.key[:12]} ({self.manifest['ident']}) has no file {name!r}")
+        return self.folder / name
+
+    def sha256(self, name: str) -> str:
+        """Return the sha256 (hex) of one of its files."""
+        self.path(name)
+        return str(self.manifest["outputs"][name]["sha256"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the action said about its result."""
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The folders of a build under way; `out` becomes the artifact."""
+
+    out: Path
+    work: Path
+    log: Path
+
+
+class Store:
+    """The store below one folder. Raises StoreError, with what to do, when the folder cannot be used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with self._explained("the store cannot be used"):
+            for name in ("objects", "refs", "tmp", "locks", "logs", "downloads", "caches", "trees"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            if not os.access(root / "objects", os.W_OK):
+                raise PermissionError(errno.EACCES, "not writable", str(root))
+
+    def folder(self, name: str) -> Path:
+        """Return one of the store's shared folders: downloads, caches, trees, logs."""
+        return self.root / name
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> Artifact | None:
+        """Return the artifact of a key if it is there, whole by name and size. Contents: see `intact`."""
+        folder = self.root / "objects" / key
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            whole = manifest["key"] == key and all(
+                (folder / name).stat().st_size == entry["size_bytes"] for name, entry in manifest["outputs"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Artifact(folder=folder, key=key, digest=manifest["digest"], manifest=manifest) if whole else None
+
+    def intact(self, artifact: Artifact, *, thorough: bool = False) -> bool:
+        """Whether every file still has the bytes that were published.
+
+        A file whose stat is the one recorded at its last verification is trusted unless `thorough`.
+        """
+        try:
+            recorded = json.loads((artifact.folder / _STAT).read_bytes())
+        except (OSError, ValueError):
+            recorded = {}
+        outputs: Mapping[str, Any] = artifact.manifest["outputs"]
+        signatures = {name: _signature(artifact.folder / name) for name in outputs}
+        suspects = [name for name in outputs if thorough or recorded.get(name) != signatures[name]]
+        if any(sha256_file(artifact.folder / name) != outputs[name]["sha256"] for name in suspects):
+            return False
+        if suspects:
+            _write_atomic(artifact.folder / _STAT, canonical(signatures))
+        return True
+
+    def last(self, ident: str) -> Artifact | None:
+        """Return the artifact that a target (subject/name) had last."""
+        try:
+            return self.find((self.root / "refs" / ident).read_text().strip())
+        except OSError:
+            return None
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of a name over processes and threads; yields whether it is held (always, if `wait`)."""
+        with self._explained("the store cannot be locked"):
+            descriptor = os.open(self.root / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def workspace(self, key: str, ident: str) -> Iterator[Workspace]:
+        """Yield fresh folders for a build; they are gone afterwards, whatever happens. The caller holds lock(key)."""
+        base = self.root / "tmp" / key
+        log = self.root / "logs" / f"{ident.replace('/', '.')}-{key[:12]}.log"
+        try:
+            with self._explained(f"{ident} cannot be built"):
+                remove_tree(base)
+                for name in ("out", "work"):
+                    (base / name).mkdir(parents=True)
+                log.write_bytes(b"")
+                yield Workspace(out=base / "out", work=base / "work", log=log)
+        finally:
+            remove_tree(base)
+
+    def publish(self, space: Workspace, *, key: str, ident: str, body: Mapping[str, Any]) -> Artifact:
+        """Turn a workspace's `out` into the artifact of a key: fsync, manifest, one rename.
+
+        `body` is added to the manifest (ingredients, facts, input keys, times).
+        """
+        with self._explained(f"{ident} cannot be published"):
+            outputs = {}
+            for path in sorted(space.out.iterdir()):
+                path.chmod(0o444)
+                outputs[path.name] = {"sha256": sha256_file(path, sync=True), "size_bytes": path.stat().st_size}
+            digest = hashlib.sha256(canonical({name: entry["sha256"] for name, entry in outputs.items()})).hexdigest()
+            manifest = {"key": key, "ident": ident, "digest": digest, "outputs": outputs, **body}
+            _write_atomic(space.out / _STAT, canonical({name: _signature(space.out / name) for name in outputs}))
+            _write_atomic(space.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+            folder = self.root / "objects" / key
+            remove_tree(folder)
+            space.out.rename(folder)
+            _sync_folder(folder.parent)
+        return Artifact(folder=folder, key=key, digest=digest, manifest=manifest)
+
+    def remember(self, ident: str, key: str) -> None:
+        """Record the key that a target has now."""
+        path = self.root / "refs" / ident
+        with self._explained("the store cannot be written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_atomic(path, f"{key}\n".encode())
+
+    def sweep(self, forget: Callable[[str], None]) -> None:
+        """Remove what killed builds left: folders of tmp/ whose lock nobody holds; `forget(key)` clears the engine."""
+        for folder in (self.root / "tmp").iterdir():
+            with self.lock(folder.name, wait=False) as held:
+                if held and folder.exists():
+                    forget(folder.name)
+                    remove_tree(folder)
+
+    def collect(self) -> tuple[int, int]:
+        """Remove every artifact that no target's last build needs, and old logs. Returns (artifacts, bytes) freed."""
+        needed = self._needed()
+        removed = freed = 0
+        for folder in (self.root / "objects").iterdir():
+            if folder.name in needed:
+                continue
+            with self.lock(folder.name, wait=False) as held:
+                if held:
+                    freed += sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+                    remove_tree(folder)
+                    removed += 1
+        for log in (self.root / "logs").iterdir():
+            if not any(log.stem.endswith(key[:12]) for key in needed):
+                log.unlink(missing_ok=True)
+        return removed, freed
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Yield every artifact that is whole by name and size."""
+        for folder in sorted((self.root / "objects").iterdir()):
+            artifact = self.find(folder.name)
+            if artifact:
+                yield artifact
+
+    def _needed(self) -> set[str]:
+        queue = [path.read_text().strip() for path in (self.root / "refs").rglob("*") if path.is_file()]
+        needed: set[str] = set()
+        while queue:
+            key = queue.pop()
+            artifact = None if key in needed else self.find(key)
+            if artifact:
+                needed.add(key)
+                queue.extend(artifact.manifest["input_keys"].values())
+        return needed
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, what, self.root) from error
+
+
+def explain(error: OSError, what: str, root: Path) -> StoreError:
+    """Return the StoreError for an operating system error below the store's folder."""
+    if error.errno in _FULL:
+        free = shutil.disk_usage(root).free
+        return StoreError(
+            f"{what} ({error.filename or root}): the disk is full, {free // 2**20} MiB are free",
+            hint="Free some space (`inv cache --gc` drops old artifacts), or set OSBUILDER_STORE to another disk.",
+        )
+    return StoreError(
+        f"{what} ({error.filename or root}): {error.strerror or error}",
+        hint="Set OSBUILDER_STORE to a folder that you own and can write to.",
+    )
+
+
+def sha256_file(path: Path, *, sync: bool = False) -> str:
+    """Return the sha256 (hex) of a file; with `sync` its bytes are on the disk first."""
+    with path.open("rb") as stream:
+        if sync:
+            os.fsync(stream.fileno())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that may be missing, and whatever is in it, read-only folders included."""
+    if not path.exists():
+        return
+
+    def unlock(function: Callable[[str], object], name: str, _: object) -> None:
+        Path(name).parent.chmod(0o700)
+        function(name)
+
+    shutil.rmtree(path, onerror=unlock)
+
+
+def _signature(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _write_atomic(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def total_bytes(paths: Iterable[Path]) -> int:
+    """Return the disk space that files take, in bytes."""
+    return sum(path.stat().st_blocks * 512 for path in paths)
