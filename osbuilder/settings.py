@@ -1,0 +1,229 @@
+"""Settings: flag > OSBUILDER_* environment > osbuilder.yaml in the working directory > the project's default.
+
+The only reader of the environment. What a request asks for (a distribution, a kernel line) is no setting; its defaults
+are in versions.yaml and the recipes. Each field of Settings is one setting; everything else here is derived from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from osbuilder import decode
+from osbuilder.errors import UsageError, suggest
+
+FILE: Final = "osbuilder.yaml"
+PREFIX: Final = "OSBUILDER_"
+
+
+class EngineChoice(enum.Enum):
+    """Which engine runs commands; auto takes the first that works: Docker, Podman, the sandbox."""
+
+    AUTO = "auto"
+    DOCKER = "docker"
+    PODMAN = "podman"
+    SANDBOX = "sandbox"
+
+
+class Transfer(enum.Enum):
+    """How files reach a container engine: as bind mounts, or as archives through its API (a remote daemon)."""
+
+    AUTO = "auto"
+    BIND = "bind"
+    ARCHIVE = "archive"
+
+
+class QemuChoice(enum.Enum):
+    """Where QEMU runs: on the host where it is installed, or in a builder."""
+
+    AUTO = "auto"
+    HOST = "host"
+    BUILDER = "builder"
+
+
+class Accel(enum.Enum):
+    """What a guest runs on: auto tries KVM with a real guest and falls back to TCG."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+def _setting(default: Any, doc: str, *environment: str) -> Any:
+    """Declare a setting: its default, a line of help, and further environment names that the field's tools know."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "environment": environment})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The effective settings. Build one with `load_settings`."""
+
+    store: Path | None = _setting(None, "artifacts, downloads and caches (default: osbuilder in the user's cache)")
+    build: Path = _setting(Path("build"), "where results appear, as <build>/<arch>/")
+    engine: EngineChoice = _setting(EngineChoice.AUTO, "auto, docker, podman or sandbox")
+    engine_url: str | None = _setting(None, "address of the Docker or Podman API", "DOCKER_HOST", "CONTAINER_HOST")
+    engine_transfer: Transfer = _setting(Transfer.AUTO, "auto, bind, or archive for a remote daemon")
+    base_image: str | None = _setting(None, "image (with digest) to bootstrap builders in, where a registry answers")
+    jobs: int | None = _setting(None, "processes at once (default: the CPUs of this machine)")
+    debian_mirrors: tuple[str, ...] = _setting((), "Debian mirrors, tried in order (default: mmdebstrap's own)")
+    debian_components: tuple[str, ...] = _setting((), "components of the Debian archive (default: the recipe's)")
+    qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
+    accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")
+    source_date_epoch: int | None = _setting(
+        None, "timestamp of everything that is built, in seconds (default: from the pins)", "SOURCE_DATE_EPOCH"
+    )
+    http_proxy: str | None = _setting(None, "proxy for http", "http_proxy")
+    https_proxy: str | None = _setting(None, "proxy for https", "https_proxy", "HTTPS_PROXY")
+    no_proxy: str | None = _setting(None, "hosts that are reached without a proxy", "no_proxy", "NO_PROXY")
+    ca_bundle: Path | None = _setting(
+        None, "certificate authorities for https (PEM)", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"
+    )
+    connect_timeout_s: int = _setting(10, "give up on connecting to a mirror after this many seconds")
+    read_timeout_s: int = _setting(30, "give up on a mirror that sends nothing for this many seconds")
+    attempts: int = _setting(3, "tries at each mirror before the next one")
+
+    # Facts of the environment that are not settings but that only this module may read.
+    cache_home: Path = dataclasses.field(default=Path("/"), metadata={"derived": True})
+    runtime_folder: Path | None = dataclasses.field(default=None, metadata={"derived": True})
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict, metadata={"derived": True})
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "connect_timeout_s", "read_timeout_s", "attempts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(
+                    f"setting {name} ({self.origins.get(name, 'default')}): expected 1 or more, got {value}"
+                )
+
+    @property
+    def store_path(self) -> Path:
+        """The store's folder, absolute."""
+        return (self.store or self.cache_home / "osbuilder").expanduser().absolute()
+
+    @property
+    def build_path(self) -> Path:
+        """The folder where results appear, absolute."""
+        return self.build.expanduser().absolute()
+
+    @property
+    def jobs_count(self) -> int:
+        """How many processes may run at once."""
+        return self.jobs or len(os.sched_getaffinity(0))
+
+    @property
+    def proxies(self) -> Mapping[str, str]:
+        """The proxy variables that commands with a network get."""
+        pairs = {"http_proxy": self.http_proxy, "https_proxy": self.https_proxy, "no_proxy": self.no_proxy}
+        return {name: value for name, value in pairs.items() if value}
+
+
+def fields() -> tuple[dataclasses.Field[Any], ...]:
+    """Return the dataclass fields that are settings, in order."""
+    return tuple(field for field in dataclasses.fields(Settings) if not field.metadata.get("derived"))
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """Return the effective settings; a flag that is None was not given.
+
+    Raises UsageError for a value that does not fit, naming where it came from, and DecodeError for osbuilder.yaml.
+    """
+    environment = os.environ if environment is None else environment
+    path = (folder or Path.cwd()) / FILE
+    in_file = decode.load(path, _file_model()) if path.exists() else None
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for field in fields():
+        value, origin = _effective(field, flags or {}, environment, in_file)
+        if origin != "default":
+            values[field.name] = value
+        origins[field.name] = origin
+    _refuse_unknown(environment)
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    return Settings(
+        **values,
+        cache_home=Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "/", ".cache")),
+        runtime_folder=Path(runtime) if runtime else None,
+        origins=types.MappingProxyType(origins),
+    )
+
+
+def _effective(
+    field: dataclasses.Field[Any], flags: Mapping[str, object], environment: Mapping[str, str], in_file: Any
+) -> tuple[Any, str]:
+    if flags.get(field.name) is not None:
+        return parse_value(field.name, str(flags[field.name]), "flag"), "flag"
+    own = f"{PREFIX}{field.name.upper()}"
+    if environment.get(own):
+        return parse_value(field.name, environment[own], own), own
+    if in_file is not None and getattr(in_file, field.name) is not None:
+        return getattr(in_file, field.name), FILE
+    # Names that other tools share are weaker than a file that was written for osbuilder.
+    for name in field.metadata["environment"]:
+        if environment.get(name):
+            return parse_value(field.name, environment[name], name), name
+    return field.default, "default"
+
+
+def parse_value(name: str, text: str, origin: str) -> Any:
+    """Return a setting's value from its text. Raises UsageError naming the setting and where the text came from."""
+    kind = _kind(typing.get_type_hints(Settings)[name])
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise UsageError(f"setting {name} ({origin}): expected a whole number, got {text!r}") from None
+    if typing.get_origin(kind) is tuple:
+        return tuple(text.replace(",", " ").split())
+    if issubclass(kind, enum.Enum):
+        try:
+            return kind(text)
+        except ValueError:
+            raise UsageError(
+                f"setting {name} ({origin}): unknown value {text!r}", hint=suggest(text, (m.value for m in kind))
+            ) from None
+    return kind(text)
+
+
+def _kind(hint: Any) -> Any:
+    """Return X of `X | None`, else the type itself."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(argument for argument in typing.get_args(hint) if argument is not types.NoneType)
+    return hint
+
+
+class _FilePath(type(Path())):  # type: ignore[misc]  # the concrete path class of this platform
+    """A path in a YAML file."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(text)
+
+
+@functools.cache
+def _file_model() -> type:
+    """Return the model of osbuilder.yaml: every setting, all of them optional."""
+    hints = typing.get_type_hints(Settings)
+    members = []
+    for field in fields():
+        kind = _kind(hints[field.name])
+        members.append((field.name, (_FilePath if kind is Path else kind) | None, dataclasses.field(default=None)))
+    return dataclasses.make_dataclass("SettingsFile", members, frozen=True, kw_only=True)
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {f"{PREFIX}{field.name.upper()}" for field in fields()}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            raise UsageError(f"unknown setting {name} in the environment", hint=suggest(name, known))
