@@ -58,7 +58,10 @@ class Accel(enum.Enum):
 
 def _setting(default: Any, doc: str, *environment: str) -> Any:
     """Declare a setting: its default, a line of help, and further environment names that the field's tools know."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "environment": environment})
+    metadata = {"doc": doc, "environment": environment}
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,12 @@ class Settings:
     engine_transfer: Transfer = _setting(Transfer.AUTO, "auto, bind, or archive for a remote daemon")
     base_image: str | None = _setting(None, "image (with digest) to bootstrap builders in, where a registry answers")
     jobs: int | None = _setting(None, "processes at once (default: the CPUs of this machine)")
-    debian_mirrors: tuple[str, ...] = _setting((), "Debian mirrors, tried in order (default: mmdebstrap's own)")
-    debian_components: tuple[str, ...] = _setting((), "components of the Debian archive (default: the recipe's)")
+    mirrors: Mapping[str, tuple[str, ...]] = _setting(
+        dict, "a distribution's mirrors in order: debian=URL,URL (default: its tool's own)"
+    )
+    components: Mapping[str, tuple[str, ...]] = _setting(
+        dict, "a distribution's components: debian=main,contrib (default: the recipe's)"
+    )
     qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
     accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")
     source_date_epoch: int | None = _setting(
@@ -173,7 +180,7 @@ def _effective(
     for name in field.metadata["environment"]:
         if environment.get(name):
             return parse_value(field.name, environment[name], name), name
-    return field.default, "default"
+    return None, "default"
 
 
 def parse_value(name: str, text: str, origin: str) -> Any:
@@ -184,8 +191,8 @@ def parse_value(name: str, text: str, origin: str) -> Any:
             return int(text)
         except ValueError:
             raise UsageError(f"setting {name} ({origin}): expected a whole number, got {text!r}") from None
-    if typing.get_origin(kind) is tuple:
-        return tuple(text.replace(",", " ").split())
+    if typing.get_origin(kind) is Mapping:
+        return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in text.split()))
     if issubclass(kind, enum.Enum):
         try:
             return kind(text)
@@ -194,6 +201,13 @@ def parse_value(name: str, text: str, origin: str) -> Any:
                 f"setting {name} ({origin}): unknown value {text!r}", hint=suggest(text, (m.value for m in kind))
             ) from None
     return kind(text)
+
+
+def _parse_pair(name: str, pair: str, origin: str) -> tuple[str, tuple[str, ...]]:
+    distro, equals, items = pair.partition("=")
+    if not (distro and equals and items):
+        raise UsageError(f"setting {name} ({origin}): expected NAME=VALUE,VALUE (debian=...), got {pair!r}")
+    return distro, tuple(items.split(","))
 
 
 def _kind(hint: Any) -> Any:
