@@ -9,7 +9,7 @@ What an annotation may be:
 - tuple[X, ...]: a list
 - Mapping[K, X]: a mapping, read-only and in the file's order; K is str, an enum or a type with parse
 - X | None: X, or nothing (`key:` or null)
-- str, int, bool, float, Literal[...], an enum (by value)
+- str, int, bool, float, Path, Literal[...], an enum (by value)
 - any type with a classmethod `parse(text)` that raises ValueError or OsbuilderError: text (parse wins over the above)
 
 A dataclass may refuse values in __post_init__ by raising ValueError or OsbuilderError. Types of fields are read at run
@@ -22,18 +22,16 @@ import dataclasses
 import enum
 import functools
 import math
+import pathlib
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from osbuilder.errors import DecodeError, OsbuilderError, suggest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -46,7 +44,7 @@ _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 
 
-def load(path: Path, cls: type[T]) -> T:
+def load(path: pathlib.Path, cls: type[T]) -> T:
     """Read the YAML file at `path` as a `cls`. Raises DecodeError, also for a missing, unreadable or non-UTF-8 file."""
     try:
         data = path.read_bytes()
@@ -194,6 +192,8 @@ def _decoder(annotation: Any) -> _Decoder:
         return functools.partial(_decode_parsed, annotation)
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return functools.partial(_decode_dataclass, annotation)
+    if isinstance(annotation, type) and issubclass(annotation, pathlib.PurePath):
+        return functools.partial(_decode_path, annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return functools.partial(_decode_choice, {(type(member.value), member.value): member for member in annotation})
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -310,6 +310,13 @@ def _decode_str(node: yaml.Node, place: _Place) -> str:
     if not isinstance(node, yaml.ScalarNode) or node.tag == f"{_TAG}null":
         raise place.error(node, f"expected text, got {_describe(node)}")
     raise place.error(node, f'{_surprise(node)}; write it in quotes: "{node.value}"')
+
+
+def _decode_path(cls: type[pathlib.PurePath], node: yaml.Node, place: _Place) -> pathlib.PurePath:
+    text = _decode_str(node, place)
+    if not text or "\0" in text:
+        raise place.error(node, f"expected a path, got {_describe(node)}")
+    return cls(text)
 
 
 def _decode_bool(node: yaml.Node, place: _Place) -> bool:

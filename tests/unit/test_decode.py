@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from osbuilder import decode
 from osbuilder.errors import DecodeError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHERE = "versions.yaml"
 
@@ -136,6 +134,8 @@ def test_a_file_becomes_nested_frozen_models_in_the_order_of_the_file(tmp_path: 
         (str | None, "text", "text"),
         (tuple[int, ...], "[]", ()),
         (tuple[tuple[int, ...], ...], "[[1], [2, 3]]", ((1,), (2, 3))),
+        (Path, "a/b", Path("a/b")),
+        (PurePosixPath, "/etc", PurePosixPath("/etc")),
         (Init, "agent", Init.AGENT),
         (Level, "2", Level.HIGH),
         (Literal["ext4", "xfs"], "xfs", "xfs"),
@@ -277,6 +277,7 @@ def test_a_number_as_the_key_of_a_mapping_is_refused_like_a_value() -> None:
         (tuple[str, ...], "abc", 'expected a list, got the text "abc"'),
         (tuple[str, ...], "", "expected a list, got nothing (null)"),
         (Mapping[str, int], "[1]", "expected a mapping, got a list"),
+        (Path, "''", 'expected a path, got the text ""'),
         (Kernel, "abc", 'expected a mapping, got the text "abc"'),
         (Init, "upstart", 'expected one of systemd, agent, got the text "upstart"'),
         (Init, "[systemd]", "expected one of systemd, agent, got a list"),
