@@ -1,0 +1,391 @@
+"""Reads a rootfs archive: ustar, PAX and GNU headers to members whose content stays where it is.
+
+An own parser, because Python's tarfile takes several times as long for a whole rootfs (bench/bench_tree.py) and accepts
+what this must refuse. Formats: POSIX.1-2024 pax(1) for ustar and PAX, the GNU tar manual ("Basic Tar Format", "Storing
+Sparse Files") for the rest, star(5) for SCHILY keywords.
+
+Owns the format. Which members go together as a tree is tree.py's business.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import struct
+import urllib.parse
+from collections.abc import Iterator
+from typing import NoReturn
+
+from osbuilder.entry import CHUNK_BYTES, EMPTY, Archive, Content, Entry, Kind, Span
+from osbuilder.errors import TreeError
+
+BLOCK_BYTES = 512
+_ZERO_BLOCK = bytes(BLOCK_BYTES)
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
+# Long names and xattrs fit many times over; more is an attack on memory, not a rootfs.
+_EXTENSION_LIMIT_BYTES = 4 << 20
+
+_KINDS = {
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHAR,
+    b"4": Kind.BLOCK,
+    b"5": Kind.DIR,
+    b"6": Kind.FIFO,
+}
+_FILE_TYPES = (b"0", b"\0", b"7", b"S")
+_ACL_KEYWORDS = ("SCHILY.acl.access", "SCHILY.acl.default")
+
+Pax = tuple[tuple[str, bytes], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member: a name with an entry, or a name that is a hard link to an earlier one (`link`).
+
+    Names are relative, without `.` or empty components; the root is "". `acls` are ACLs in text form, (keyword, text):
+    they may name users whose numbers only the archive's own /etc/passwd knows.
+    """
+
+    name: str
+    offset: int
+    entry: Entry | None
+    link: str | None = None
+    acls: tuple[tuple[str, str], ...] = ()
+
+
+def normalise_name(name: str) -> str:
+    """Return a member's name without `.` and empty components; "" is the root. Raises ValueError when it escapes."""
+    if name.startswith("/"):
+        raise ValueError("is absolute")
+    if "\0" in name:
+        raise ValueError("contains a NUL byte")
+    parts = [part for part in name.split("/") if part and part != "."]
+    if ".." in parts:
+        raise ValueError("contains `..`")
+    if not parts and not name:
+        raise ValueError("is empty")
+    return "/".join(parts)
+
+
+def read_members(archive: Archive) -> Iterator[Member]:
+    """Yield the members in the order of the archive. Raises TreeError that names the member and its offset."""
+    return _Reader(archive).members()
+
+
+@dataclasses.dataclass(slots=True)
+class _Extension:
+    """What the extension headers in front of a member say about it."""
+
+    pax: Pax = ()
+    long_name: bytes | None = None
+    long_link: bytes | None = None
+    seen: bool = False
+
+
+class _Reader:
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.position = 0
+        self.start = 0
+        self.shown = ""
+        self.global_pax: Pax = ()
+
+    def fail(self, what: str, *, hint: str = "") -> NoReturn:
+        member = f"member {self.shown!r} at byte {self.start}" if self.shown else f"header at byte {self.start}"
+        raise TreeError(f"bad archive ({self.archive.label}): {member} {what}", hint=hint)
+
+    def members(self) -> Iterator[Member]:
+        if self.archive.size_bytes == 0:
+            raise TreeError(f"bad archive ({self.archive.label}): expected a tar archive, got an empty file")
+        while True:
+            self.start, self.shown = self.position, ""
+            extension = _Extension()
+            while True:
+                header = self.block()
+                if header == _ZERO_BLOCK:
+                    if extension.seen:
+                        self.fail("is an extension header with no member after it")
+                    self.finish()
+                    return
+                fields = _HEADER.unpack(header)
+                self.check(header, fields[6])
+                if not self.extend(extension, fields):
+                    break
+            yield self.member(fields, header, extension)
+
+    def block(self) -> bytes:
+        header = self.archive.read_at(self.position, BLOCK_BYTES)
+        if len(header) < BLOCK_BYTES:
+            self.fail(
+                f"is missing: the archive is truncated at byte {self.archive.size_bytes}, without its end mark",
+                hint="Fetch or build the archive again.",
+            )
+        self.position += BLOCK_BYTES
+        return header
+
+    def check(self, header: bytes, stored: bytes) -> None:
+        computed = sum(header) - sum(stored) + 8 * 0x20
+        expected = self.number(stored, "checksum")
+        if computed != expected:
+            self.fail(
+                f"has a wrong checksum: expected {expected}, got {computed}",
+                hint="This is not a tar archive, or it is damaged.",
+            )
+
+    def finish(self) -> None:
+        """Take the end mark: two blocks of zeros, then nothing but zeros."""
+        if self.block() != _ZERO_BLOCK:
+            self.fail("follows a lone block of zeros: expected the end mark")
+        while chunk := self.archive.read_at(self.position, CHUNK_BYTES):
+            if chunk.count(0) != len(chunk):
+                self.fail(f"is the end mark, but bytes other than zero follow it (near byte {self.position})")
+            self.position += len(chunk)
+
+    def number(self, field: bytes, what: str) -> int:
+        if field[0] == 0xFF:
+            return int.from_bytes(field, "big", signed=True)
+        if field[0] == 0x80:
+            return int.from_bytes(field[1:], "big")
+        text = field.partition(b"\0")[0].strip(b" ")
+        if not text:
+            return 0
+        if text.strip(b"01234567"):
+            self.fail(f"has a malformed {what} field {field!r}")
+        return int(text, 8)
+
+    def data(self, size_bytes: int) -> int:
+        """Step over `size_bytes` of data and the padding; return where the data begins."""
+        begin = self.position
+        if size_bytes < 0:
+            self.fail(f"has a negative size {size_bytes}")
+        if begin + size_bytes > self.archive.size_bytes:
+            self.fail(
+                f"is truncated: its data ends at byte {begin + size_bytes}, the archive at {self.archive.size_bytes}",
+                hint="Fetch or build the archive again.",
+            )
+        self.position = begin + size_bytes + -size_bytes % BLOCK_BYTES
+        return begin
+
+    def extension_data(self, size_bytes: int) -> bytes:
+        if size_bytes > _EXTENSION_LIMIT_BYTES:
+            self.fail(f"has an extension header of {size_bytes} bytes: expected at most {_EXTENSION_LIMIT_BYTES}")
+        return self.archive.read_at(self.data(size_bytes), size_bytes)
+
+    def extend(self, extension: _Extension, fields: tuple[bytes, ...]) -> bool:
+        """Take an extension header's data into `extension`; return False for a member's own header."""
+        kind = fields[7]
+        if kind not in b"xXgLK":
+            return False
+        data = self.extension_data(self.number(fields[4], "size"))
+        extension.seen = True
+        if kind in b"xX":
+            extension.pax = self.parse_pax(data)
+        elif kind == b"g":
+            fresh = self.parse_pax(data)
+            replaced = {keyword for keyword, _ in fresh}
+            self.global_pax = tuple(pair for pair in self.global_pax if pair[0] not in replaced) + fresh
+            extension.seen = False
+        elif kind == b"L":
+            extension.long_name = data.rstrip(b"\0")
+        else:
+            extension.long_link = data.rstrip(b"\0")
+        return True
+
+    def parse_pax(self, data: bytes) -> Pax:
+        records = []
+        position = 0
+        while position < len(data):
+            space = data.find(b" ", position, position + 20)
+            digits = data[position:space]
+            end = position + int(digits) if space > 0 and digits.isdigit() else 0
+            keyword, equals, value = data[space + 1 : end - 1].partition(b"=")
+            if not position < end <= len(data) or data[end - 1] != 0x0A or not equals:
+                self.fail("has a malformed PAX record")
+            records.append((keyword.decode("utf-8", "surrogateescape"), value))
+            position = end
+        return tuple(records)
+
+    def member(self, fields: tuple[bytes, ...], header: bytes, extension: _Extension) -> Member:
+        records = self.global_pax + extension.pax
+        pax = dict(records) if records else {}
+        raw_name = _name(fields, header)
+        if extension.long_name is not None:
+            raw_name = extension.long_name
+        raw_name = pax.get("GNU.sparse.name") or pax.get("path") or raw_name
+        name = self.shown = raw_name.decode("utf-8", "surrogateescape")
+        kind = fields[7]
+        if kind in _FILE_TYPES and name.endswith("/"):  # how archives before POSIX marked folders
+            kind = b"5"
+        try:
+            normal = normalise_name(name)
+        except ValueError as error:
+            self.fail(f"is refused: its name {error}")
+        raw_link = pax.get("linkpath") or extension.long_link or fields[8].partition(b"\0")[0]
+        size = self.decimal(pax, "size", fields[4])
+        if kind == b"1":
+            return self.hard_link(normal, raw_link.decode("utf-8", "surrogateescape"), size)
+        if kind in _FILE_TYPES:
+            content = self.content(kind, header, size, records, pax)
+        elif kind in _KINDS:
+            content = EMPTY
+            if size:
+                self.fail(f"is a {_KINDS[kind].value} with {size} bytes of data: expected none")
+        else:
+            self.fail(f"has type {kind!r}: expected a file, folder, link, device or fifo")
+        entry = self.entry(_KINDS.get(kind, Kind.FILE), fields, pax, content, raw_link)
+        acls = tuple((word, pax[word].decode("utf-8", "surrogateescape")) for word in _ACL_KEYWORDS if pax.get(word))
+        return Member(name=normal, offset=self.start, entry=entry, acls=acls)
+
+    def entry(
+        self, kind: Kind, fields: tuple[bytes, ...], pax: dict[str, bytes], content: Content, link: bytes
+    ) -> Entry:
+        is_device = kind in (Kind.CHAR, Kind.BLOCK)
+        if kind is Kind.SYMLINK and not link:
+            self.fail("is a symlink without a target")
+        return Entry(
+            kind=kind,
+            # A symlink has no permissions of its own on Linux.
+            mode=0o777 if kind is Kind.SYMLINK else self.number(fields[1], "mode") & 0o7777,
+            uid=self.decimal(pax, "uid", fields[2]),
+            gid=self.decimal(pax, "gid", fields[3]),
+            mtime_s=self.mtime(pax, fields[5]),
+            content=content,
+            target=link.decode("utf-8", "surrogateescape") if kind is Kind.SYMLINK else "",
+            device=(self.number(fields[12], "major"), self.number(fields[13], "minor")) if is_device else (0, 0),
+            xattrs=self.xattrs(pax) if pax else (),
+        )
+
+    def hard_link(self, name: str, target: str, size: int) -> Member:
+        if size:
+            self.fail(f"is a hard link with {size} bytes of data: readers disagree on what that means")
+        try:
+            return Member(name=name, offset=self.start, entry=None, link=normalise_name(target))
+        except ValueError as error:
+            self.fail(f"is refused: the name {target!r} that it links to {error}")
+
+    def decimal(self, pax: dict[str, bytes], keyword: str, field: bytes) -> int:
+        text = pax.get(keyword)
+        if not text:
+            return self.number(field, keyword)
+        if not text.isdigit():
+            self.fail(f"has a malformed PAX {keyword} {text!r}")
+        return int(text)
+
+    def mtime(self, pax: dict[str, bytes], field: bytes) -> int:
+        text = pax.get("mtime")
+        if not text:
+            return self.number(field, "mtime")
+        # Whole seconds, rounded down: a fraction exists in PAX only, and trees must not depend on the format.
+        whole, _, fraction = text.partition(b".")
+        digits = whole.removeprefix(b"-")
+        if not digits.isdigit() or (fraction and not fraction.isdigit()):
+            self.fail(f"has a malformed PAX mtime {text!r}")
+        return int(whole) - (1 if whole.startswith(b"-") and fraction.strip(b"0") else 0)
+
+    def xattrs(self, pax: dict[str, bytes]) -> tuple[tuple[str, bytes], ...]:
+        found: dict[str, bytes] = {}
+        for keyword, value in pax.items():
+            if keyword.startswith("LIBARCHIVE.xattr."):
+                name = urllib.parse.unquote(keyword.removeprefix("LIBARCHIVE.xattr."))
+                found.setdefault(name, self.base64(value))
+            elif keyword.startswith("SCHILY.xattr."):
+                found[keyword.removeprefix("SCHILY.xattr.")] = value
+            elif keyword == "RHT.security.selinux":  # GNU tar --selinux drops the final NUL that the kernel keeps
+                found.setdefault("security.selinux", value.rstrip(b"\0") + b"\0")
+        return tuple(sorted(found.items()))
+
+    def base64(self, value: bytes) -> bytes:
+        try:  # libarchive leaves the padding out
+            return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        except ValueError:
+            self.fail("has an xattr that is not base64")
+
+    def content(self, kind: bytes, header: bytes, size: int, records: Pax, pax: dict[str, bytes]) -> Content:
+        if kind == b"S":
+            pieces, real_size = self.old_gnu_map(header)
+        elif pax.get("GNU.sparse.major") == b"1" and pax.get("GNU.sparse.minor") == b"0":
+            return self.pax_1_0_content(size, pax)
+        elif "GNU.sparse.map" in pax or "GNU.sparse.size" in pax:
+            pieces, real_size = self.pax_0_map(records, pax)
+        else:
+            begin = self.data(size)
+            if not size:
+                return EMPTY
+            return Content(size_bytes=size, spans=(Span(source=self.archive, offset=begin, length_bytes=size),))
+        return self.sparse(self.data(size), size, pieces, real_size)
+
+    def old_gnu_map(self, header: bytes) -> tuple[list[tuple[int, int]], int]:
+        """Take the sparse map of a type S member: four pieces in the header, 21 in each block that follows."""
+        pieces = self.gnu_pieces(header[386:482])
+        more = header[482]
+        while more:
+            block = self.block()
+            pieces += self.gnu_pieces(block[:504])
+            more = block[504]
+        return pieces, self.number(header[483:495], "real size")
+
+    def gnu_pieces(self, table: bytes) -> list[tuple[int, int]]:
+        numbers = [self.number(table[at : at + 12], "sparse map") for at in range(0, len(table), 12)]
+        return [pair for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair != (0, 0)]
+
+    def pax_0_map(self, records: Pax, pax: dict[str, bytes]) -> tuple[list[tuple[int, int]], int]:
+        """Take the map of PAX sparse formats 0.0 (repeated keywords) and 0.1 (one keyword with all numbers)."""
+        if "GNU.sparse.map" in pax:
+            words = pax["GNU.sparse.map"].split(b",") if pax["GNU.sparse.map"] else []
+        else:
+            words = [value for keyword, value in records if keyword in ("GNU.sparse.offset", "GNU.sparse.numbytes")]
+        if len(words) % 2:
+            self.fail("has a malformed sparse map")
+        numbers = [self.sparse_number(word) for word in words]
+        return list(zip(numbers[::2], numbers[1::2], strict=True)), self.sparse_number(pax.get("GNU.sparse.size", b""))
+
+    def pax_1_0_content(self, size: int, pax: dict[str, bytes]) -> Content:
+        """Take PAX sparse format 1.0: the map is decimal lines in front of the data, padded to a block."""
+        begin = self.data(size)
+        at, lines = begin, b""
+
+        def line() -> int:
+            nonlocal at, lines
+            while b"\n" not in lines:
+                if at >= begin + size:
+                    self.fail("has a sparse map that runs past its data")
+                lines += self.archive.read_at(at, BLOCK_BYTES)
+                at += BLOCK_BYTES
+            word, _, lines = lines.partition(b"\n")
+            return self.sparse_number(word)
+
+        pieces = [(line(), line()) for _ in range(line())]
+        return self.sparse(at, begin + size - at, pieces, self.sparse_number(pax.get("GNU.sparse.realsize", b"")))
+
+    def sparse_number(self, word: bytes) -> int:
+        if not word.isdigit():
+            self.fail(f"has a malformed number {word!r} in its sparse map")
+        return int(word)
+
+    def sparse(self, begin: int, stored: int, pieces: list[tuple[int, int]], real_size: int) -> Content:
+        spans: list[Span] = []
+        at, source = 0, begin
+        for offset, length in pieces:
+            if offset < at or offset + length > real_size:
+                self.fail("has a sparse map that overlaps itself or runs past the file's end")
+            if offset > at:
+                spans.append(Span(source=None, length_bytes=offset - at))
+            if length:
+                spans.append(Span(source=self.archive, offset=source, length_bytes=length))
+            at, source = offset + length, source + length
+        if source - begin != stored:
+            self.fail(f"has a sparse map of {source - begin} bytes: expected {stored}, the data that is stored")
+        if real_size > at:
+            spans.append(Span(source=None, length_bytes=real_size - at))
+        return Content(size_bytes=real_size, spans=tuple(spans))
+
+
+def _name(fields: tuple[bytes, ...], header: bytes) -> bytes:
+    name = fields[0].partition(b"\0")[0]
+    if fields[9] != b"ustar\x0000":  # GNU and older formats use the prefix for other things
+        return name
+    prefix = fields[14]
+    if header[508:] == b"tar\0":  # star: a shorter prefix, then atime and ctime
+        prefix = prefix[:131]
+    prefix = prefix.partition(b"\0")[0]
+    return prefix + b"/" + name if prefix else name
