@@ -1,0 +1,264 @@
+"""Walks a plan: for each step a hit in the store, else its action runs; in parallel where the DAG allows.
+
+A step's key is known once its inputs are: the walk resolves dependencies first, computes the key from their content
+digests, and looks the key up. What an action leaves in job.out is published at once or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from osbuilder.engine.base import Builder, Command, Engine, Mounts
+from osbuilder.errors import CommandFailed, Interrupted, OsbuilderError
+from osbuilder.fetch import FetchSettings, Progress, Source, fetch
+from osbuilder.step import Step, key_of
+from osbuilder.store import Artifact, Store, Workspace, explain
+
+if TYPE_CHECKING:
+    from osbuilder.step import Json
+
+BUILDER_TAR = "builder.tar"
+
+
+class Reporter(Protocol):
+    """Hears what happens, from any thread. Implementations: osbuilder.progress."""
+
+    def started(self, step: Step, log: Path) -> None:
+        """Hear that a step's action starts; its commands write to `log`."""
+
+    def finished(self, step: Step, *, seconds: float | None) -> None:
+        """Hear that a step's artifact is there; `seconds` is None when it was in the store."""
+
+    def failed(self, step: Step) -> None:
+        """Hear that a step's action ended with an error."""
+
+    @property
+    def downloads(self) -> Progress:
+        """What downloads report to."""
+
+
+class Executor:
+    """Executes plans against one store. `engine` is called when the first command runs, not before."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        engine: Callable[[], Engine],
+        reporter: Reporter,
+        fetching: FetchSettings,
+        jobs: int,
+    ) -> None:
+        self.store = store
+        self.reporter = reporter
+        self.fetching = fetching
+        self.jobs = jobs
+        self._choose = engine
+        self._engine: Engine | None = None
+        self._mutex = threading.Lock()
+        self._slots = threading.BoundedSemaphore(max(2, jobs))
+        self._stopped = threading.Event()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, chosen on first use. Raises ToolMissing when none works."""
+        with self._mutex:
+            if self._engine is None:
+                self._engine = self._choose()
+            return self._engine
+
+    def run(self, target: Step) -> Artifact:
+        """Return the artifact of a step, building what is not in the store.
+
+        Raises the OsbuilderError of the first step that failed, with notes that name the step, its log and the command
+        that repeats it. A KeyboardInterrupt stops every command before it goes on.
+        """
+        self.store.sweep(self._forget)
+        steps = tuple(target.walk())
+        futures: dict[int, Future[Artifact]] = {}
+        pool = ThreadPoolExecutor(max_workers=len(steps), thread_name_prefix="step")
+        try:
+            for step in steps:
+                waits = {name: futures[id(dependency)] for name, dependency in step.dependencies()}
+                futures[id(step)] = pool.submit(self._resolve, step, waits)
+            return self._first_failure_or(target, steps, futures)
+        except BaseException:
+            self._stopped.set()
+            if self._engine is not None:
+                self._engine.stop()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def peek(self, target: Step) -> Mapping[str, Artifact | None]:
+        """Return, for each step of a plan by ident, its artifact if it is up to date in the store; builds nothing."""
+        found: dict[str, Artifact | None] = {}
+        for step in target.walk():
+            inputs = {name: found[dependency.ident] for name, dependency in step.dependencies()}
+            found[step.ident] = self._lookup(step, inputs) if all(inputs.values()) else None
+        return found
+
+    def _lookup(self, step: Step, inputs: Mapping[str, Artifact | None]) -> Artifact | None:
+        digests = {name: artifact.digest for name, artifact in inputs.items() if artifact}
+        return self.store.find(key_of(step.ingredients(digests)))
+
+    def _first_failure_or(
+        self, target: Step, steps: tuple[Step, ...], futures: Mapping[int, Future[Artifact]]
+    ) -> Artifact:
+        pending = [futures[id(step)] for step in steps]
+        while pending:
+            for future in [future for future in pending if future.done()]:
+                pending.remove(future)
+                future.result()
+            # A short sleep rather than a bare wait: the main thread stays open to signals.
+            time.sleep(0.01)
+        return futures[id(target)].result()
+
+    def _resolve(self, step: Step, waits: Mapping[str, Future[Artifact]]) -> Artifact:
+        inputs = {name: future.result() for name, future in waits.items()}
+        ingredients = step.ingredients({name: artifact.digest for name, artifact in inputs.items()})
+        key = key_of(ingredients)
+        artifact = self._usable(key)
+        if artifact is None:
+            with self._slots, self.store.lock(key):
+                self._check_stopped()
+                artifact = self._usable(key)
+                if artifact is None:
+                    return self._build(step, key, ingredients, inputs)
+        self.store.remember(step.ident, key)
+        self.reporter.finished(step, seconds=None)
+        return artifact
+
+    def _usable(self, key: str) -> Artifact | None:
+        artifact = self.store.find(key)
+        return artifact if artifact and self.store.intact(artifact) else None
+
+    def _build(self, step: Step, key: str, ingredients: Mapping[str, Json], inputs: Mapping[str, Artifact]) -> Artifact:
+        with self.store.workspace(key, step.ident) as space:
+            self.reporter.started(step, space.log)
+            began = time.monotonic()
+            job = RunningJob(executor=self, step=step, key=key, inputs=inputs, space=space)
+            try:
+                with self._told(step, space):
+                    facts = step.action.run(job)
+                    self._check_stopped()
+            except BaseException:
+                self.reporter.failed(step)
+                raise
+            seconds = time.monotonic() - began
+            artifact = self.store.publish(
+                space,
+                key=key,
+                ident=step.ident,
+                body={
+                    "ingredients": ingredients,
+                    "facts": facts,
+                    "input_keys": {name: item.key for name, item in inputs.items()},
+                    "wall_s": round(seconds, 3),
+                },
+            )
+        self.store.remember(step.ident, key)
+        self.reporter.finished(step, seconds=seconds)
+        return artifact
+
+    @contextlib.contextmanager
+    def _told(self, step: Step, space: Workspace) -> Iterator[None]:
+        """Say in every error which step it was and where its log is; a full disk becomes a StoreError."""
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, f"{step.ident} failed", self.store.root) from error
+        except OsbuilderError as error:
+            error.add_note(f"step: {step.ident}")
+            if space.log.stat().st_size:
+                error.add_note(f"log: {space.log}")
+            raise
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("stopped")
+
+    def _forget(self, key: str) -> None:
+        self.engine.sweep(key)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunningJob:
+    """The step.Job of a step that runs now."""
+
+    executor: Executor
+    step: Step
+    key: str
+    inputs: Mapping[str, Artifact]
+    space: Workspace
+
+    @property
+    def out(self) -> Path:
+        return self.space.out
+
+    @property
+    def work(self) -> Path:
+        return self.space.work
+
+    @property
+    def log(self) -> Path:
+        return self.space.log
+
+    @property
+    def jobs(self) -> int:
+        return self.executor.jobs
+
+    @property
+    def proxies(self) -> Mapping[str, str]:
+        return self.executor.fetching.proxies
+
+    def cache(self, name: str) -> Path:
+        folder = self.executor.store.folder("caches") / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def fetch(self, source: Source) -> Path:
+        destination = self.executor.store.folder("downloads") / f"{source.sha256[:16]}-{source.name}"
+        return fetch(source, destination, settings=self.executor.fetching, progress=self.executor.reporter.downloads)
+
+    def run(
+        self,
+        command: Command,
+        *,
+        inputs: Mapping[str, Path] | None = None,
+        caches: tuple[str, ...] = (),
+        output: Path | None = None,
+    ) -> None:
+        executor = self.executor
+        executor._check_stopped()
+        artifact = self.inputs["builder"]
+        builder = Builder(
+            name=self.step.builder.subject if self.step.builder else "",
+            tar=artifact.path(BUILDER_TAR),
+            sha256=artifact.sha256(BUILDER_TAR),
+        )
+        engine = executor.engine
+        with executor.store.lock(f"builder-{builder.sha256}"):
+            engine.prepare(builder)
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"$ {shlex.join(command.argv)}\n")
+        mounts = Mounts(
+            inputs=inputs or {},
+            output=output or self.out,
+            work=self.work,
+            caches={name: self.cache(name) for name in caches},
+        )
+        try:
+            engine.run(builder, command, mounts, log=self.log, label=self.key)
+        except CommandFailed:
+            # A second error of a build that is being stopped is noise: the first one is told.
+            executor._check_stopped()
+            raise

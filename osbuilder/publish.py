@@ -1,0 +1,169 @@
+"""Puts artifacts where people look: build/<arch>/ under the names that other programs read, each with its manifest.
+
+A published file shares its bytes with the store where it can (a hard link), is a sparse copy elsewhere, and replaces
+an older one in one rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbuilder.errors import UsageError
+from osbuilder.store import Artifact, Store, explain
+
+if TYPE_CHECKING:
+    from osbuilder.step import Json
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """What a file of an artifact is called outside of the store, and the link (if any) that names the newest one."""
+
+    file: str
+    published: str
+    link: str | None = None
+
+
+def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: Path) -> tuple[Path, ...]:
+    """Put files of an artifact into a folder, with manifests and links; returns their paths in the order of `names`.
+
+    Raises StoreError when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _place(artifact.path(name.file), folder / name.published)
+            _write(folder / f"{name.published}.manifest.json", manifest_text(store, artifact, name.file))
+            if name.link:
+                _relink(folder / name.link, name.published)
+    except OSError as error:
+        raise explain(error, "the result cannot be put into the build folder", folder if folder.exists() else store.root) from error
+    return tuple(folder / name.published for name in names)
+
+
+def copy_out(artifact: Artifact, file: str, output: Path) -> Path:
+    """Write an independent, sparse copy of a file to `output`; never half-written. Raises UsageError for a bad path."""
+    check_output(output)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        _copy_sparse(artifact.path(file), temporary)
+        temporary.chmod(0o644)
+        temporary.replace(output)
+    except OSError as error:
+        raise explain(error, f"{output} cannot be written", output.parent) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return output
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output path that cannot become a file. Raises UsageError; call it before anything is built."""
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder", hint="Name a file in it.")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}", hint="Make it first.")
+
+
+def manifest_text(store: Store, artifact: Artifact, file: str) -> str:
+    """Return the manifest of one file: what went in, by step, with keys, digests, facts and times."""
+    entry = artifact.manifest["outputs"][file]
+    steps = [
+        {
+            "step": item.manifest["ident"],
+            "key": item.key,
+            "digest": item.digest,
+            "action": item.manifest["ingredients"]["action"],
+            "parameters": item.manifest["ingredients"]["parameters"],
+            "facts": item.facts,
+            "wall_s": item.manifest["wall_s"],
+        }
+        for item in _ancestors(store, artifact)
+    ]
+    content: Mapping[str, Json] = {
+        "file": file,
+        "key": artifact.key,
+        "sha256": entry["sha256"],
+        "size_bytes": entry["size_bytes"],
+        "disk_bytes": artifact.path(file).stat().st_blocks * 512,
+        "steps": steps,
+    }
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _ancestors(store: Store, artifact: Artifact) -> Iterator[Artifact]:
+    """Yield the artifacts that went into one, dependencies first, and itself last."""
+    seen: set[str] = set()
+
+    def visit(item: Artifact) -> Iterator[Artifact]:
+        if item.key in seen:
+            return
+        seen.add(item.key)
+        for _, key in sorted(item.manifest["input_keys"].items()):
+            above = store.find(key)
+            if above:
+                yield from visit(above)
+        yield item
+
+    yield from visit(artifact)
+
+
+def _place(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        _copy_sparse(source, temporary)
+    temporary.replace(target)
+
+
+def _copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file's data and leave its holes holes (lseek(2), SEEK_DATA)."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        size = os.fstat(reader.fileno()).st_size
+        os.ftruncate(writer.fileno(), size)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(reader.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+                raise
+            position = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
+            reader.seek(start)
+            writer.seek(start)
+            _copy_range(reader.fileno(), writer.fileno(), start, position - start)
+
+
+def _copy_range(source: int, target: int, start: int, count: int) -> None:
+    os.lseek(target, start, os.SEEK_SET)
+    while count:
+        sent = os.sendfile(target, source, start, min(count, 1 << 30))
+        if not sent:
+            return
+        start += sent
+        count -= sent
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _relink(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)

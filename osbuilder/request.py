@@ -1,0 +1,136 @@
+"""What the user asked for, as values: one request type a result. plan.py resolves the names in them.
+
+Everything that arrives as text (a flag, a file) becomes an enum or a number here, with a clear refusal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import TypeVar
+
+from osbuilder.errors import UsageError, suggest
+
+
+class Init(enum.Enum):
+    """What is PID 1 in the guest."""
+
+    SYSTEMD = "systemd"
+    AGENT = "agent"
+
+
+class Filesystem(enum.Enum):
+    """The filesystem of a disk image's root partition."""
+
+    EXT4 = "ext4"
+
+
+class Compression(enum.Enum):
+    """How an initrd is compressed."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    NONE = "none"
+
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+def parse_choice(text: str, choices: type[E], what: str) -> E:
+    """Return the member whose value is `text`. Raises UsageError with a suggestion; `what` names the option."""
+    try:
+        return choices(text)
+    except ValueError:
+        known = [str(member.value) for member in choices]
+        raise UsageError(f"unknown {what} {text!r}", hint=suggest(text, known)) from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RootfsRequest:
+    """A root filesystem. None means the default of versions.yaml or of the recipe.
+
+    `agent` is the name of an agent of versions.yaml, or the path of a file (anything with a slash).
+    """
+
+    distro: str
+    release: str | None = None
+    arch: str | None = None
+    init: Init | None = None
+    agent: str = "probe"
+    packages: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest:
+    """A disk image of a root filesystem; sizes in MiB as the user gives them."""
+
+    rootfs: RootfsRequest
+    filesystem: Filesystem = Filesystem.EXT4
+    dax: bool = True
+    free_space_mib: int = 0
+    align_mib: int = 128
+
+    def __post_init__(self) -> None:
+        if self.free_space_mib < 0:
+            raise UsageError(f"--free-space-mib: expected 0 or more, got {self.free_space_mib}")
+        if self.align_mib < 1 or self.align_mib & (self.align_mib - 1):
+            raise UsageError(
+                f"--align-mib: expected a power of two, got {self.align_mib}",
+                hint="nvdimm hotplug wants 128, the default.",
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InitrdRequest:
+    """An initrd of a root filesystem; its init is the agent unless the request says otherwise."""
+
+    rootfs: RootfsRequest
+    compression: Compression = Compression.ZSTD
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRequest:
+    """A guest kernel. `line` is a name of versions.yaml (None: its default)."""
+
+    arch: str | None = None
+    line: str | None = None
+
+
+class Root(enum.Enum):
+    """Where a guest's root filesystem comes from."""
+
+    PMEM = "pmem"
+    VIRTIO_BLK = "virtio-blk"
+    INITRD = "initrd"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BootRequest:
+    """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first."""
+
+    image: Path | None = None
+    initrd: Path | None = None
+    distro: str | None = None
+    kernel: Path | None = None
+    kernel_line: str | None = None
+    arch: str | None = None
+    machine: str | None = None
+    root: Root | None = None
+    memory_mib: int = 256
+    vcpus: int = 1
+    timeout_s: int = 120
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("image", "initrd", "distro") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", hint="Name one thing to boot.")
+        for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
+        if self.root is Root.INITRD and self.image is not None:
+            raise UsageError("--root initrd and --image exclude each other", hint="Name the initrd with --initrd.")
+        if self.root in (Root.PMEM, Root.VIRTIO_BLK) and self.initrd is not None:
+            raise UsageError(
+                f"--root {self.root.value} and --initrd exclude each other", hint="Name the image with --image."
+            )

@@ -1,0 +1,83 @@
+"""A setting comes from the flag, else the environment, else osbuilder.yaml, else its default, and knows from where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from osbuilder.errors import DecodeError, UsageError
+from osbuilder.settings import EngineChoice, Settings, fields, load_settings
+
+
+def settings(
+    tmp_path: Path, flags: dict[str, object] | None = None, environment: dict[str, str] | None = None, text: str = ""
+) -> Settings:
+    if text:
+        (tmp_path / "osbuilder.yaml").write_text(text)
+    return load_settings(flags or {}, environment=environment or {}, folder=tmp_path)
+
+
+def test_nothing_given_means_the_defaults(tmp_path: Path) -> None:
+    result = settings(tmp_path, environment={"HOME": "/home/ann"})
+    assert result.engine is EngineChoice.AUTO
+    assert result.store_path == Path("/home/ann/.cache/osbuilder")
+    assert set(result.origins.values()) == {"default"}
+
+
+def test_the_order_is_flag_environment_file(tmp_path: Path) -> None:
+    text = "engine: podman\njobs: 3\nattempts: 7\n"
+    result = settings(tmp_path, {"engine": "docker"}, {"OSBUILDER_ENGINE": "sandbox", "OSBUILDER_JOBS": "5"}, text)
+    assert (result.engine, result.jobs, result.attempts) == (EngineChoice.DOCKER, 5, 7)
+    assert [result.origins[name] for name in ("engine", "jobs", "attempts", "qemu")] == [
+        "flag",
+        "OSBUILDER_JOBS",
+        "osbuilder.yaml",
+        "default",
+    ]
+
+
+def test_names_that_other_tools_share_are_weaker_than_the_file(tmp_path: Path) -> None:
+    environment = {"SOURCE_DATE_EPOCH": "5", "DOCKER_HOST": "tcp://127.0.0.1:1"}
+    result = settings(tmp_path, environment=environment, text="source_date_epoch: 7\n")
+    assert result.source_date_epoch == 7
+    assert result.engine_url == "tcp://127.0.0.1:1"
+    assert result.origins["engine_url"] == "DOCKER_HOST"
+
+
+def test_mirrors_are_named_by_distribution(tmp_path: Path) -> None:
+    result = settings(tmp_path, environment={"OSBUILDER_MIRRORS": "debian=http://a/,http://b/ alpine=http://c/"})
+    assert result.mirrors == {"debian": ("http://a/", "http://b/"), "alpine": ("http://c/",)}
+    with pytest.raises(UsageError, match=r"setting mirrors \(OSBUILDER_MIRRORS\): expected NAME=VALUE"):
+        settings(tmp_path, environment={"OSBUILDER_MIRRORS": "http://a/"})
+
+
+def test_an_unknown_name_in_the_environment_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown setting OSBUILDER_ENGIN") as caught:
+        settings(tmp_path, environment={"OSBUILDER_ENGIN": "docker"})
+    assert "Did you mean OSBUILDER_ENGINE?" in caught.value.hint
+
+
+def test_an_unknown_key_in_the_file_names_its_line(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match=r"osbuilder\.yaml:2: unknown key 'engin'"):
+        settings(tmp_path, text="jobs: 2\nengin: docker\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"engine": "doker"}, "setting engine (flag): unknown value 'doker'"),
+        ({"jobs": "many"}, "setting jobs (flag): expected a whole number, got 'many'"),
+        ({"jobs": "0"}, "setting jobs (flag): expected 1 or more, got 0"),
+    ],
+)
+def test_a_value_that_does_not_fit_says_where_it_came_from(
+    tmp_path: Path, flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings(tmp_path, flags)
+    assert message in caught.value.message
+
+
+def test_every_setting_has_a_line_of_help() -> None:
+    assert all(field.metadata["doc"] for field in fields())

@@ -1,0 +1,149 @@
+"""The store publishes whole artifacts or none, notices damage, and keeps what targets need."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from osbuilder.errors import StoreError
+from osbuilder.store import Artifact, Store, explain
+
+KEY = "1" * 64
+OTHER = "2" * 64
+
+
+def publish(
+    store: Store, key: str = KEY, *, content: bytes = b"bytes", inputs: dict[str, str] | None = None
+) -> Artifact:
+    with store.lock(key), store.workspace(key, "tea/pour") as space:
+        (space.out / "file").write_bytes(content)
+        return store.publish(space, key=key, ident="tea/pour", body={"facts": {}, "input_keys": inputs or {}})
+
+
+def test_a_published_artifact_is_found_with_its_digest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    published = publish(store)
+    found = store.find(KEY)
+    assert found is not None
+    assert found.digest == published.digest
+    assert found.path("file").read_bytes() == b"bytes"
+    assert store.intact(found)
+
+
+def test_the_same_files_have_the_same_digest_under_different_keys(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert publish(store, KEY).digest == publish(store, OTHER).digest
+    assert publish(store, OTHER, content=b"else").digest != publish(store, KEY).digest
+
+
+def test_a_build_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+
+    def fail() -> None:
+        with store.workspace(KEY, "tea/pour") as space:
+            (space.out / "file").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert store.find(KEY) is None
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_truncated_file_is_not_an_artifact(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = publish(store).path("file")
+    path.chmod(0o644)
+    path.write_bytes(b"byte")
+    assert store.find(KEY) is None
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artifact = publish(store)
+    path = artifact.path("file")
+    path.chmod(0o644)
+    path.write_bytes(b"Bytes")
+    found = store.find(KEY)
+    assert found is not None
+    assert not store.intact(found)
+
+
+def test_damage_that_keeps_the_stat_is_noticed_by_a_thorough_look(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artifact = publish(store)
+    path = artifact.path("file")
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as stream:
+        stream.write(b"B")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.intact(artifact)
+    assert not store.intact(artifact, thorough=True)
+
+
+def test_a_copied_store_is_verified_once_and_then_trusted(tmp_path: Path) -> None:
+    artifact = publish(Store(tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    store = Store(tmp_path / "b")
+    path = tmp_path / "b" / "objects" / KEY / "file"
+    os.utime(path, (1, 1))
+    found = store.find(KEY)
+    assert found is not None
+    assert found.digest == artifact.digest
+    assert store.intact(found)
+    assert store.intact(found)
+
+
+def test_what_a_killed_build_left_is_swept_unless_somebody_holds_its_lock(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in (KEY, OTHER):
+        (tmp_path / "tmp" / key / "out").mkdir(parents=True)
+    forgotten: list[str] = []
+    with store.lock(OTHER):
+        store.sweep(forgotten.append)
+    assert forgotten == [KEY]
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == [OTHER]
+
+
+def test_collect_keeps_what_a_target_needs_and_its_inputs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    publish(store, "a" * 64)
+    publish(store, "b" * 64, inputs={"base": "a" * 64})
+    publish(store, "c" * 64)
+    store.remember("tea/pour", "b" * 64)
+    removed, freed = store.collect()
+    assert removed == 1
+    assert freed > 0
+    assert {artifact.key[0] for artifact in store.artifacts()} == {"a", "b"}
+
+
+def test_a_lock_that_is_held_is_not_given_twice(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock("x"), store.lock("x", wait=False) as held:
+        assert not held
+    with store.lock("x", wait=False) as held:
+        assert held
+
+
+def test_a_store_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match="the store cannot be used") as caught:
+        Store(tmp_path / "store")
+    assert "OSBUILDER_STORE" in caught.value.hint
+
+
+def test_a_full_disk_says_what_is_free_and_how_to_free_some(tmp_path: Path) -> None:
+    error = explain(OSError(errno.ENOSPC, "No space left on device", "/x/file"), "tea/pour cannot be built", tmp_path)
+    assert "the disk is full" in error.message
+    assert "MiB are free" in error.message
+    assert "inv cache --gc" in error.hint
+
+
+def test_an_unknown_file_of_an_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"tea/pour\) has no file 'nothing'"):
+        publish(Store(tmp_path)).path("nothing")
