@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
 from osbuilder.errors import CommandFailed, Interrupted, OsbuilderError
-from osbuilder.fetch import FetchSettings, Progress, Source, fetch
+from osbuilder.fetch import FetchSettings, Source, fetch
+from osbuilder.progress import Progress
 from osbuilder.step import Step, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain
 
@@ -29,7 +30,7 @@ BUILDER_TAR = "builder.tar"
 
 
 class Reporter(Protocol):
-    """Hears what happens, from any thread. Implementations: osbuilder.progress."""
+    """Hears what happens, from any thread. Implementations: osbuilder.reporter."""
 
     def started(self, step: Step, log: Path) -> None:
         """Hear that a step's action starts; its commands write to `log`."""

@@ -1,0 +1,72 @@
+"""Imports point one way: tasks -> api -> plan/execute -> rooms -> tree/store/fetch -> arch/decode/errors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"tasks"}),
+    frozenset({"osbuilder.api", "osbuilder.doctor", "osbuilder.reporter"}),
+    frozenset({"osbuilder.plan", "osbuilder.execute", "osbuilder.publish", "osbuilder.why", "osbuilder.versions"}),
+    frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
+    frozenset({"osbuilder.tree", "osbuilder.store", "osbuilder.fetch", "osbuilder.step"}),
+    frozenset(f"osbuilder.{name}" for name in ("arch", "decode", "errors", "request", "settings", "outfile", "progress")),
+)
+
+
+def layer(module: str) -> int:
+    parts = module.split(".")
+    for number, names in enumerate(LAYERS):
+        if parts[0] in names or ".".join(parts[:2]) in names:
+            return number
+    raise AssertionError(f"{module} has no place in the layers: give it one, or a better room")
+
+
+def modules() -> list[tuple[str, Path]]:
+    paths = [ROOT / "tasks.py", *sorted((ROOT / "osbuilder").rglob("*.py"))]
+    named = [(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path) for path in paths]
+    return [(name, path) for name, path in named if name != "osbuilder"]
+
+
+def imported(path: Path) -> Iterator[str]:
+    known = {name for name, _ in modules()}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("osbuilder."))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "osbuilder":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in known else node.module
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
+def test_a_module_imports_only_its_own_layer_and_those_below(name: str, path: Path) -> None:
+    upward = {other for other in imported(path) if other != "osbuilder" and layer(other) < layer(name)}
+    assert upward == set()
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = {
+        name
+        for name, path in modules()
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os"
+    }
+    assert readers == {"osbuilder.settings"}
+
+
+def test_library_code_neither_exits_nor_prints() -> None:
+    found = {
+        (name, ast.unparse(node.func))
+        for name, path in modules()
+        if name != "tasks"
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "exit", "os._exit")
+    }
+    assert found == set()

@@ -1,0 +1,218 @@
+"""The executor builds what is missing, once, in order, and publishes whole results or none."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from osbuilder.engine.base import Command, Engine
+from osbuilder.errors import CommandFailed, RootfsError, StoreError
+from osbuilder.execute import Executor
+from osbuilder.fetch import FetchSettings
+from osbuilder.progress import Progress, SilentProgress
+from osbuilder.step import NOT_IN_KEY, Job, Json, Step
+from osbuilder.store import Store
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+        self.reused: list[str] = []
+        self.failures: list[str] = []
+
+    @property
+    def downloads(self) -> Progress:
+        return SilentProgress()
+
+    def started(self, step: Step, log: Path) -> None:
+        assert log.exists()
+
+    def finished(self, step: Step, *, seconds: float | None) -> None:
+        (self.reused if seconds is None else self.built).append(step.name)
+
+    def failed(self, step: Step) -> None:
+        self.failures.append(step.name)
+
+
+def no_engine() -> NoReturn:
+    raise AssertionError("no step of this test runs a command")
+
+
+def executor(tmp_path: Path, heard: Heard, engine: Callable[[], Engine] = no_engine) -> Executor:
+    return Executor(Store(tmp_path / "store"), engine=engine, reporter=heard, fetching=FetchSettings(), jobs=2)
+
+
+def nothing(job: Job) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    text: str
+    hook: Callable[[Job], None] = dataclasses.field(default=nothing, metadata=NOT_IN_KEY)
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"write {self.text}",)
+
+    def run(self, job: Job) -> dict[str, Json]:
+        self.hook(job)
+        above = "".join(artifact.path("file").read_text() for _, artifact in sorted(job.inputs.items()))
+        (job.out / "file").write_text(above + self.text)
+        return {"letters": len(self.text)}
+
+
+def chain(*texts: str, hook: Callable[[Job], None] = nothing) -> Step:
+    """Return the last of a row of steps, each of which reads the one before it; the last one has the hook."""
+    step: Step | None = None
+    for number, text in enumerate(texts):
+        last = number == len(texts) - 1
+        step = Step(
+            name=f"s{number}",
+            subject="row",
+            action=Write(text=text, hook=hook if last else nothing),
+            inputs=(("above", step),) if step else (),
+        )
+    assert step is not None
+    return step
+
+
+def test_a_plan_is_built_once_and_found_afterwards(tmp_path: Path) -> None:
+    first, second = Heard(), Heard()
+    artifact = executor(tmp_path, first).run(chain("a", "b", "c"))
+    assert artifact.path("file").read_text() == "abc"
+    assert first.built == ["s0", "s1", "s2"]
+    executor(tmp_path, second).run(chain("a", "b", "c"))
+    assert (second.built, second.reused) == ([], ["s0", "s1", "s2"])
+
+
+def test_only_what_a_change_reaches_is_built_again(tmp_path: Path) -> None:
+    executor(tmp_path, Heard()).run(chain("a", "b", "c"))
+    heard = Heard()
+    executor(tmp_path, heard).run(chain("a", "B", "c"))
+    assert (heard.reused, heard.built) == (["s0"], ["s1", "s2"])
+
+
+def test_an_input_rebuilt_to_the_same_bytes_changes_nothing_downstream(tmp_path: Path) -> None:
+    executor(tmp_path, Heard()).run(chain("ab", "", "c"))
+    heard = Heard()
+    executor(tmp_path, heard).run(chain("a", "b", "c"))
+    assert (heard.built, heard.reused) == (["s0", "s1"], ["s2"])
+
+
+def test_a_damaged_artifact_is_built_again(tmp_path: Path) -> None:
+    path = executor(tmp_path, Heard()).run(chain("a", "b")).path("file")
+    path.chmod(0o644)
+    path.write_text("xy")
+    heard = Heard()
+    assert executor(tmp_path, heard).run(chain("a", "b")).path("file").read_text() == "ab"
+    assert heard.built == ["s1"]
+
+
+def test_a_failure_names_its_step_and_publishes_nothing(tmp_path: Path) -> None:
+    def fail(job: Job) -> None:
+        (job.out / "file").write_text("half")
+        raise RootfsError("the cup is empty")
+
+    heard = Heard()
+    with pytest.raises(RootfsError, match="the cup is empty") as caught:
+        executor(tmp_path, heard).run(chain("a", "b", hook=fail))
+    assert "step: row/s1" in caught.value.__notes__
+    assert heard.failures == ["s1"]
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+    assert [artifact.manifest["ident"] for artifact in Store(tmp_path / "store").artifacts()] == ["row/s0"]
+
+
+def test_an_operating_system_error_in_a_step_becomes_a_store_error(tmp_path: Path) -> None:
+    def fail(job: Job) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"row/s0 failed .*: the disk is full"):
+        executor(tmp_path, Heard()).run(chain("a", hook=fail))
+
+
+def test_independent_steps_run_at_the_same_time(tmp_path: Path) -> None:
+    meet = threading.Barrier(2, timeout=20)
+
+    def wait(job: Job) -> None:
+        meet.wait()
+
+    left = Step(name="left", subject="pair", action=Write(text="l", hook=wait))
+    right = Step(name="right", subject="pair", action=Write(text="r", hook=wait))
+    top = Step(name="top", subject="pair", action=Write(text="t"), inputs=(("a", left), ("b", right)))
+    assert executor(tmp_path, Heard()).run(top).path("file").read_text() == "lrt"
+
+
+def test_two_executors_that_want_the_same_thing_build_it_once(tmp_path: Path) -> None:
+    began = threading.Event()
+
+    def slow(job: Job) -> None:
+        began.set()
+        threading.Event().wait(0.3)
+
+    first, second = Heard(), Heard()
+    other = threading.Thread(target=lambda: executor(tmp_path, first).run(chain("a", hook=slow)))
+    other.start()
+    assert began.wait(20)
+    executor(tmp_path, second).run(chain("a"))
+    other.join(20)
+    assert (first.built, second.built, second.reused) == (["s0"], [], ["s0"])
+
+
+def test_peek_says_what_is_up_to_date_and_builds_nothing(tmp_path: Path) -> None:
+    executor(tmp_path, Heard()).run(chain("a", "b"))
+    found = executor(tmp_path, Heard()).peek(chain("a", "b", "c"))
+    assert {ident: artifact is not None for ident, artifact in found.items()} == {
+        "row/s0": True,
+        "row/s1": True,
+        "row/s2": False,
+    }
+
+
+class Refusing:
+    """An engine whose every command fails."""
+
+    name = "refusing"
+
+    def prepare(self, builder: object) -> None:
+        pass
+
+    def run(self, builder: object, command: Command, mounts: object, *, log: Path, label: str) -> NoReturn:
+        with log.open("a") as stream:
+            stream.write("no such tea\n")
+        raise CommandFailed("pour exited with status 3", status=3, tail="no such tea")
+
+    def sweep(self, label: str) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def test_the_log_of_a_failed_command_is_named_and_kept(tmp_path: Path) -> None:
+    def command(job: Job) -> None:
+        job.run(Command(argv=("pour", "a cup")))
+
+    base = Step(name="make", subject="builder", action=Builder())
+    step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
+    with pytest.raises(CommandFailed) as caught:
+        executor(tmp_path, Heard(), Refusing).run(step)  # type: ignore[arg-type,return-value]
+    log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
+    assert Path(log).read_text() == "$ pour 'a cup'\nno such tea\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    def describe(self) -> tuple[str, ...]:
+        return ()
+
+    def run(self, job: Job) -> dict[str, Json]:
+        (job.out / "builder.tar").write_bytes(b"")
+        (job.out / "file").write_text("")
+        return {}
