@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from osbuilder.errors import UsageError, suggest
-
-
-class Init(enum.Enum):
-    """What is PID 1 in the guest."""
-
-    SYSTEMD = "systemd"
-    AGENT = "agent"
+from osbuilder.pid1 import Init
 
 
 class Filesystem(enum.Enum):

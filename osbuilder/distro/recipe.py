@@ -1,0 +1,253 @@
+"""Recipes: what a distribution is, read from distros/NAME/recipe.yaml. Data only; how it is installed is an adapter's.
+
+A recipe stands alone: there is no inheritance between recipes, and nothing here knows a distribution by its name.
+"""
+
+from __future__ import annotations
+
+import calendar
+import dataclasses
+import enum
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from osbuilder.arch import ARCHES, Arch
+from osbuilder.decode import load
+from osbuilder.errors import DecodeError, PlanError, UsageError, suggest
+from osbuilder.pid1 import Init
+
+RECIPE = "recipe.yaml"
+
+# Debian Policy 5.6.1 and 5.6.7 (apt also takes NAME:ARCH); rpm's and apk's names add capitals and underscores.
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9-]+)?")
+
+
+class PackageManager(enum.Enum):
+    """How packages get into an empty root filesystem: the key of osbuilder.distro.adapters."""
+
+    APT = "apt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Day:
+    """A calendar day in UTC, written "2025-08-09". It pins timestamps: nothing in a rootfs is younger."""
+
+    epoch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Day:
+        """Return the day that `text` names. Raises ValueError."""
+        try:
+            moment = time.strptime(text, "%Y-%m-%d")
+        except ValueError:
+            raise ValueError(f'expected a day such as "2025-08-09", got "{text}"') from None
+        return cls(calendar.timegm(moment))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """An OpenPGP key's fingerprint: 40 hex digits, blanks allowed (a v4 key, RFC 4880 section 12.2)."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """Return the fingerprint in capitals without blanks. Raises ValueError."""
+        digits = text.replace(" ", "").upper()
+        if not re.fullmatch("[0-9A-F]{40}", digits):
+            raise ValueError(f'expected a fingerprint of 40 hex digits, got "{text}"')
+        return cls(digits)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One release: its number, the day that pins its timestamps, its components, and the keys that may sign it."""
+
+    version: str
+    released: Day
+    components: tuple[str, ...] = ()
+    signed_by: tuple[Fingerprint, ...] = dataclasses.field(metadata={"key": "signed-by"})
+
+    def __post_init__(self) -> None:
+        if not self.signed_by:
+            raise ValueError("signed-by: expected at least one key; nothing is installed unverified")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """A pair of release and architecture that does not exist, and why (the reason is printed)."""
+
+    release: str
+    arch: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Packages for some guests only: every key that is given must hold."""
+
+    packages: tuple[str, ...]
+    init: Init | None = None
+    feature: str | None = None
+    arch: str | None = None
+    release: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.init or self.feature or self.arch or self.release):
+            raise ValueError("expected a condition (init, feature, arch or release); list these under always instead")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """What is installed: always, and by condition."""
+
+    always: tuple[str, ...]
+    when: tuple[Condition, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A distribution. `inits` and `arches` are what it offers, the default init first.
+
+    `keyring` is where the builder has the distribution's keys; `features` are the names that a request may switch on,
+    each with what it does.
+    """
+
+    name: str
+    title: str
+    package_manager: PackageManager = dataclasses.field(metadata={"key": "package-manager"})
+    default_release: str = dataclasses.field(metadata={"key": "default-release"})
+    keyring: str
+    releases: Mapping[str, Release]
+    arches: tuple[str, ...]
+    excluded: tuple[Excluded, ...] = ()
+    inits: tuple[Init, ...]
+    features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    packages: Packages
+
+    def __post_init__(self) -> None:
+        if self.default_release not in self.releases:
+            raise UsageError(
+                f"default-release: no release {self.default_release!r}",
+                hint=suggest(self.default_release, self.releases),
+            )
+        if not self.inits:
+            raise ValueError("inits: expected at least one of systemd, agent")
+        for arch in self.arches:
+            _known(arch, ARCHES, "arches: no architecture")
+        for excluded in self.excluded:
+            _known(excluded.release, self.releases, "excluded: no release")
+            _known(excluded.arch, ARCHES, "excluded: no architecture")
+        for condition in self.packages.when:
+            _known(condition.feature, self.features, "packages.when: no feature")
+            _known(condition.release, self.releases, "packages.when: no release")
+            _known(condition.arch, self.arches, "packages.when: not an architecture of this recipe:")
+        for name in (*self.packages.always, *(name for when in self.packages.when for name in when.packages)):
+            check_package(name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A recipe with the release, architecture and init that a request settled on."""
+
+    recipe: Recipe
+    release_name: str
+    arch: Arch
+    init: Init
+
+    @property
+    def release(self) -> Release:
+        """The chosen release."""
+        return self.recipe.releases[self.release_name]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What to install, each list sorted and free of doubles: the recipe's packages, and the user's further ones."""
+
+    default: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """Both lists in one, sorted."""
+        return tuple(sorted({*self.default, *self.extra}))
+
+
+def load_recipes(folder: Path) -> Mapping[str, Recipe]:
+    """Return every recipe below a folder (distros/), by name. Raises DecodeError naming file:line."""
+    return {path.parent.name: load_recipe(path) for path in sorted(folder.glob(f"*/{RECIPE}"))}
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Return the recipe of a file. Raises DecodeError, also when its name is not its folder's."""
+    recipe = load(path, Recipe)
+    if recipe.name != path.parent.name:
+        raise DecodeError(
+            f"{path}: name: expected {path.parent.name!r} as the folder is called, got {recipe.name!r}",
+            hint="Rename one of them.",
+        )
+    return recipe
+
+
+def find_recipe(name: str, folder: Path) -> Recipe:
+    """Return the recipe of a distribution; reads that one file only. Raises UsageError with a suggestion."""
+    known = {path.parent.name for path in folder.glob(f"*/{RECIPE}")}
+    if name not in known:
+        raise UsageError(f"unknown distro {name!r}", hint=suggest(name, known))
+    return load_recipe(folder / name / RECIPE)
+
+
+def choose(recipe: Recipe, *, release: str | None, arch: Arch, init: Init | None) -> Choice:
+    """Return what a request means for a recipe; None is the recipe's default.
+
+    Raises UsageError for an unknown release, PlanError for an architecture or init that the distribution lacks.
+    """
+    name = release or recipe.default_release
+    if name not in recipe.releases:
+        raise UsageError(f"unknown release {name!r} of {recipe.name}", hint=suggest(name, recipe.releases))
+    for excluded in recipe.excluded:
+        if (excluded.release, excluded.arch) == (name, arch.name):
+            raise PlanError(f"{recipe.name} {name} does not exist for {arch.name}: {excluded.why}")
+    if arch.name not in recipe.arches:
+        raise PlanError(f"{recipe.name} has no architecture {arch.name!r}", hint=suggest(arch.name, recipe.arches))
+    chosen = init or recipe.inits[0]
+    if chosen not in recipe.inits:
+        offered = [each.value for each in recipe.inits]
+        raise PlanError(f"{recipe.name} has no init {chosen.value!r}", hint=suggest(chosen.value, offered))
+    return Choice(recipe=recipe, release_name=name, arch=arch, init=chosen)
+
+
+def select_packages(choice: Choice, *, features: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Selection:
+    """Return what to install for a choice. What the user adds and the recipe has anyway counts as the recipe's.
+
+    Raises UsageError for a feature that the recipe does not know or a text that cannot be a package's name.
+    """
+    recipe = choice.recipe
+    for feature in features:
+        _known(feature, recipe.features, f"unknown feature of {recipe.name}:")
+    for name in extra:
+        check_package(name)
+    default = set(recipe.packages.always)
+    for condition in recipe.packages.when:
+        if (
+            condition.init in (None, choice.init)
+            and condition.arch in (None, choice.arch.name)
+            and condition.release in (None, choice.release_name)
+            and (condition.feature is None or condition.feature in features)
+        ):
+            default.update(condition.packages)
+    return Selection(default=tuple(sorted(default)), extra=tuple(sorted(set(extra) - default)))
+
+
+def check_package(name: str) -> None:
+    """Raise UsageError when a text cannot be a package's name, before it reaches a package manager's options."""
+    if not _PACKAGE.fullmatch(name):
+        raise UsageError(f"not a package name: {name!r}", hint="Give one name each, without blanks or options.")
+
+
+def _known(name: str | None, known: Mapping[str, object] | tuple[str, ...], problem: str) -> None:
+    if name is not None and name not in known:
+        raise UsageError(f"{problem} {name!r}", hint=suggest(name, known))
