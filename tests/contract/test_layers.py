@@ -16,7 +16,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"osbuilder.plan", "osbuilder.execute", "osbuilder.publish", "osbuilder.why", "osbuilder.versions"}),
     frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
     frozenset({"osbuilder.tree", "osbuilder.store", "osbuilder.fetch", "osbuilder.step"}),
-    frozenset(f"osbuilder.{name}" for name in ("arch", "decode", "errors", "request", "settings", "outfile", "progress")),
+    frozenset(
+        f"osbuilder.{name}" for name in ("arch", "decode", "errors", "request", "settings", "outfile", "progress")
+    ),
 )
 
 

@@ -202,7 +202,7 @@ def test_the_log_of_a_failed_command_is_named_and_kept(tmp_path: Path) -> None:
     base = Step(name="make", subject="builder", action=Builder())
     step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
     with pytest.raises(CommandFailed) as caught:
-        executor(tmp_path, Heard(), Refusing).run(step)  # type: ignore[arg-type,return-value]
+        executor(tmp_path, Heard(), Refusing).run(step)  # type: ignore[arg-type]
     log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
     assert Path(log).read_text() == "$ pour 'a cup'\nno such tea\n"
 
