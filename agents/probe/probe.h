@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What every part of the agent shares: a probe, its verdict, and how a probe speaks.
+ *
+ * A probe is a function that runs in a forked child of the agent. It ends by calling pass(), fail(), fail_errno() or
+ * skip(), none of which return: whatever the probe holds (descriptors, namespaces, mounts) goes with the child.
+ */
+#ifndef OSBUILDER_PROBE_H
+#define OSBUILDER_PROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define AGENT_NAME "osbuilder-probe"
+#define AGENT_VERSION "1.0.0"
+#define REPORT_SCHEMA 1
+#define PORT_NAME "org.osbuilder.report"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+enum result { RESULT_NONE, RESULT_PASS, RESULT_FAIL, RESULT_SKIP };
+
+/* Lives in memory shared by the agent and the probe's child. */
+struct verdict {
+	enum result result;
+	char detail[240];
+};
+
+/* What the runner prepares in the child before it calls the probe. */
+enum room {
+	ROOM_NONE = 0,
+	ROOM_SCRATCH = 1 << 0, /* own mount namespace; the working directory is an empty tmpfs */
+	ROOM_NET = 1 << 1,     /* own network namespace, loopback up */
+	ROOM_IPC = 1 << 2,     /* own IPC namespace */
+};
+
+struct probe {
+	const char *name;
+	const char *proves; /* one line */
+	void (*run)(void);
+	unsigned int rooms;
+	/* Both run in the agent, before the child and after it has ended, however it ended; either may be NULL. */
+	void (*prepare)(void);
+	void (*cleanup)(void);
+};
+
+struct outcome {
+	const struct probe *probe;
+	struct verdict verdict;
+	uint64_t duration_us;
+};
+
+/* Ends the calling probe. */
+void pass(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void fail_errno(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void skip(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* table.c */
+extern const struct probe PROBES[];
+extern const size_t PROBE_COUNT;
+const struct probe *probe_find(const char *name, size_t length);
+
+/* runner.c: runs one probe in a child with a time limit; never fails itself, reaps whatever else has died. */
+void probe_run(const struct probe *probe, struct outcome *outcome);
+void runner_prepare(void);
+
+/* One group a file; table.c lists them. */
+#define DECLARE(name) void probe_##name(void)
+/* probes_fs.c */
+DECLARE(tmpfs);
+DECLARE(tmpfs_xattr);
+DECLARE(devtmpfs);
+DECLARE(proc);
+DECLARE(sysfs);
+DECLARE(overlayfs);
+DECLARE(ext4);
+DECLARE(xfs);
+DECLARE(erofs);
+DECLARE(plan9);
+DECLARE(virtiofs);
+DECLARE(fuse);
+/* probes_block.c */
+DECLARE(root_dax);
+DECLARE(pmem);
+DECLARE(loop);
+DECLARE(device_mapper);
+DECLARE(dm_verity);
+DECLARE(dm_crypt);
+void cleanup_device_mapper(void);
+/* probes_cgroup.c */
+DECLARE(cgroup2);
+DECLARE(cgroup2_cpu);
+DECLARE(cgroup2_cpuset);
+DECLARE(cgroup2_io);
+DECLARE(cgroup2_memory);
+DECLARE(cgroup2_pids);
+DECLARE(cgroup2_freeze);
+DECLARE(bpf_cgroup_device);
+void prepare_cgroup(void);
+void cleanup_cgroup(void);
+/* probes_ns.c */
+DECLARE(mount_namespace);
+DECLARE(uts_namespace);
+DECLARE(ipc_namespace);
+DECLARE(pid_namespace);
+DECLARE(net_namespace);
+DECLARE(cgroup_namespace);
+DECLARE(time_namespace);
+DECLARE(user_namespace);
+/* probes_sandbox.c */
+DECLARE(seccomp);
+DECLARE(bpf);
+DECLARE(bpf_jit);
+DECLARE(keyring);
+/* probes_events.c */
+DECLARE(epoll);
+DECLARE(eventfd);
+DECLARE(timerfd);
+DECLARE(signalfd);
+DECLARE(pidfd);
+DECLARE(inotify);
+DECLARE(fanotify);
+DECLARE(posix_mqueue);
+DECLARE(sysvipc);
+/* probes_net.c */
+DECLARE(unix_socket);
+DECLARE(inet);
+DECLARE(inet6);
+DECLARE(packet_socket);
+DECLARE(veth);
+DECLARE(bridge);
+DECLARE(macvlan);
+DECLARE(tun);
+/* probes_netfilter.c */
+DECLARE(nftables);
+DECLARE(nftables_nat);
+DECLARE(iptables_legacy);
+/* probes_virtio.c */
+DECLARE(vsock);
+DECLARE(virtio_console);
+DECLARE(virtio_blk);
+DECLARE(virtio_net);
+DECLARE(virtio_rng);
+DECLARE(virtio_balloon);
+/* probes_machine.c */
+DECLARE(entropy);
+DECLARE(memory);
+DECLARE(vcpus);
+DECLARE(ptp);
+DECLARE(hugepages);
+DECLARE(kmsg);
+DECLARE(memory_hotplug);
+DECLARE(cpu_hotplug);
+#undef DECLARE
+
+#endif

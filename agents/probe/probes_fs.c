@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Filesystems. Those that need no device are mounted and used; those that do are asked for with fsopen(2), which
+ * fails with ENODEV when the kernel does not know the type (and loads its module where there is one).
+ */
+#include "probe.h"
+#include "util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <linux/magic.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static void make_folder(const char *path)
+{
+	if (mkdir(path, 0755) < 0)
+		fail_errno("mkdir %s", path);
+}
+
+static void make_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+
+	if (fd < 0 || write_all(fd, text, strlen(text)) < 0)
+		fail_errno("writing %s", path);
+	close(fd);
+}
+
+static void expect_file(const char *path, const char *text)
+{
+	char got[64];
+
+	if (read_text(path, got, sizeof(got)) < 0)
+		fail_errno("reading %s", path);
+	if (strcmp(got, text) != 0)
+		fail("%s holds \"%s\", not the \"%s\" that was written", path, got, text);
+}
+
+static void mount_here(const char *type, const char *options)
+{
+	make_folder("mnt");
+	if (mount("probe", "mnt", type, MS_NOSUID, options) < 0)
+		fail_errno("mount -t %s", type);
+}
+
+/* Ends the probe unless the kernel knows the filesystem type. */
+static void require_type(const char *type)
+{
+	int fd = (int)syscall(SYS_fsopen, type, 0);
+
+	if (fd < 0)
+		fail_errno("fsopen(%s)", type);
+	close(fd);
+}
+
+void probe_tmpfs(void)
+{
+	struct statfs status;
+
+	mount_here("tmpfs", "size=1m,mode=700");
+	make_file("mnt/file", "tmpfs");
+	expect_file("mnt/file", "tmpfs");
+	if (statfs("mnt", &status) < 0)
+		fail_errno("statfs");
+	if (status.f_type != TMPFS_MAGIC)
+		fail("mounted as tmpfs, but its magic number is %#lx", (unsigned long)status.f_type);
+	pass("mounted, written and read");
+}
+
+void probe_tmpfs_xattr(void)
+{
+	char value[8];
+
+	make_file("file", "");
+	if (setxattr("file", "trusted.osbuilder", "probe", 5, 0) < 0)
+		fail_errno("setxattr trusted.osbuilder");
+	if (getxattr("file", "trusted.osbuilder", value, sizeof(value)) != 5 || memcmp(value, "probe", 5) != 0)
+		fail("trusted.osbuilder does not read back as it was written");
+	if (setxattr("file", "user.osbuilder", "probe", 5, 0) < 0)
+		pass("trusted.* kept; no user.* (%s)", strerror(errno));
+	pass("trusted.* and user.* kept");
+}
+
+void probe_devtmpfs(void)
+{
+	struct stat status;
+
+	mount_here("devtmpfs", "mode=755");
+	if (stat("mnt/null", &status) < 0)
+		fail_errno("null in devtmpfs");
+	if (!S_ISCHR(status.st_mode) || status.st_rdev != makedev(1, 3))
+		fail("null in devtmpfs is not character device 1:3");
+	pass("mounted; holds null");
+}
+
+void probe_proc(void)
+{
+	char text[128];
+
+	mount_here("proc", NULL);
+	if (read_text("mnt/self/status", text, sizeof(text)) <= 0)
+		fail_errno("self/status");
+	if (strncmp(text, "Name:", 5) != 0)
+		fail("self/status does not begin with Name:");
+	pass("mounted; self/status read");
+}
+
+void probe_sysfs(void)
+{
+	mount_here("sysfs", NULL);
+	if (!exists("mnt/devices/system/cpu"))
+		fail_errno("devices/system/cpu in sysfs");
+	pass("mounted; devices are listed");
+}
+
+void probe_overlayfs(void)
+{
+	make_folder("lower");
+	make_folder("upper");
+	make_folder("work");
+	make_file("lower/kept", "lower");
+	make_file("lower/changed", "lower");
+	make_file("lower/removed", "lower");
+	mount_here("overlay", "lowerdir=lower,upperdir=upper,workdir=work");
+	expect_file("mnt/kept", "lower");
+	if (write_text("mnt/changed", "upper") < 0)
+		fail_errno("writing to a lower file");
+	expect_file("mnt/changed", "upper");
+	expect_file("lower/changed", "lower");
+	expect_file("upper/changed", "upper");
+	if (unlink("mnt/removed") < 0)
+		fail_errno("removing a lower file");
+	if (exists("mnt/removed") || !exists("lower/removed"))
+		fail("a removed file is still in the overlay, or gone from the lower layer");
+	pass("copied up, whited out, lower layer intact");
+}
+
+void probe_ext4(void)
+{
+	require_type("ext4");
+	pass("registered");
+}
+
+void probe_xfs(void)
+{
+	require_type("xfs");
+	pass("registered");
+}
+
+void probe_erofs(void)
+{
+	require_type("erofs");
+	pass("registered");
+}
+
+void probe_plan9(void)
+{
+	require_type("9p");
+	make_folder("mnt");
+	/* Without its transport 9p says EINVAL or ESRCH; the virtio transport says ENOENT to a tag nobody offers. */
+	if (mount("osbuilder-no-such-tag", "mnt", "9p", 0, "trans=virtio,version=9p2000.L") == 0)
+		fail("a tag that nobody offers was mounted");
+	if (errno != ENOENT)
+		fail_errno("9p over virtio");
+	pass("registered; the virtio transport looks for tags");
+}
+
+void probe_virtiofs(void)
+{
+	require_type("virtiofs");
+	pass("registered");
+}
+
+void probe_fuse(void)
+{
+	struct {
+		struct fuse_in_header header;
+		char body[FUSE_MIN_READ_BUFFER];
+	} request;
+	char options[64];
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_errno("/dev/fuse");
+	make_folder("mnt");
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	if (mount("probe", "mnt", "fuse", MS_NOSUID | MS_NODEV, options) < 0)
+		fail_errno("mount -t fuse");
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+	if (poll(&ready, 1, 2000) != 1)
+		fail("mounted, but no request came within 2 s");
+	ssize_t got = read(fd, &request, sizeof(request));
+	if (got < (ssize_t)(sizeof(request.header) + sizeof(uint32_t) * 2))
+		fail_errno("reading the first request");
+	if (request.header.opcode != FUSE_INIT)
+		fail("the first request has opcode %u, not FUSE_INIT", request.header.opcode);
+	const struct fuse_init_in *init = (const void *)request.body;
+	unsigned int major_version = init->major;
+	unsigned int minor_version = init->minor;
+	pass("mounted; the kernel speaks FUSE %u.%u", major_version, minor_version);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The machine's paravirtual devices: bound to a driver, and used once.
+ */
+#include "probe.h"
+#include "util.h"
+#include "virtio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_ids.h>
+#include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* vsock to this very machine, through the loopback transport. */
+static bool vsock_loopback(void)
+{
+	struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = VMADDR_PORT_ANY};
+	socklen_t size = sizeof(address);
+	char byte;
+	int server = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int client = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(server, (void *)&address, size) < 0 || listen(server, 1) < 0 ||
+	    getsockname(server, (void *)&address, &size) < 0)
+		return false;
+	address.svm_cid = VMADDR_CID_LOCAL;
+	if (connect(client, (void *)&address, size) < 0)
+		return false;
+	int peer = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+	return peer >= 0 && write_all(client, "x", 1) == 0 && read(peer, &byte, 1) == 1;
+}
+
+void probe_vsock(void)
+{
+	char folder[256];
+	unsigned int cid = 0;
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		fail_errno("socket(AF_VSOCK)");
+	bool loopback = vsock_loopback();
+	virtio_require(VIRTIO_ID_VSOCK, folder, sizeof(folder));
+	int device = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+	if (device < 0)
+		fail_errno("/dev/vsock");
+	if (ioctl(device, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0)
+		fail_errno("IOCTL_VM_SOCKETS_GET_LOCAL_CID");
+	if (cid <= VMADDR_CID_HOST || cid == VMADDR_CID_ANY)
+		fail("the guest's CID is %u", cid);
+	pass("CID %u%s", cid, loopback ? "; loopback too" : "");
+}
+
+void probe_virtio_console(void)
+{
+	char folder[256], path[300], port[64], name[128];
+
+	virtio_require(VIRTIO_ID_CONSOLE, folder, sizeof(folder));
+	snprintf(path, sizeof(path), "%s/virtio-ports", folder);
+	if (first_entry(path, "vport", port, sizeof(port)) < 0)
+		fail("attached, but it has no port");
+	snprintf(path, sizeof(path), "/sys/class/virtio-ports/%.64s/name", port);
+	if (read_text(path, name, sizeof(name)) <= 0)
+		pass("port %s, a console", port);
+	pass("port %s, %s", port, name);
+}
+
+void probe_virtio_blk(void)
+{
+	char folder[256], path[300], name[64], block[4096];
+
+	virtio_require(VIRTIO_ID_BLOCK, folder, sizeof(folder));
+	snprintf(path, sizeof(path), "%s/block", folder);
+	if (first_entry(path, "vd", name, sizeof(name)) < 0)
+		fail("attached, but it has no disk");
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		fail_errno("%s", path);
+	if (read(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
+		fail_errno("reading %s", path);
+	pass("%s read", path);
+}
+
+static bool has_carrier(const char *interface)
+{
+	char path[128];
+	unsigned long long carrier;
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/carrier", interface);
+	for (int attempt = 0; attempt < 300; attempt++, sleep_ms(10))
+		if (read_number(path, &carrier) && carrier == 1)
+			return true;
+	return false;
+}
+
+void probe_virtio_net(void)
+{
+	char folder[256], path[300], name[IFNAMSIZ], address[32];
+	unsigned long long flags = 0;
+
+	virtio_require(VIRTIO_ID_NET, folder, sizeof(folder));
+	snprintf(path, sizeof(path), "%s/net", folder);
+	if (first_entry(path, "", name, sizeof(name)) < 0)
+		fail("attached, but it has no interface");
+	snprintf(path, sizeof(path), "/sys/class/net/%s/flags", name);
+	read_number(path, &flags);
+	snprintf(path, sizeof(path), "/sys/class/net/%s/address", name);
+	if (read_text(path, address, sizeof(address)) <= 0)
+		fail_errno("%s", path);
+	bool was_up = flags & IFF_UP;
+	if (!was_up && interface_set_up(name, true) < 0)
+		fail_errno("bringing %s up", name);
+	bool carrier = has_carrier(name);
+	if (!was_up)
+		interface_set_up(name, false);
+	if (!carrier)
+		fail("%s has no carrier", name);
+	pass("%s, %s, carrier", name, address);
+}
+
+void probe_virtio_rng(void)
+{
+	char folder[256], current[64], bytes[16];
+
+	virtio_require(VIRTIO_ID_RNG, folder, sizeof(folder));
+	if (read_text("/sys/class/misc/hw_random/rng_current", current, sizeof(current)) < 0)
+		fail_errno("rng_current");
+	if (strncmp(current, "virtio_rng", 10) != 0)
+		fail("attached, but the current source is %s", current);
+	int fd = open("/dev/hwrng", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+	if (fd < 0)
+		fail_errno("/dev/hwrng");
+	ssize_t got = -1;
+	for (int attempt = 0; attempt < 100 && (got = read(fd, bytes, sizeof(bytes))) < 0 && errno == EAGAIN; attempt++)
+		poll(&ready, 1, 20);
+	if (got <= 0)
+		fail_errno("reading /dev/hwrng");
+	pass("%s, %zd bytes read", current, got);
+}
+
+void probe_virtio_balloon(void)
+{
+	char folder[256];
+
+	virtio_require(VIRTIO_ID_BALLOON, folder, sizeof(folder));
+	pass("attached, driver bound");
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "virtio.h"
+#include "probe.h"
+#include "util.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VIRTIO_DEVICES "/sys/bus/virtio/devices"
+#define PCI_DEVICES "/sys/bus/pci/devices"
+#define PCI_VENDOR_VIRTIO 0x1af4
+#define PCI_MODERN_BASE 0x1040 /* virtio 1.0, 4.1.2: device number + 0x1040; older ones carry it as subsystem */
+
+int first_entry(const char *folder, const char *prefix, char *name, size_t size)
+{
+	struct dirent **entries;
+	int status = -1;
+	int count = scandir(folder, &entries, NULL, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		const char *entry = entries[i]->d_name;
+
+		if (status < 0 && entry[0] != '.' && strncmp(entry, prefix, strlen(prefix)) == 0) {
+			snprintf(name, size, "%s", entry);
+			status = 0;
+		}
+	}
+	while (count > 0)
+		free(entries[--count]);
+	if (count == 0)
+		free(entries);
+	return status;
+}
+
+/* Whether the PCI bus lists a virtio device with that number. */
+static bool on_pci(unsigned int id)
+{
+	char path[512];
+	struct dirent *entry;
+	bool found = false;
+	DIR *folder = opendir(PCI_DEVICES);
+
+	while (folder && !found && (entry = readdir(folder))) {
+		unsigned long long vendor = 0, device = 0, subsystem = 0;
+
+		snprintf(path, sizeof(path), PCI_DEVICES "/%s/vendor", entry->d_name);
+		if (!read_number(path, &vendor) || vendor != PCI_VENDOR_VIRTIO)
+			continue;
+		snprintf(path, sizeof(path), PCI_DEVICES "/%s/device", entry->d_name);
+		read_number(path, &device);
+		snprintf(path, sizeof(path), PCI_DEVICES "/%s/subsystem_device", entry->d_name);
+		read_number(path, &subsystem);
+		found = device >= PCI_MODERN_BASE ? device - PCI_MODERN_BASE == id : subsystem == id;
+	}
+	if (folder)
+		closedir(folder);
+	return found;
+}
+
+static bool on_virtio(unsigned int id, char *path, size_t size)
+{
+	struct dirent *entry;
+	bool found = false;
+	DIR *folder = opendir(VIRTIO_DEVICES);
+
+	while (folder && !found && (entry = readdir(folder))) {
+		unsigned long long device;
+		char file[512];
+
+		snprintf(file, sizeof(file), VIRTIO_DEVICES "/%s/device", entry->d_name);
+		found = read_number(file, &device) && device == id;
+		if (found)
+			snprintf(path, size, VIRTIO_DEVICES "/%.64s", entry->d_name);
+	}
+	if (folder)
+		closedir(folder);
+	return found;
+}
+
+void virtio_require(unsigned int id, char *folder, size_t size)
+{
+	char driver[512];
+
+	if (!exists("/sys/bus/virtio"))
+		fail("the kernel has no virtio bus");
+	if (!on_virtio(id, folder, size)) {
+		if (on_pci(id))
+			fail("attached to the PCI bus, but the kernel has no driver for virtio over PCI");
+		skip("no such device is attached");
+	}
+	snprintf(driver, sizeof(driver), "%s/driver", folder);
+	if (!exists(driver))
+		fail("attached, but the kernel has no driver for it");
+}
