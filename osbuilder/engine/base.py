@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from osbuilder.errors import CommandFailed
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -52,8 +54,8 @@ class Builder:
 class Mounts:
     """Host paths that a command sees. `inputs` and `caches` are keyed by NAME (see the module's table).
 
-    `work` is an empty scratch folder on this host; `output` takes what the command leaves in /out, owned by the
-    user who runs osbuilder.
+    `work` is a folder on this host in which the engine makes (and removes) a scratch folder for the command; `output`
+    takes what the command leaves in /out, owned by the user who runs osbuilder.
     """
 
     inputs: Mapping[str, Path]
@@ -102,6 +104,61 @@ class Engine(Protocol):
 
     def discard(self, builder: Builder) -> None:
         """Forget a prepared builder (image, unpacked tree); idempotent."""
+
+    def repeat_line(self, builder: Builder, command: Command, mounts: Mounts, *, devices: tuple[str, ...] = ()) -> str:
+        """Return a line for a shell that runs the command again by hand, as far as its mounts still exist."""
+
+
+# What a package manager needs to unpack and configure into a folder as uid 0, and no more: Docker's default set without
+# NET_BIND_SERVICE, NET_RAW, AUDIT_WRITE and SETPCAP. MKNOD is refused by the kernel in a user namespace; mmdebstrap
+# then writes /dev into its tar by itself, with the same bytes.
+ROOT_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "SETFCAP",
+    "SETGID",
+    "SETUID",
+    "SYS_CHROOT",
+)
+
+HOSTNAME = "builder"
+
+# Whom a command without root runs as, where the caller's own uid would mean uid 0 inside.
+NOBODY_UID = 1000
+
+SCRATCH = ("/tmp", "/run", "/var/tmp", "/dev/shm")  # noqa: S108 - mount points in the builder
+
+
+def exec_argv(command: Command, *, proxies: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the argv that every engine starts: the command under `env -i` with its whole environment spelled out.
+
+    Docker adds HOSTNAME, Podman `container` and its service's proxies, bwrap PWD; env(1) takes them away again.
+    """
+    environment = fixed_environment(command, proxies=proxies)
+    return ("/usr/bin/env", "-i", *(f"{key}={environment[key]}" for key in sorted(environment)), *command.argv)
+
+
+def chown_argv(folders: tuple[str, ...], *, uid: int, gid: int) -> tuple[str, ...]:
+    """Return the find(1) argv that gives folders of the builder to an owner; ids as seen inside, links not followed."""
+    return ("/usr/bin/find", *folders, "-exec", "chown", "-h", f"{uid}:{gid}", "{}", "+")
+
+
+def command_failed(builder: Builder, command: Command, *, status: int, log: Path) -> CommandFailed:
+    """Return the exception for a command that exited non-zero."""
+    hint = "137 is SIGKILL: most often the machine ran out of memory" if status == _KILLED_STATUS else ""
+    return CommandFailed(
+        f"{command.argv[0]} exited with status {status} (builder {builder.name}, log {log})",
+        status=status,
+        tail=log_tail(log),
+        hint=hint,
+    )
+
+
+_KILLED_STATUS = 128 + 9
 
 
 def fixed_environment(command: Command, *, proxies: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,456 @@
+"""Docker and Podman, both through the Docker API: builders become images, commands become containers.
+
+Files reach a container as bind mounts where the daemon sees this host's files, and as archives through its API where it
+does not (a remote daemon, one in a virtual machine). Which of the two is found out with a file that only this process
+knows. Everything that is created carries labels, and is removed again by name, whatever happens.
+
+Who runs a command without root: the caller's own uid, as the daemon shows it inside. Where that would be uid 0 (root
+calls, or the daemon is rootless) it is NOBODY_UID instead, and what it may write changes hands before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import docker.errors
+from docker.api.client import APIClient
+
+from osbuilder.engine import base, transfer
+from osbuilder.engine.base import Builder, Command, Mounts
+from osbuilder.engine.container import Bind, Container
+from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
+from osbuilder.errors import EngineError, Interrupted
+from osbuilder.settings import Transfer
+
+_REPOSITORY: Final = "osbuilder/builder"
+_SHA256_LABEL: Final = "osbuilder.sha256"
+_LABEL: Final = "osbuilder.label"
+_STORE_LABEL: Final = "osbuilder.store"
+_CACHE_LABEL: Final = "osbuilder.cache"
+
+_TIMEOUT_S: Final = 120
+_IMPORT_TIMEOUT_S: Final = 1800
+_CHUNK_BYTES: Final = 1 << 20
+_OWNER_CAPABILITIES: Final = ("CHOWN", "DAC_READ_SEARCH")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """One `run`: what was asked for, with a scratch folder of its own as mounts.work, and the container it becomes."""
+
+    container: Container
+    mounts: Mounts
+    label: str
+    log: Path
+    timeout_s: float | None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """What the command may write, without caches, by its path inside."""
+        return {"/out": self.mounts.output, "/work": self.mounts.work}
+
+    @property
+    def caches(self) -> dict[str, Path]:
+        """The caches by their path inside."""
+        return {f"/cache/{name}": path for name, path in self.mounts.caches.items()}
+
+
+class DockerEngine:
+    """engine.base.Engine on a Docker-compatible API.
+
+    `store_id` tells this store's containers and caches from another's on the same daemon; `proxies` are the variables
+    that commands with a network get. Raises EngineError when no daemon answers at `endpoint`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        store_id: str,
+        proxies: Mapping[str, str] | None = None,
+        transfer: Transfer = Transfer.AUTO,
+    ) -> None:
+        self._endpoint = endpoint
+        self._store_id = store_id
+        self._proxies = dict(proxies or {})
+        self._transfer = transfer
+        self._local = threading.local()
+        self._lock = threading.RLock()
+        self._running: set[str] = set()
+        self._stopped = threading.Event()
+        self._init = True
+        self._sees_host: bool | None = None
+        self._daemon: Daemon = inspect_daemon(self._client, endpoint)
+        # Ids as seen inside. Caches stay with `_keeper` between commands.
+        self._caller = (0, 0) if self._daemon.rootless else (os.getuid(), os.getgid())
+        self._runner = self._caller if self._caller[0] else (base.NOBODY_UID, base.NOBODY_UID)
+        self._keeper = self._caller if self._daemon.rootless else self._runner
+
+    @property
+    def name(self) -> str:
+        """docker or podman."""
+        return "podman" if self._daemon.podman else "docker"
+
+    @property
+    def daemon(self) -> Daemon:
+        """What the daemon said about itself."""
+        return self._daemon
+
+    @property
+    def _client(self) -> APIClient:
+        """This thread's client: a requests session is not to be shared."""
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
+        return client
+
+    # Builders
+
+    def prepare(self, builder: Builder) -> None:
+        """Import the builder as an image unless it is there. Raises EngineError."""
+        with translated(f"importing builder {builder.name}", self._endpoint):
+            if self._image_id(builder):
+                return
+            imported = self._import(builder)
+            if self._image_id(builder):
+                self._client.remove_image(imported, force=True)  # another process was faster
+            else:
+                self._client.tag(imported, f"{_REPOSITORY}-{builder.name}", builder.sha256[:16], force=True)
+
+    def _import(self, builder: Builder) -> str:
+        """Return the id of a nameless image; it gets its name only once what was sent is what was asked for."""
+        digest = hashlib.sha256()
+
+        def chunks() -> Iterator[bytes]:
+            with builder.tar.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    yield chunk
+
+        client = connect(self._endpoint, timeout_s=_IMPORT_TIMEOUT_S)
+        try:
+            answer = client.import_image_from_stream(chunks(), changes=[f"LABEL {_SHA256_LABEL}={builder.sha256}"])
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise EngineError(f"builder {builder.name} is missing ({builder.tar})") from error
+            raise
+        imported = _imported_id(answer)
+        if digest.hexdigest() != builder.sha256:
+            client.remove_image(imported, force=True)
+            raise EngineError(
+                f"builder {builder.name} is damaged ({builder.tar}): "
+                f"expected sha256 {builder.sha256}, got {digest.hexdigest()}",
+                hint="Remove it from the store (`inv cache --gc`) and build again.",
+            )
+        return imported
+
+    def _image_id(self, builder: Builder) -> str | None:
+        try:
+            facts = self._client.inspect_image(_image_name(builder))  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            return None
+        labels = (facts.get("Config") or {}).get("Labels") or {}
+        return str(facts["Id"]) if labels.get(_SHA256_LABEL) == builder.sha256 else None
+
+    def discard(self, builder: Builder) -> None:
+        """Remove the builder's images. Raises EngineError."""
+        with translated(f"removing builder {builder.name}", self._endpoint):
+            for image in self._client.images(filters={"label": f"{_SHA256_LABEL}={builder.sha256}"}):
+                with contextlib.suppress(docker.errors.NotFound):
+                    self._client.remove_image(image["Id"], force=True)
+
+    # Commands
+
+    def run(
+        self,
+        builder: Builder,
+        command: Command,
+        mounts: Mounts,
+        *,
+        log: Path,
+        label: str,
+        devices: tuple[str, ...] = (),
+        timeout_s: float | None = None,
+    ) -> None:
+        """Run a command in a container, to its end. See engine.base.Engine."""
+        self._check_stopped()
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=mounts.work, ignore_cleanup_errors=True) as scratch:
+            call = _Call(
+                container=self._plan(builder, command, label=label, devices=devices),
+                mounts=dataclasses.replace(mounts, work=Path(scratch)),
+                label=label,
+                log=log,
+                timeout_s=timeout_s,
+            )
+            try:
+                with translated(f"running {command.argv[0]}", self._endpoint):
+                    if self._image_id(builder) is None:
+                        raise EngineError(f"builder {builder.name} is not prepared in {self.name}")
+                    status = self._run_bound(call) if self._binds(call) else self._run_sent(call)
+            except EngineError:
+                self._check_stopped()  # what was stopped fails in many ways
+                raise
+        self._check_stopped()
+        if status:
+            raise base.command_failed(builder, command, status=status, log=log)
+
+    def repeat_line(self, builder: Builder, command: Command, mounts: Mounts, *, devices: tuple[str, ...] = ()) -> str:
+        """Return the `docker run` or `podman run` line that runs the command again with its files bound."""
+        call = _Call(
+            container=self._plan(builder, command, label="", devices=devices),
+            mounts=mounts,
+            label="",
+            log=Path(os.devnull),
+            timeout_s=None,
+        )
+        reach = ("--url" if self._daemon.podman else "--host", self._endpoint.url)
+        container = dataclasses.replace(call.container, binds=_binds(call))
+        return container.command_line((self.name, *reach))
+
+    def _plan(self, builder: Builder, command: Command, *, label: str, devices: tuple[str, ...]) -> Container:
+        uid, gid = (0, 0) if command.root else self._runner
+        return Container(
+            name=f"osbuilder-{label[:12]}-{secrets.token_hex(6)}",
+            image=_image_name(builder),
+            argv=base.exec_argv(command, proxies=self._proxies),
+            uid=uid,
+            gid=gid,
+            workdir=command.workdir,
+            tmpfs=(*base.SCRATCH, *command.tmpfs),
+            capabilities=base.ROOT_CAPABILITIES if command.root else (),
+            network=command.network,
+            devices=devices,
+            labels=tuple(self._labels(label).items()),
+            host_ids=self._daemon.remapped,
+            unlabelled=self._daemon.selinux,
+        )
+
+    def _labels(self, label: str) -> dict[str, str]:
+        return {_LABEL: label, _STORE_LABEL: self._store_id}
+
+    def _binds(self, call: _Call) -> bool:
+        """Whether the daemon sees the call's files, and whoever runs the command may read them."""
+        if self._transfer is not Transfer.AUTO:
+            return self._transfer is Transfer.BIND
+        if call.container.uid not in (0, self._caller[0]):
+            paths = call.mounts.inputs.values()
+            if not all(transfer.is_readable_by_others(path.resolve()) for path in paths):
+                return False
+        with self._lock:
+            if self._sees_host is None:
+                self._sees_host = self._look(call)
+            return self._sees_host
+
+    def _look(self, call: _Call) -> bool:
+        """Whether a container finds a file in the scratch folder that only this process knows."""
+        nonce = secrets.token_bytes(32)
+        witness = call.mounts.work / "witness"
+        witness.write_bytes(nonce)
+        try:
+            with self._created(
+                self._helper(call, "look", (Bind(source=str(call.mounts.work), target="/work"),))
+            ) as name:
+                chunks, _ = self._client.get_archive(name, "/work/witness")
+                return nonce in b"".join(chunks)
+        except docker.errors.APIError:
+            return False  # no such path there: what "cannot see" looks like
+        finally:
+            witness.unlink()
+
+    def _helper(self, call: _Call, role: str, binds: tuple[Bind, ...], **changes: object) -> Container:
+        """Return a container beside the command's own: uid 0, nothing of the command's rights."""
+        plain = {"argv": ("/usr/bin/true",), "uid": 0, "gid": 0, "workdir": "/", "tmpfs": (), "devices": ()}
+        fields = plain | {"capabilities": (), "network": False, "binds": binds} | changes
+        return dataclasses.replace(call.container, name=f"{call.container.name}-{role}", **fields)  # type: ignore[arg-type]
+
+    # Files by bind mounts
+
+    def _run_bound(self, call: _Call) -> int:
+        uid = call.container.uid
+        caches = {
+            target: path
+            for target, path in call.caches.items()
+            if self._daemon.rootless or path.stat().st_uid != uid  # else they were given already
+        }
+        if uid and uid != self._caller[0]:
+            self._give(call, call.folders | caches, self._runner)
+        try:
+            return self._supervise(call, dataclasses.replace(call.container, binds=_binds(call)))
+        finally:
+            if (uid, call.container.gid) != self._caller or not uid:
+                self._give(call, call.folders, self._caller)
+            if (uid, call.container.gid) != self._keeper:
+                self._give(call, call.caches, self._keeper)
+
+    def _give(self, call: _Call, folders: Mapping[str, Path], owner: tuple[int, int]) -> None:
+        """Change the owner of folders with all that is in them; ids as seen inside."""
+        if not folders:
+            return
+        uid, gid = owner
+        if os.geteuid() == 0 and not self._daemon.rootless:
+            for folder in folders.values():
+                transfer.chown_tree(folder, uid=uid, gid=gid)
+            return
+        binds = tuple(Bind(source=str(path), target=target) for target, path in folders.items())
+        argv = base.chown_argv(tuple(folders), uid=uid, gid=gid)
+        helper = self._helper(call, "owner", binds, argv=argv, capabilities=_OWNER_CAPABILITIES)
+        with self._created(helper, even_stopped=True) as name:
+            self._client.start(name)
+            status = self._client.wait(name)["StatusCode"]
+            if status:
+                raise EngineError(f"{self.name} could not change the owner of the output: chown exited {status}")
+
+    # Files by archives
+
+    def _run_sent(self, call: _Call) -> int:
+        """Run with everything in volumes of the daemon. A container that never starts is the door to them."""
+        container = call.container
+        volumes = {target: f"{container.name}-{target[1:]}" for target in ("/in", "/out", "/work")}
+        kept = {target: f"osbuilder-{self._store_id}{target.replace('/', '-')}" for target in call.caches}
+        try:
+            for volume in volumes.values():
+                self._client.create_volume(volume, labels=self._labels(call.label))
+            for volume in kept.values():
+                self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: volume})
+            binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
+            with self._created(self._helper(call, "door", tuple(binds))) as door:
+                self._send(call, door)
+                binds[0] = dataclasses.replace(binds[0], read_only=True)
+                status = self._supervise(call, dataclasses.replace(container, binds=tuple(binds)))
+                if not status:
+                    chunks, _ = self._client.get_archive(door, "/out")
+                    transfer.unpack(chunks, call.mounts.output)
+                return status
+        finally:
+            for volume in volumes.values():
+                self._forget(volume=volume)
+
+    def _send(self, call: _Call, door: str) -> None:
+        empty = call.mounts.work
+        inputs = [(name, path.resolve()) for name, path in call.mounts.inputs.items()]
+        members = {"/in": [(".", empty), *inputs], "/out": [(".", call.mounts.output)], "/work": [(".", empty)]}
+        members |= {target: [(".", empty)] for target in call.caches}
+        for target, paths in members.items():
+            self._client.put_archive(door, target, transfer.pack(paths, uid=call.container.uid))
+
+    # Containers
+
+    @contextlib.contextmanager
+    def _created(self, container: Container, *, even_stopped: bool = False) -> Iterator[str]:
+        """Create a container, and remove it whatever happens."""
+        name = container.name
+        with self._lock:
+            self._running.add(name)
+        try:
+            self._create(container)
+            if not even_stopped:
+                self._check_stopped()
+            yield name
+        finally:
+            self._forget(container=name)
+            with self._lock:
+                self._running.discard(name)
+
+    def _create(self, container: Container) -> None:
+        try:
+            dataclasses.replace(container, init=self._init).create(self._client)
+        except docker.errors.APIError as error:
+            # Podman's init is a package of its own. Without it the command is PID 1: nobody reaps orphans, no more.
+            if not self._init or "init binary not found" not in str(error.explanation):
+                raise
+            self._init = False
+            dataclasses.replace(container, init=False).create(self._client)
+
+    def _supervise(self, call: _Call, container: Container) -> int:
+        """Run a container to its end and return its exit status; what it prints goes to the log at once."""
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._forget(container=container.name, kill_only=True)
+
+        with self._created(container) as name, call.log.open("ab", buffering=0) as sink:
+            output = self._client.attach(name, stdout=True, stderr=True, stream=True)
+            self._client.start(name)
+            timer = threading.Timer(call.timeout_s or threading.TIMEOUT_MAX, expire)
+            timer.daemon = True
+            timer.start()
+            try:
+                for chunk in output:
+                    sink.write(chunk)
+                status = self._client.wait(name)["StatusCode"]
+            finally:
+                timer.cancel()
+        if expired.is_set():
+            raise EngineError(
+                f"{call.container.argv[-1]} took longer than {call.timeout_s:g} s", hint=f"See {call.log}."
+            )
+        return int(status)
+
+    def _forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:
+        """Remove something through a connection of its own; that it is gone already, or the daemon, is no error."""
+        try:
+            client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
+        except EngineError:
+            return  # sweep removes it when the daemon is back
+        with contextlib.closing(client), contextlib.suppress(EngineError), translated("removing", self._endpoint):
+            if volume:
+                client.remove_volume(volume, force=True)
+            elif kill_only:
+                client.kill(container)
+            else:
+                client.remove_container(container, v=True, force=True)
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("stopped")
+
+    def stop(self) -> None:
+        """Remove every container of this object, for good: later commands raise Interrupted as well."""
+        self._stopped.set()
+        with self._lock:
+            names = sorted(self._running)
+        for name in names:
+            self._forget(container=name)
+
+    def sweep(self, label: str) -> None:
+        """Remove the containers and volumes that were left under a label. Raises EngineError."""
+        wanted = {"label": [f"{key}={value}" for key, value in self._labels(label).items()]}
+        with translated("removing what was left over", self._endpoint):
+            for container in self._client.containers(all=True, filters=wanted):
+                self._forget(container=container["Id"])
+            for volume in self._client.volumes(filters=wanted)["Volumes"] or ():
+                self._forget(volume=volume["Name"])
+
+
+def _binds(call: _Call) -> tuple[Bind, ...]:
+    inputs = [
+        Bind(source=str(path.resolve()), target=f"/in/{name}", read_only=True)
+        for name, path in call.mounts.inputs.items()
+    ]
+    writable = [
+        Bind(source=str(path.resolve()), target=target) for target, path in (call.folders | call.caches).items()
+    ]
+    return (*inputs, *writable)
+
+
+def _image_name(builder: Builder) -> str:
+    return f"{_REPOSITORY}-{builder.name}:{builder.sha256[:16]}"
+
+
+def _imported_id(answer: str) -> str:
+    """Return the image id that a streamed answer ends with: one JSON object a line. Raises EngineError."""
+    last = json.loads(answer.strip().splitlines()[-1])
+    if "error" in last:
+        raise EngineError(f"the engine cannot import the builder: {last['error']}")
+    return str(last["status"])
