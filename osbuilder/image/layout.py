@@ -1,0 +1,149 @@
+"""Where everything lies in an image file: computed once, in bytes, and written as computed.
+
+With DAX there are two partition tables: one for readers that see the whole file (virtio-blk), one for the guest that
+sees it through nd_pmem, from dax.DATA_OFFSET_BYTES on. Both are made from the same partitions, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from osbuilder.errors import ImageError
+from osbuilder.image import dax
+from osbuilder.image.mbr import MbrPartition, encode_mbr
+from osbuilder.outfile import replacing
+
+MIB = 1 << 20
+# A partition table's customary room, and the offset of the first partition from it.
+_TABLE_ROOM_BYTES = MIB
+_PARTITION_ALIGN_BYTES = MIB
+_BLOCK_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A partition's place in the file."""
+
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """An image: header, partitions in order, and the size of the whole, a multiple of the alignment."""
+
+    dax: bool
+    partitions: tuple[Partition, ...]
+    size_bytes: int
+
+    @property
+    def header_bytes(self) -> int:
+        """What comes before the first partition."""
+        return self.partitions[0].offset_bytes
+
+    def headers(self, *, disk_id: int) -> tuple[tuple[int, bytes], ...]:
+        """Return what to write besides the partitions' content: (offset in bytes, bytes)."""
+        tables = [(0, self._table(0, disk_id))]
+        if self.dax:
+            tables.append((dax.SUPERBLOCK_OFFSET_BYTES, dax.encode_superblock()))
+            tables.append((dax.DATA_OFFSET_BYTES, self._table(dax.DATA_OFFSET_BYTES, disk_id)))
+        return tuple(tables)
+
+    def _table(self, base_bytes: int, disk_id: int) -> bytes:
+        return encode_mbr(
+            tuple(
+                MbrPartition(offset_bytes=part.offset_bytes - base_bytes, size_bytes=part.size_bytes)
+                for part in self.partitions
+            ),
+            disk_id=disk_id,
+        )
+
+
+def plan_layout(*, sizes_bytes: tuple[int, ...], dax_header: bool, align_mib: int = 128) -> Layout:
+    """Lay out partitions of these sizes, each from a whole MiB on, in a file whose size is a multiple of `align_mib`.
+
+    128 MiB is what hotplugging an nvdimm asks for on x86_64 and arm64 (a memory section). Raises ImageError for sizes
+    that are not whole 4 KiB blocks, more than four of them, or more than 2 TiB in all.
+    """
+    if not 1 <= len(sizes_bytes) <= 4:
+        raise ImageError(f"cannot lay out an image: expected one to four partitions, got {len(sizes_bytes)}")
+    if align_mib < 1:
+        raise ImageError(f"cannot lay out an image: expected an alignment of at least 1 MiB, got {align_mib}")
+    at = _TABLE_ROOM_BYTES + (dax.DATA_OFFSET_BYTES if dax_header else 0)
+    partitions = []
+    for size in sizes_bytes:
+        if size <= 0 or size % _BLOCK_BYTES:
+            raise ImageError(
+                f"cannot lay out an image: expected a size of whole {_BLOCK_BYTES}-byte blocks, got {size}"
+            )
+        at = _round_up(at, _PARTITION_ALIGN_BYTES)
+        partitions.append(Partition(offset_bytes=at, size_bytes=size))
+        at += size
+    layout = Layout(dax=dax_header, partitions=tuple(partitions), size_bytes=_round_up(at, align_mib * MIB))
+    layout.headers(disk_id=0)  # raises what an MBR cannot say now, not after an hour of building
+    return layout
+
+
+def assemble(layout: Layout, contents: tuple[Path, ...], output: Path, *, disk_id: int = 0) -> None:
+    """Write the image: headers, and each partition's content from a file that is at most as large as the partition.
+
+    Holes stay holes. The output appears when it is whole. Raises ImageError when a content does not fit, or the output
+    cannot be written.
+    """
+    if len(contents) != len(layout.partitions):
+        raise ImageError(f"cannot assemble {output}: {len(layout.partitions)} partitions, {len(contents)} contents")
+    with replacing(output, ImageError) as image:
+        os.ftruncate(image, layout.size_bytes)
+        for offset, data in layout.headers(disk_id=disk_id):
+            os.pwrite(image, data, offset)
+        for partition, path in zip(layout.partitions, contents, strict=True):
+            source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(source).st_size
+                if size > partition.size_bytes:
+                    raise ImageError(
+                        f"content does not fit its partition ({path}): "
+                        f"expected at most {partition.size_bytes} bytes, got {size}"
+                    )
+                for start, end in _data_extents(source, size):
+                    _copy(source, start, image, partition.offset_bytes + start, end - start)
+            finally:
+                os.close(source)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return value + -value % multiple
+
+
+def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of what is not a hole; where a file system cannot tell, that is everything."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _copy(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
+    """Copy in the kernel where it can, which shares blocks on file systems that share."""
+    while length:
+        try:
+            done = os.copy_file_range(source, target, length, source_offset, target_offset)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            done = os.pwrite(target, os.pread(source, min(length, MIB), source_offset), target_offset)
+        if not done:
+            raise ImageError("content ended early while it was copied: another process writes to it")
+        source_offset += done
+        target_offset += done
+        length -= done
