@@ -1,32 +1,54 @@
-"""How a long wait shows: a tqdm bar on a terminal, plain lines elsewhere, or nothing. Writes only to the given stream."""
+"""How a long wait shows: a tqdm bar on a terminal, plain lines elsewhere, or nothing.
+
+Writes only to the stream that it is given. StreamReporter is what the executor tells about steps; the Progress
+classes are what a download tells, one object a download.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from osbuilder.fetch import Progress
+    from osbuilder.step import Step
 
 _STEP_BYTES = 16 << 20  # a line this often where the total is not known
 
 
-class Progress(Protocol):
-    """What a download tells while a person waits. `start` ... `finish` may come several times: once a connection."""
+class StreamReporter:
+    """Tells about steps (osbuilder.execute.Reporter), a line each, from any thread."""
 
-    def start(self, name: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Begin to show `name`; `done_bytes` of the total are there from before (a resumed download)."""
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    def advance(self, count_bytes: int) -> None:
-        """That many more bytes have come."""
+    def started(self, step: Step, log: Path) -> None:
+        """Say that a step starts and where its commands write."""
+        self._say(f"{step.ident}: started (log: {log})")
 
-    def note(self, message: str) -> None:
-        """Show a line: why there is a wait or another try."""
+    def finished(self, step: Step, *, seconds: float | None) -> None:
+        """Say that a step's artifact is there."""
+        self._say(f"{step.ident}: " + ("in the store" if seconds is None else f"done in {seconds:.1f} s"))
 
-    def finish(self) -> None:
-        """End what `start` began, whether it went well or not."""
+    def failed(self, step: Step) -> None:
+        """Say that a step failed; what went wrong comes with its error."""
+        self._say(f"{step.ident}: failed")
+
+    @property
+    def downloads(self) -> Progress:
+        """What one download reports to: another one each time, since steps download side by side."""
+        return progress_for(self._stream)
+
+    def _say(self, line: str) -> None:
+        # tqdm's lock keeps lines of several threads apart, and bars below them.
+        tqdm.write(line, file=self._stream)
 
 
 def progress_for(stream: TextIO) -> Progress:
-    """Return the progress that suits `stream`: bars on a terminal, else lines. One object shows one download at a time."""
+    """Return the progress that suits `stream`: a bar on a terminal, else lines."""
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
 
 
@@ -51,7 +73,7 @@ class BarProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
 
     def start(self, name: str, total_bytes: int | None, done_bytes: int = 0) -> None:
         """Open a bar."""

@@ -1,0 +1,199 @@
+"""A file that is still coming: `<destination>.part`, locked, resumable, published by one rename once it is whole.
+
+`<destination>.part.json` says which pin the bytes belong to and what the server calls this version of them. A part
+outlives a killed process; a part of another pin is thrown away. Only the holder of the lock touches either file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from osbuilder.errors import StoreError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES: Final = 1 << 20
+
+
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether `path` is a file with that sha256 (hex). Raises StoreError if it is there and cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+    except OSError as err:
+        raise StoreError(f"{path}: cannot be read as a downloaded file: {err.strerror}") from err
+
+
+class PartFile:
+    """The part of one download, held under its lock. Make one with `PartFile.locked`.
+
+    `size_bytes` have come; `origin` is the address that they came from last, `validator` what its server called them
+    (an ETag or a date, "" if it said nothing); `spliced` says that they did not all come in one response.
+    """
+
+    def __init__(self, descriptor: int, destination: Path, sha256: str) -> None:
+        self.destination = destination
+        self.size_bytes = 0
+        self.spliced = False
+        self.origin = ""
+        self.validator = ""
+        self._descriptor = descriptor
+        self._path, self._sidecar = _names(destination)
+        self._pin = sha256
+        self._hash = hashlib.sha256()
+
+    @classmethod
+    @contextlib.contextmanager
+    def locked(cls, destination: Path, *, sha256: str, on_wait: Callable[[], None]) -> Iterator[Self]:
+        """Lock the part of `destination` and read what is there; `on_wait` is called if another process holds it.
+
+        On leaving, an empty part is removed and any other stays for the next try. Raises StoreError.
+        """
+        path, _ = _names(destination)
+        with _explained(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _lock(path, on_wait)
+        try:
+            part = cls(descriptor, destination, sha256)
+            part._adopt()
+            try:
+                yield part
+            finally:
+                part._leave()
+        finally:
+            os.close(descriptor)
+
+    @property
+    def whole(self) -> bool:
+        """Whether what has come is what was pinned."""
+        return self.sha256 == self._pin
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 (hex) of what has come."""
+        return self._hash.hexdigest()
+
+    def restart(self) -> None:
+        """Throw away what has come."""
+        with _explained(self.destination):
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self._sidecar.unlink(missing_ok=True)
+        self._hash = hashlib.sha256()
+        self.size_bytes, self.spliced, self.origin, self.validator = 0, False, "", ""
+
+    def expect(self, *, origin: str, validator: str, total_bytes: int | None) -> None:
+        """Note where the next bytes come from. Raises StoreError at once if the announced total cannot fit."""
+        self.spliced = self.size_bytes > 0
+        self.origin, self.validator = origin, validator
+        record = {"sha256": self._pin, "origin": origin, "validator": validator}
+        with _explained(self.destination):
+            free_bytes = shutil.disk_usage(self.destination.parent).free
+            missing_bytes = (total_bytes or 0) - self.size_bytes
+            if missing_bytes > free_bytes:
+                raise _full(self.destination, f"{missing_bytes:,} bytes more are needed, {free_bytes:,} are free")
+            self._sidecar.write_text(json.dumps(record, sort_keys=True) + "\n", encoding="utf-8")
+
+    def write(self, data: bytes) -> None:
+        """Append bytes. Raises StoreError on a full disk; what came before stays."""
+        view = memoryview(data)
+        while view:
+            with _explained(self.destination):
+                count = os.write(self._descriptor, view)
+            self._hash.update(view[:count])
+            self.size_bytes += count
+            view = view[count:]
+
+    def publish(self) -> None:
+        """Give the part its final name, on disk before it shows. It must be `whole`."""
+        with _explained(self.destination):
+            os.fsync(self._descriptor)
+            # First the sidecar: a process killed between the two leaves a part that proves itself by its digest.
+            self._sidecar.unlink(missing_ok=True)
+            self._path.replace(self.destination)
+            folder = os.open(self.destination.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _adopt(self) -> None:
+        """Read what an earlier process left; throw it away unless it belongs to this pin."""
+        with _explained(self.destination):
+            while block := os.read(self._descriptor, _BLOCK_BYTES):
+                self._hash.update(block)
+                self.size_bytes += len(block)
+            try:
+                record = json.loads(self._sidecar.read_bytes())
+                pin, self.origin, self.validator = (str(record[key]) for key in ("sha256", "origin", "validator"))
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                pin = ""
+        self.spliced = self.size_bytes > 0
+        if pin != self._pin and not self.whole:
+            self.restart()
+
+    def _leave(self) -> None:
+        """Remove an empty part; after `publish` its name belongs to nobody, or to the next process."""
+        if self.size_bytes == 0:
+            self._sidecar.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+
+
+def _names(destination: Path) -> tuple[Path, Path]:
+    return (
+        destination.with_name(f"{destination.name}.part"),
+        destination.with_name(f"{destination.name}.part.json"),
+    )
+
+
+def _lock(path: Path, on_wait: Callable[[], None]) -> int:
+    """Open and lock `path`; a file that was renamed or removed while this waited for it is let go and tried again."""
+    waited = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waited:
+                    on_wait()
+                waited = True
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(destination: Path) -> Iterator[None]:
+    """Turn an OSError of the disk into a StoreError."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno in _FULL:
+            free_bytes = shutil.disk_usage(destination.parent).free
+            raise _full(destination, f"{free_bytes:,} bytes are free") from err
+        raise StoreError(
+            f"cannot write {destination}: {err.strerror}", hint="Choose a folder that you may write to."
+        ) from err
+
+
+def _full(destination: Path, figures: str) -> StoreError:
+    return StoreError(
+        f"no space left for {destination}: {figures}",
+        hint="Make room (inv cache --gc) and run again: what has come is kept and the rest is fetched.",
+    )
