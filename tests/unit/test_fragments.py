@@ -33,9 +33,7 @@ def capabilities(*names: str, extra: str = "") -> str:
 
 
 def test_every_kind_of_line_is_read_with_its_place() -> None:
-    text = (
-        '# why\nCONFIG_A=y\n\nCONFIG_B=n\n# CONFIG_C is not set\nCONFIG_D="a \\"b\\""\nCONFIG_E=64\nCONFIG_F=0x1000\n'
-    )
+    text = '# why\nCONFIG_A=y\n\nCONFIG_B=n\n# CONFIG_C is not set\nCONFIG_D="a \\"b\\""\nCONFIG_E=64\nCONFIG_F=0x10\n'
     assert [(r.symbol, r.value, r.where) for r in fragments.parse(text, "f.conf")] == [
         ("A", "y", "f.conf:2"),
         ("B", "n", "f.conf:4"),
