@@ -19,7 +19,8 @@ class Machine:
     """A QEMU machine type that guests of an architecture boot on.
 
     `options` go to -machine; `virtio` is the suffix of its virtio devices (virtio-blk-pci, virtio-blk-device);
-    `nvdimm` says whether a DAX root can be mapped; `kernels` are the kernel files that it loads, best first.
+    `cmdline` are words that its kernels need; `nvdimm` says whether a DAX root can be mapped; `kernels` are the kernel
+    files that it loads, best first.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Machine:
     virtio: str
     console: str
     cpu: str
+    cmdline: tuple[str, ...]
     nvdimm: bool
     kernels: tuple[str, ...]
 
@@ -58,6 +60,9 @@ class Arch:
         )
 
 
+# A reset by triple fault is the quickest, and the only one that a machine without ACPI and a keyboard controller has.
+_X86_CMDLINE = ("reboot=t",)
+
 _X86_64 = Arch(
     name="x86_64",
     debian="amd64",
@@ -77,6 +82,7 @@ _X86_64 = Arch(
             virtio="pci",
             console="ttyS0",
             cpu="max",
+            cmdline=_X86_CMDLINE,
             nvdimm=True,
             kernels=("vmlinux", "vmlinuz"),
         ),
@@ -88,6 +94,7 @@ _X86_64 = Arch(
             virtio="device",
             console="ttyS0",
             cpu="max",
+            cmdline=_X86_CMDLINE,
             nvdimm=False,
             kernels=("vmlinux", "vmlinuz"),
         ),

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -104,6 +105,7 @@ static void run_in_child(const struct probe *probe)
 	sigset_t none;
 
 	setpgid(0, 0);
+	prctl(PR_SET_NAME, probe->name); /* what the kernel log calls it, should it be killed */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (int signal_number = 1; signal_number < NSIG; signal_number++)

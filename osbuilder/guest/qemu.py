@@ -1,0 +1,223 @@
+"""QEMU's command line for a guest: pure, from a value to an argv and a kernel line.
+
+Owns how a guest's root, console, report port and devices become QEMU options, the way the guests' consumers attach
+them (a read-only NVDIMM for a DAX root, a read-only virtio disk, an initrd). Refuses guests that the machine cannot
+hold. Starts nothing. Options are those of qemu(1), QEMU 7.2 and later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import TYPE_CHECKING
+
+from osbuilder.errors import PlanError
+from osbuilder.guest.report import PORT_NAME
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+    from osbuilder.arch import Arch, Machine
+
+NVDIMM_ALIGN_MIB = 128
+"""Size that an NVDIMM image is a multiple of: Linux adds its memory in sections of this size (x86_64)."""
+
+_MIB = 1024 * 1024
+_MIN_MEMORY_MIB = 32
+_MIN_VSOCK_CID = 3
+_MAX_VSOCK_CID = 0xFFFFFFFE
+
+
+class Accel(enum.Enum):
+    """What runs the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class RootKind(enum.Enum):
+    """How the guest's root reaches it."""
+
+    PMEM = "pmem"
+    VIRTIO_BLK = "virtio-blk"
+    INITRD = "initrd"
+
+
+class Device(enum.Enum):
+    """A paravirtual device that a guest may have besides its root and its report port."""
+
+    RNG = "rng"
+    BALLOON = "balloon"
+    NET = "net"  # user-mode network without any way out
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A guest to start. Paths are as QEMU sees them (in a builder: the builder's).
+
+    `image` and `image_size_bytes` belong to PMEM and VIRTIO_BLK, whose first partition holds `fstype`; `initrd` to
+    INITRD. `init` is the program that the kernel starts ("": the kernel's own choice). `cmdline` comes last on the
+    kernel line. `console` and `report` are files that QEMU writes; without a console file the console is QEMU's
+    standard output, without a report file there is no port and the agent reports on the console. `vsock_cid` needs
+    vhost-vsock on the host.
+    """
+
+    arch: Arch
+    machine: Machine
+    accel: Accel
+    kernel: PurePath
+    root: RootKind
+    image: PurePath | None = None
+    image_size_bytes: int = 0
+    initrd: PurePath | None = None
+    fstype: str = "ext4"
+    memory_mib: int = 256
+    vcpus: int = 1
+    init: str = ""
+    cmdline: tuple[str, ...] = ()
+    console: PurePath | None = None
+    report: PurePath | None = None
+    devices: tuple[Device, ...] = (Device.RNG, Device.BALLOON)
+    vsock_cid: int | None = None
+
+
+def render_cmdline(guest: Guest) -> str:
+    """Return the kernel line. Raises PlanError for a guest that cannot be.
+
+    A panic ends the guest (panic=-1 reboots at once, QEMU's -no-reboot turns that into an exit). Root options are the
+    ones that Kata's runtime gives.
+    """
+    _check(guest)
+    words = [f"console={guest.machine.console}", "quiet", "panic=-1", *guest.machine.cmdline]
+    if guest.root is not RootKind.INITRD:
+        device = {RootKind.PMEM: "/dev/pmem0p1", RootKind.VIRTIO_BLK: "/dev/vda1"}[guest.root]
+        flags = ["dax"] if guest.root is RootKind.PMEM else []
+        flags += {"ext4": ["data=ordered", "errors=remount-ro"]}.get(guest.fstype, [])
+        words.append(f"root={device}")
+        words += [f"rootflags={','.join(flags)}"] if flags else []
+        words += ["ro", f"rootfstype={guest.fstype}"]
+    if guest.init:
+        words.append(f"{'rdinit' if guest.root is RootKind.INITRD else 'init'}={guest.init}")
+    words += guest.cmdline
+    return " ".join(words)
+
+
+def render_argv(guest: Guest) -> tuple[str, ...]:
+    """Return the command that runs the guest and exits when the guest ends. Raises PlanError for one that cannot be."""
+    cmdline = render_cmdline(guest)
+    return (
+        guest.arch.qemu,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *_machine(guest),
+        *("-kernel", str(guest.kernel)),
+        *_root(guest),
+        *("-append", cmdline),
+        *_console(guest),
+        *_report_port(guest),
+        *_devices(guest),
+    )
+
+
+def _check(guest: Guest) -> None:
+    where = f"{guest.root.value} root on {guest.arch.name} {guest.machine.name}"
+    if guest.root is RootKind.INITRD:
+        if guest.initrd is None or guest.image is not None:
+            raise PlanError(f"cannot boot ({where}): expected an initrd and no image")
+    elif guest.image is None or guest.initrd is not None:
+        raise PlanError(f"cannot boot ({where}): expected an image and no initrd")
+    if guest.root is RootKind.PMEM:
+        _check_pmem(guest, where)
+    if guest.memory_mib < _MIN_MEMORY_MIB:
+        raise PlanError(f"cannot boot ({where}): expected {_MIN_MEMORY_MIB} MiB or more, got {guest.memory_mib} MiB")
+    if guest.vcpus < 1:
+        raise PlanError(f"cannot boot ({where}): expected one vCPU or more, got {guest.vcpus}")
+    if guest.vsock_cid is not None and not _MIN_VSOCK_CID <= guest.vsock_cid <= _MAX_VSOCK_CID:
+        raise PlanError(
+            f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
+            f"got {guest.vsock_cid}"
+        )
+    for word in (guest.init, guest.fstype, *guest.cmdline):
+        if any(not character.isprintable() for character in word) or word.count('"') % 2:
+            raise PlanError(f"cannot boot ({where}): {word!r} cannot stand on a kernel command line")
+
+
+def _check_pmem(guest: Guest, where: str) -> None:
+    if not guest.machine.nvdimm:
+        able = [machine.name for machine in guest.arch.machines if machine.nvdimm]
+        raise PlanError(
+            f"cannot boot ({where}): the machine takes no NVDIMM",
+            hint=f"Use {' or '.join(able)}, or another root." if able else "Use another root.",
+        )
+    if guest.image_size_bytes <= 0 or guest.image_size_bytes % (NVDIMM_ALIGN_MIB * _MIB):
+        raise PlanError(
+            f"cannot boot ({where}): expected an image of a multiple of {NVDIMM_ALIGN_MIB} MiB, "
+            f"got {guest.image_size_bytes} bytes",
+            hint=f"Build it with --align-mib {NVDIMM_ALIGN_MIB}.",
+        )
+
+
+def _machine(guest: Guest) -> tuple[str, ...]:
+    pmem = guest.root is RootKind.PMEM
+    nvdimm = ("nvdimm=on",) if pmem else ()
+    machine = ",".join((guest.machine.name, f"accel={guest.accel.value}", *guest.machine.options, *nvdimm))
+    memory = f"{guest.memory_mib}M"
+    if pmem:
+        memory += f",slots=1,maxmem={guest.memory_mib + guest.image_size_bytes // _MIB}M"
+    return ("-machine", machine, "-cpu", guest.machine.cpu, "-smp", str(guest.vcpus), "-m", memory)
+
+
+def _root(guest: Guest) -> tuple[str, ...]:
+    """A DAX root is mapped from the file itself; disks are read-only, so that guests may share an image."""
+    if guest.root is RootKind.INITRD:
+        return ("-initrd", str(guest.initrd))
+    image = _value(str(guest.image))
+    if guest.root is RootKind.PMEM:
+        size = guest.image_size_bytes
+        return (
+            *("-object", f"memory-backend-file,id=root,mem-path={image},size={size},share=on,readonly=on"),
+            *("-device", "nvdimm,memdev=root,unarmed=on"),
+        )
+    return (
+        *("-blockdev", f"driver=raw,node-name=root,read-only=on,file.driver=file,file.filename={image}"),
+        *("-device", f"virtio-blk-{guest.machine.virtio},drive=root"),
+    )
+
+
+def _console(guest: Guest) -> tuple[str, ...]:
+    if guest.console is None:
+        backend = "stdio,id=console,signal=off"
+    else:
+        backend = f"file,id=console,path={_value(str(guest.console))}"
+    return ("-chardev", backend, "-serial", "chardev:console")
+
+
+def _report_port(guest: Guest) -> tuple[str, ...]:
+    if guest.report is None:
+        return ()
+    return (
+        *("-device", f"virtio-serial-{guest.machine.virtio}"),
+        *("-chardev", f"file,id=report,path={_value(str(guest.report))}"),
+        *("-device", f"virtserialport,chardev=report,name={PORT_NAME}"),
+    )
+
+
+def _devices(guest: Guest) -> tuple[str, ...]:
+    bus = guest.machine.virtio
+    # A network card's boot ROM is a file of another package, for booting from the network: not wanted here.
+    rom = ",romfile=" if bus == "pci" else ""
+    options: dict[Device, tuple[str, ...]] = {
+        Device.RNG: ("-device", f"virtio-rng-{bus}"),
+        Device.BALLOON: ("-device", f"virtio-balloon-{bus}"),
+        Device.NET: ("-netdev", "user,id=net,restrict=on", "-device", f"virtio-net-{bus},netdev=net{rom}"),
+    }
+    # In the order of Device, each once: the same guest is the same command, however its devices were listed.
+    chosen = [option for device in Device if device in guest.devices for option in options[device]]
+    if guest.vsock_cid is not None:
+        chosen += ["-device", f"vhost-vsock-{bus},guest-cid={guest.vsock_cid}"]
+    return tuple(chosen)
+
+
+def _value(text: str) -> str:
+    """Quote a value for a QEMU option list, where a comma ends a value and two commas are one (qemu(1))."""
+    return text.replace(",", ",,")
