@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from osbuilder.entry import Content, Entry, Kind, Sink, Writable
@@ -288,7 +288,11 @@ class Tree:
 
     def remove_glob(self, *patterns: str) -> tuple[str, ...]:
         """Remove every name that matches a pattern (see `glob`), with what is below; return the names removed."""
-        matched = set(self.glob(*patterns))
+        return self.remove_all(self.glob(*patterns))
+
+    def remove_all(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Remove many names at once (as `glob` and `items` give them), with what is below; return the names removed."""
+        matched = set(names)
         gone = tuple(name for name in self.names() if any(part in matched for part in _upwards(name)))
         for name in gone:
             del self._names[name]

@@ -1,0 +1,24 @@
+"""One adapter a package manager: what turns a recipe's choice and a package list into the step that installs them.
+
+A further package manager is a module beside apt.py and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from osbuilder.distro import apt
+from osbuilder.distro.recipe import PackageManager
+
+if TYPE_CHECKING:
+    from osbuilder.distro.order import Order
+    from osbuilder.step import Action
+
+ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType({PackageManager.APT: apt.bootstrap})
+
+
+def plan_bootstrap(order: Order) -> Action:
+    """Return the action that installs an order's packages into /out/rootfs.tar. Raises UsageError for a bad mirror."""
+    return ADAPTERS[order.choice.recipe.package_manager](order)

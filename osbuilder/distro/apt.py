@@ -1,0 +1,276 @@
+"""Debian and its kin: mmdebstrap in a builder turns a signed apt repository into a root filesystem tar.
+
+Owns mmdebstrap's command line. Signatures are always checked, and only by the keys that the recipe pins: there is no
+way to say otherwise. What goes wrong on the way is told by osbuilder.distro.apt_errors.
+
+Sources: mmdebstrap(1) 1.5, apt.conf(5), apt-get(8), deb-src-control and the repository format (Debian Policy 5.3,
+wiki/DebianRepository/Format).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.engine.base import Command
+from osbuilder.errors import CommandFailed, FetchError, RootfsError, UsageError, VerificationError
+from osbuilder.step import NOT_IN_KEY
+from osbuilder.tree import Tree
+
+if TYPE_CHECKING:
+    from osbuilder.distro.order import Order
+    from osbuilder.step import Job, Json
+
+ROOTFS_TAR: Final = "rootfs.tar"
+
+# mmdebstrap runs it with the target's path when all packages are configured. It keeps the signed Release files, which
+# say what state of the archive this was, and removes what mmdebstrap or apt took from the builder and the command
+# line: files that say nothing about the distribution and would differ between builders.
+CUSTOMIZE_HOOK: Final = """\
+#!/bin/sh
+set -eu
+mkdir -p /out/releases
+cp "$1"/var/lib/apt/lists/*Release /out/releases/
+rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap"
+"""
+
+_URL = re.compile(r"(https?|file)://[^\s\[\]]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Keyring:
+    """Whom a repository may be signed by.
+
+    `builder_path` is a keyring in the builder, of which only the keys with `fingerprints` are trusted. Or `file` is the
+    user's own keyring (binary or armoured) on this host, trusted as a whole; its sha256 (hex) is part of the key.
+    """
+
+    builder_path: str = ""
+    fingerprints: tuple[str, ...] = ()
+    file: Path | None = dataclasses.field(default=None, metadata=NOT_IN_KEY)
+    file_sha256: str = ""
+
+    @classmethod
+    def of_file(cls, path: Path) -> Keyring:
+        """Return the keyring in a file of this host. Raises UsageError when it cannot be read."""
+        try:
+            return cls(file=path, file_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError as error:
+            raise UsageError(f"cannot read the keyring ({path}): {error.strerror}") from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """Install Debian packages into an empty root: leaves rootfs.tar. `architecture` is Debian's name of it.
+
+    Facts: packages (name, version, architecture), repositories (what the signed Release files say of themselves) and
+    the mirror that served them (null: mmdebstrap's own default).
+    """
+
+    suite: str
+    architecture: str
+    components: tuple[str, ...]
+    packages: tuple[str, ...]
+    keyring: Keyring
+    epoch: int
+    mirrors: tuple[str, ...] = ()
+    # Essential packages and what `packages` names, nothing else: apt itself is no use in a read-only guest.
+    variant: str = "essential"
+    hook: str = CUSTOMIZE_HOOK
+    timeout_s: int = dataclasses.field(default=30, metadata=NOT_IN_KEY)
+    attempts: int = dataclasses.field(default=3, metadata=NOT_IN_KEY)
+
+    def __post_init__(self) -> None:
+        for mirror in self.mirrors:
+            if not _URL.fullmatch(mirror):
+                raise UsageError(
+                    f"not a Debian mirror: {mirror!r}",
+                    hint="Give the URL that has dists/ and pool/ below it, such as https://HOST/debian.",
+                )
+
+    def describe(self) -> tuple[str, ...]:
+        commands = [] if self.keyring.file else [self._export_command()]
+        commands += [self._bootstrap_command(mirror) for mirror in self.mirrors or (None,)]
+        return tuple(shlex.join(command.argv) for command in commands)
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        inputs = {"keyring": self._trusted_keys(job), "hook": _executable(job.work / "hook", self.hook)}
+        mirror = self._first_that_serves(job, inputs)
+        repositories = read_releases(job.out / "releases")
+        shutil.rmtree(job.out / "releases")
+        tree = Tree.read(job.out / ROOTFS_TAR)
+        packages = read_packages(tree)
+        return {
+            "mirror": mirror,
+            "repositories": repositories,
+            "packages": [list(package) for package in packages],
+        }
+
+    def _trusted_keys(self, job: Job) -> Path:
+        """Return a folder with one keyring in it: all that apt is told to trust."""
+        folder = job.work / "keyring"
+        folder.mkdir()
+        if self.keyring.file:
+            content = self.keyring.file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != self.keyring.file_sha256:
+                raise VerificationError(
+                    f"the keyring changed during the build ({self.keyring.file})", hint="Try again."
+                )
+            # apt tells the two forms apart by their suffix.
+            armoured = content.startswith(b"-----BEGIN PGP")
+            (folder / f"keyring.{'asc' if armoured else 'gpg'}").write_bytes(content)
+        else:
+            job.run(self._export_command(), output=folder)
+            exported = folder / "keyring.gpg"
+            if not exported.is_file() or not exported.stat().st_size:
+                raise VerificationError(
+                    f"the builder has none of the pinned keys of {self.suite} ({self.keyring.builder_path}): "
+                    f"expected {', '.join(self.keyring.fingerprints)}",
+                    hint="Rebuild the builder with a newer keyring package, or mend signed-by in the recipe.",
+                )
+        return folder
+
+    def _export_command(self) -> Command:
+        return Command(
+            argv=(
+                *("gpg", "--batch", "--no-options", "--homedir", "/tmp"),  # noqa: S108 - the builder's tmpfs
+                *("--no-default-keyring", "--keyring", self.keyring.builder_path),
+                *("--output", "/out/keyring.gpg", "--export", *self.keyring.fingerprints),
+            )
+        )
+
+    def _first_that_serves(self, job: Job, inputs: Mapping[str, Path]) -> str | None:
+        """Run mmdebstrap with each mirror in turn until one serves, and return that one."""
+        told: list[Problem] = []
+        for mirror in self.mirrors or (None,):
+            began = job.log.stat().st_size if job.log.exists() else 0
+            try:
+                job.run(self._bootstrap_command(mirror), inputs=inputs)
+            except CommandFailed as failure:
+                problem = explain(_since(job.log, began), mirror=mirror, suite=self.suite, components=self.components)
+                if problem is None:
+                    raise
+                if not problem.next_mirror:
+                    raise problem.error() from failure
+                told.append(problem)
+                _clear(job.out)
+            else:
+                return mirror
+        raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
+
+    def _bootstrap_command(self, mirror: str | None) -> Command:
+        options = {
+            "APT::Install-Recommends": "false",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": str(self.attempts - 1),
+            "Acquire::http::Timeout": str(self.timeout_s),
+            "Acquire::https::Timeout": str(self.timeout_s),
+        }
+        return Command(
+            argv=(
+                "mmdebstrap",
+                "--mode=root",
+                "--format=tar",
+                f"--variant={self.variant}",
+                f"--architectures={self.architecture}",
+                f"--components={','.join(self.components)}",
+                *((f"--include={','.join(self.packages)}",) if self.packages else ()),
+                *(f'--aptopt={name} "{value}"' for name, value in options.items()),
+                "--keyring=/in/keyring",
+                "--customize-hook=/in/hook",
+                # check/signed-by would name the builder's whole keyring in sources.list, past the pinned keys.
+                # chroot/mount: no engine allows mounts, and a rootfs must not differ where one does.
+                "--skip=check/signed-by,chroot/mount",
+                self.suite,
+                f"/out/{ROOTFS_TAR}",
+                *((mirror,) if mirror else ()),
+            ),
+            # The target lies on memory: dpkg syncs every file that it unpacks (1.9x on a disk).
+            env=(("SOURCE_DATE_EPOCH", str(self.epoch)), ("TMPDIR", "/target")),
+            root=True,
+            network=True,
+            tmpfs=("/target",),
+        )
+
+
+def bootstrap(order: Order) -> Bootstrap:
+    """Return the action for an order (the adapter of package manager apt)."""
+    choice = order.choice
+    return Bootstrap(
+        suite=choice.release_name,
+        architecture=choice.arch.debian,
+        components=order.components or choice.release.components,
+        packages=order.packages.everything,
+        keyring=Keyring(
+            builder_path=choice.recipe.keyring,
+            fingerprints=tuple(key.text for key in choice.release.signed_by),
+        ),
+        epoch=order.epoch,
+        mirrors=order.mirrors,
+        timeout_s=order.timeout_s,
+        attempts=order.attempts,
+    )
+
+
+def read_packages(tree: Tree) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, version, architecture) of every installed package of a tree, sorted (dpkg-query(1), status).
+
+    Raises RootfsError for a package that is not fully configured.
+    """
+    found = []
+    for paragraph in tree.read_bytes("var/lib/dpkg/status").decode("utf-8", "replace").split("\n\n"):
+        fields = parse_fields(paragraph)
+        if not fields or fields.get("Status", "").endswith(" config-files"):
+            continue
+        if fields.get("Status") != "install ok installed":
+            raise RootfsError(
+                f"package {fields.get('Package')} is not configured: expected status 'install ok installed', "
+                f"got {fields.get('Status')!r}",
+                hint="The step's log shows what its maintainer script said.",
+            )
+        found.append((fields["Package"], fields["Version"], fields["Architecture"]))
+    return tuple(sorted(found))
+
+
+def read_releases(folder: Path) -> list[dict[str, str]]:
+    """Return what each Release file in a folder says of itself: origin, suite, codename, version and date."""
+    wanted = ("Origin", "Suite", "Codename", "Version", "Date")
+    found = []
+    for path in sorted(folder.iterdir()):
+        fields = parse_fields(path.read_text("utf-8", "replace"))
+        found.append({name.lower(): fields[name] for name in wanted if name in fields})
+    return found
+
+
+def parse_fields(paragraph: str) -> dict[str, str]:
+    """Return the one-line fields of a Debian control paragraph; continuation lines and a signature are left out."""
+    fields: dict[str, str] = {}
+    for line in paragraph.splitlines():
+        name, colon, value = line.partition(": ")
+        if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+            fields.setdefault(name, value.strip())
+    return fields
+
+
+def _executable(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def _since(log: Path, offset: int) -> str:
+    with log.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read().decode("utf-8", "replace")
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

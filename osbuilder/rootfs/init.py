@@ -1,0 +1,77 @@
+"""What is PID 1: systemd, brought to the agent's target and no further, or the agent itself.
+
+Sources: systemd.unit(5), systemd.special(7), bootup(7); kernel Documentation/admin-guide/init.rst for where an init is
+looked for. Which units go is the incumbent's list (Kata's -d), by name and wherever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from osbuilder.tree import Tree
+
+UNITS: Final = "usr/lib/systemd/system"
+TARGET: Final = "kata-containers.target"
+_ADMIN_UNITS: Final = "etc/systemd/system"
+_TMP: Final = "tmp.mount"
+
+# A guest's root is read-only and its only log is the console: these have nothing to do, and each costs boot time.
+_UNNEEDED_UNITS: Final = (
+    "systemd-coredump@",
+    "systemd-journald",
+    "systemd-journald-dev-log",
+    "systemd-journal-flush",
+    "systemd-random-seed",
+    "systemd-timesyncd",
+    "systemd-tmpfiles-setup",
+    "systemd-udevd",
+    "systemd-udevd-control",
+    "systemd-udevd-kernel",
+    "systemd-udev-trigger",
+    "systemd-update-utmp",
+)
+_UNNEEDED_FILES: Final = (
+    "systemd-bless-boot-generator",
+    "systemd-fstab-generator",
+    "systemd-getty-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-tmpfiles-cleanup.timer",
+)
+
+
+def set_up_systemd(tree: Tree, *, agent: str, files: Mapping[str, str]) -> None:
+    """Bring systemd to the agent: its service and target, where they did not come with it, and /tmp on memory.
+
+    `files` holds the contents of tmp.mount, kata-containers.target and agent.service. The runtime asks for the target
+    on the kernel line; it is the default too, so that a guest started without it serves as well.
+    """
+    tree.add_file(f"{_ADMIN_UNITS}/{_TMP}", files[_TMP].encode(), parents_mode=0o755, replace=True)
+    for unit, content in ((f"{agent}.service", files["agent.service"]), (TARGET, files[TARGET])):
+        if not _has_unit(tree, unit):
+            tree.add_file(f"{UNITS}/{unit}", content.encode(), parents_mode=0o755)
+    _want(tree, _TMP, by="local-fs.target", unit=f"/{_ADMIN_UNITS}/{_TMP}")
+    _want(tree, TARGET, by="basic.target", unit=f"/{UNITS}/{TARGET}")
+    if tree.exists(f"{UNITS}/dbus.socket"):
+        _want(tree, "dbus.socket", by=TARGET, unit=f"/{UNITS}/dbus.socket")
+    tree.add_symlink(f"{_ADMIN_UNITS}/default.target", f"/{UNITS}/{TARGET}", replace=True)
+
+
+def set_up_agent_init(tree: Tree, *, agent: str) -> None:
+    """Make the agent PID 1: /sbin/init for a root on a disk, /init for an initrd."""
+    tree.add_symlink("sbin/init", f"/usr/bin/{agent}", parents_mode=0o755, replace=True)
+    tree.add_symlink("init", "/sbin/init", replace=True)
+
+
+def remove_unneeded_units(tree: Tree) -> tuple[str, ...]:
+    """Remove systemd's units and generators that a guest has no use for; return the names that went."""
+    names = [f"{unit}.{kind}" for unit in _UNNEEDED_UNITS for kind in ("service", "socket")]
+    return tree.remove_glob(*(f"**/{name}" for name in (*names, *_UNNEEDED_FILES)))
+
+
+def _has_unit(tree: Tree, name: str) -> bool:
+    return any(tree.exists(f"{folder}/{name}") for folder in (UNITS, _ADMIN_UNITS, "lib/systemd/system"))
+
+
+def _want(tree: Tree, name: str, *, by: str, unit: str) -> None:
+    tree.add_symlink(f"{_ADMIN_UNITS}/{by}.wants/{name}", unit, parents_mode=0o755, replace=True)

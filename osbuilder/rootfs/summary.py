@@ -1,0 +1,87 @@
+"""/var/lib/osbuilder/osbuilder.yaml: what a guest's root says of itself, format 0.0.2. kata-collect-data reads it.
+
+Written out rather than dumped: others parse it line by line, so its order, quotes and indentation are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Final
+
+from osbuilder.arch import Arch
+from osbuilder.pid1 import Init
+
+PATH: Final = "var/lib/osbuilder/osbuilder.yaml"
+FORMAT_VERSION: Final = "0.0.2"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who made something: a program's version, and where it is published."""
+
+    version: str
+    url: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInfo:
+    """The agent by the name it is installed under, and where it comes from."""
+
+    name: str
+    origin: Origin
+
+    @property
+    def path(self) -> str:
+        """Where it is installed in the guest."""
+        return f"/usr/bin/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The distribution below: its name, its release as Kata's "version", and what was installed of it."""
+
+    name: str
+    release: str
+    default_packages: tuple[str, ...]
+    extra_packages: tuple[str, ...]
+
+
+def render_summary(*, base: Base, arch: Arch, agent: AgentInfo, init: Init, epoch: int, osbuilder: Origin) -> str:
+    """Return the text of the file. `epoch` (seconds since 1970) stands for the time of creation."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%S.000000000+0000Z", time.gmtime(epoch))
+    return "\n".join(
+        (
+            "---",
+            "osbuilder:",
+            f"  url: {_text(osbuilder.url)}",
+            f"  version: {_text(osbuilder.version)}",
+            f"rootfs-creation-time: {_text(created)}",
+            'description: "osbuilder rootfs"',
+            f"file-format-version: {_text(FORMAT_VERSION)}",
+            f"architecture: {_text(arch.name)}",
+            "base-distro:",
+            f"  name: {_text(base.name)}",
+            f"  version: {_text(base.release)}",
+            "  packages:",
+            *_listed("default", base.default_packages),
+            *_listed("extra", base.extra_packages),
+            "agent:",
+            f"  url: {_text(agent.origin.url)}",
+            f"  name: {_text(agent.name)}",
+            f"  version: {_text(agent.origin.version)}",
+            f"  agent-is-init-daemon: {_text('yes' if init is Init.AGENT else 'no')}",
+            "",
+        )
+    )
+
+
+def _listed(name: str, packages: tuple[str, ...]) -> tuple[str, ...]:
+    if not packages:
+        return (f"    {name}: []",)
+    return (f"    {name}:", *(f"      - {_text(package)}" for package in packages))
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)  # a YAML double-quoted scalar has JSON's escapes
