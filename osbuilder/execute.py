@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
 from osbuilder.errors import CommandFailed, Interrupted, OsbuilderError
-from osbuilder.fetch import FetchSettings, Source, fetch
-from osbuilder.progress import Progress
+from osbuilder.fetch import FetchSettings, Progress, Source, fetch
 from osbuilder.step import Step, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain
 
@@ -109,7 +108,7 @@ class Executor:
 
     def _lookup(self, step: Step, inputs: Mapping[str, Artifact | None]) -> Artifact | None:
         digests = {name: artifact.digest for name, artifact in inputs.items() if artifact}
-        return self.store.find(key_of(step.ingredients(digests)))
+        return self._usable(key_of(step.ingredients(digests)))
 
     def _first_failure_or(
         self, target: Step, steps: tuple[Step, ...], futures: Mapping[int, Future[Artifact]]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from osbuilder.engine.base import log_tail
-from osbuilder.progress import Progress, progress_for
+from osbuilder.fetch import Progress
+from osbuilder.progress import progress_for
 
 if TYPE_CHECKING:
     from osbuilder.step import Step

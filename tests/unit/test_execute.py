@@ -13,8 +13,8 @@ import pytest
 from osbuilder.engine.base import Command, Engine
 from osbuilder.errors import CommandFailed, RootfsError, StoreError
 from osbuilder.execute import Executor
-from osbuilder.fetch import FetchSettings
-from osbuilder.progress import Progress, SilentProgress
+from osbuilder.fetch import FetchSettings, Progress
+from osbuilder.progress import SilentProgress
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
 from osbuilder.store import Store
 

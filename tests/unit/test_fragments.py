@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from osbuilder.kernel.fragments import KernelRange, KernelVersion
 
 X86_64 = parse_arch("x86_64")
 V6_12 = KernelVersion.parse("6.12.117")
-CONFIGS = Path(fragments.__file__).parents[2] / "kernel" / "configs"
+REPOSITORY = Path(fragments.__file__).parents[2]
+CONFIGS = REPOSITORY / "kernel" / "configs"
 
 
 def write_configs(root: Path, capabilities: str, files: dict[str, str], waivers: str = "waivers: []\n") -> Path:
@@ -259,3 +261,10 @@ def test_every_shipped_fragment_says_why_when_it_turns_something_off() -> None:
         for number, line in enumerate(lines):
             if line.endswith("=n"):
                 assert lines[number - 1].startswith("#"), f"{path.name}:{number + 1}: {line} without a reason above it"
+
+
+def test_every_probe_that_a_shipped_capability_names_is_one_of_the_reference_agent() -> None:
+    table = (REPOSITORY / "agents" / "probe" / "table.c").read_text()
+    known = set(re.findall(r'(?:\.name = |CGROUP\()"([a-z0-9-]+)"', table))
+    for name, capability in fragments.load_catalogue(CONFIGS).capabilities.items():
+        assert set(capability.probes) <= known, f"{name} names a probe that the agent does not have"

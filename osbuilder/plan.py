@@ -1,0 +1,203 @@
+"""Request + recipes + pins -> a Step and all that it needs. Pure: reads data files, starts nothing, writes nothing.
+
+A builder, an agent or a rootfs that several results share is one Step object, so it is built once.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from osbuilder import __version__
+from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.distro.adapters import plan_bootstrap
+from osbuilder.distro.order import Order
+from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
+from osbuilder.engine.builder import BootstrapBuilder
+from osbuilder.image.build import AssembleImage, MakeExt4, MakeInitrd
+from osbuilder.kernel.build import plan_kernel
+from osbuilder.pid1 import Init
+from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.rootfs.agent import AgentFile, BuildProbe
+from osbuilder.rootfs.compose import AgentName, Compose
+from osbuilder.settings import Settings
+from osbuilder.step import Step
+from osbuilder.versions import Versions, load_versions
+
+# The distribution that builders are made of.
+_BUILDER_DISTRO = "debian"
+
+
+class Planner:
+    """Plans requests for one checkout (`root`) under one set of settings."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.settings = settings
+
+    @functools.cached_property
+    def versions(self) -> Versions:
+        """The pins of versions.yaml."""
+        return load_versions(self.root)
+
+    @property
+    def distros(self) -> Path:
+        """The folder of the recipes."""
+        return self.root / "distros"
+
+    def plan(self, request: BuildRequest) -> Step:
+        """Return the step whose artifact the request asks for.
+
+        Raises UsageError and PlanError for what cannot be, DecodeError for a malformed data file.
+        """
+        match request:
+            case RootfsRequest():
+                return self._rootfs(request)
+            case ImageRequest():
+                return self._image(request)
+            case InitrdRequest():
+                return self._initrd(request)
+            case KernelRequest():
+                return self._kernel(request)
+            case AgentRequest():
+                return self._agent(request.agent, _arch(request.arch))[0]
+
+    def choice(self, request: RootfsRequest) -> Choice:
+        """Return the recipe, release, architecture and init that a request means."""
+        return choose(
+            find_recipe(request.distro, self.distros),
+            release=request.release,
+            arch=_arch(request.arch),
+            init=request.init,
+        )
+
+    @functools.cache  # noqa: B019 - a planner lives as long as its process
+    def builder(self, name: str) -> Step:
+        """Return the step that makes a builder of versions.yaml."""
+        pin = self.versions.builder(name)
+        recipe = find_recipe(_BUILDER_DISTRO, self.distros)
+        return Step(
+            name="builder",
+            subject=name,
+            action=BootstrapBuilder(
+                suite=pin.suite,
+                packages=pin.packages,
+                architecture=host_arch().debian,
+                mirrors=tuple(self.settings.mirrors.get(_BUILDER_DISTRO, ())),
+                base_image=self.settings.base_image,
+                epoch=self._epoch(recipe, pin.suite),
+            ),
+        )
+
+    # -- what goes into a result -----------------------------------------------------------------------------------
+
+    @functools.cache  # noqa: B019
+    def _agent(self, agent: str | None, arch: Arch) -> tuple[Step, AgentName]:
+        name = agent or self.versions.defaults.agent
+        if "/" in name:
+            path = Path(name)
+            action = AgentFile.of_path(path, arch)
+            step = Step(name="agent", subject=f"{path.name}-{arch.name}", action=action)
+            return step, AgentName(name=path.name, version=f"sha256:{action.sha256}")
+        pin = self.versions.agent(name)
+        step = Step(
+            name="agent",
+            subject=f"{name}-{arch.name}",
+            action=BuildProbe.of_folder(self.root / pin.source, arch),
+            builder=self.builder("compiler"),
+        )
+        return step, AgentName(name=pin.install, version=__version__)
+
+    @functools.cache  # noqa: B019
+    def _rootfs(self, request: RootfsRequest) -> Step:
+        choice = self.choice(request)
+        subject = _subject(choice)
+        packages = select_packages(choice, extra=request.packages)
+        agent, agent_name = self._agent(request.agent, choice.arch)
+        return Step(
+            name="rootfs",
+            subject=subject,
+            action=Compose.of(
+                choice,
+                packages=packages,
+                agent=agent_name,
+                epoch=self._epoch(choice.recipe, choice.release_name),
+                distros=self.distros,
+            ),
+            inputs=(("agent", agent), ("rootfs", self._packages(choice, packages))),
+        )
+
+    def _packages(self, choice: Choice, packages: Selection) -> Step:
+        recipe = choice.recipe
+        return Step(
+            name="packages",
+            subject=_subject(choice),
+            action=plan_bootstrap(
+                Order(
+                    choice=choice,
+                    packages=packages,
+                    epoch=self._epoch(recipe, choice.release_name),
+                    mirrors=tuple(self.settings.mirrors.get(recipe.name, ())),
+                    components=tuple(self.settings.components.get(recipe.name, ())),
+                    timeout_s=self.settings.read_timeout_s,
+                    attempts=self.settings.attempts,
+                )
+            ),
+            builder=self.builder("rootfs"),
+        )
+
+    def _image(self, request: ImageRequest) -> Step:
+        choice = self.choice(request.rootfs)
+        epoch = self._epoch(choice.recipe, choice.release_name)
+        filesystem = Step(
+            name="filesystem",
+            subject=_subject(choice),
+            action=MakeExt4(free_space_mib=request.free_space_mib, epoch=epoch),
+            inputs=(("rootfs", self._rootfs(request.rootfs)),),
+            builder=self.builder("rootfs"),
+        )
+        return Step(
+            name="image",
+            subject=_subject(choice),
+            action=AssembleImage(dax=request.dax, align_mib=request.align_mib),
+            inputs=(("filesystem", filesystem),),
+        )
+
+    def _initrd(self, request: InitrdRequest) -> Step:
+        choice = self.choice(request.rootfs)
+        return Step(
+            name="initrd",
+            subject=_subject(choice),
+            action=MakeInitrd.of(request.compression, epoch=self._epoch(choice.recipe, choice.release_name)),
+            inputs=(("rootfs", self._rootfs(request.rootfs)),),
+        )
+
+    def _kernel(self, request: KernelRequest) -> Step:
+        name = request.line or self.versions.defaults.kernel
+        return plan_kernel(
+            name,
+            self.versions.kernel(name),
+            arch=_arch(request.arch),
+            builder=self.builder("compiler"),
+            root=self.root / "kernel",
+            epoch=self.settings.source_date_epoch,
+        )
+
+    def _epoch(self, recipe: Recipe, release: str) -> int:
+        """Return the latest time that a file may bear: the setting, else the day of the release."""
+        if self.settings.source_date_epoch is not None:
+            return self.settings.source_date_epoch
+        return recipe.releases[release].released.epoch
+
+
+def _arch(name: str | None) -> Arch:
+    return parse_arch(name) if name else host_arch()
+
+
+def _subject(choice: Choice) -> str:
+    return f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}-{choice.init.value}"
+
+
+def default_init(request: RootfsRequest) -> Init:
+    """Return what an initrd's PID 1 is when the request does not say: the agent, there is no need of more."""
+    return request.init or Init.AGENT

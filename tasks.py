@@ -1,0 +1,385 @@
+"""The commands: flags in, one call of osbuilder.api, errors to exit codes. Nothing is decided here."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+if TYPE_CHECKING:
+    from osbuilder.api import Workbench
+
+    from osbuilder.request import BuildRequest, RootfsRequest
+
+_ROOTFS = {
+    "distro": "distribution, a folder of distros/ (see `inv distros`)",
+    "release": "its release (default: the recipe's)",
+    "arch": "architecture of the guest (default: this machine's)",
+    "init": "what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)",
+    "agent": "an agent of versions.yaml, or the path of a file (default: that of versions.yaml)",
+    "package": "a further package; may be given several times",
+}
+_IMAGE = {
+    "fs": "filesystem of the root partition",
+    "dax": "with the header that lets a guest map its root from an nvdimm",
+    "free-space-mib": "free space in the filesystem",
+    "align-mib": "the file's size is a multiple of this (nvdimm hotplug wants 128)",
+}
+_COMMON = {
+    "dry": "print the plan and each command, run nothing",
+    "setting": "a setting as NAME=VALUE (see `inv settings`); may be given several times",
+}
+_OUTPUT = {"output": "also write a copy of the result to this path"}
+_SEVERAL = ["package", "setting"]
+
+
+@contextlib.contextmanager
+def _workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
+    """Yield the workbench of a task; an error becomes its message on stderr and the exit code of its type."""
+    from osbuilder import api
+    from osbuilder.errors import Interrupted, OsbuilderError
+
+    def terminate(number: int, _: object) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield api.open_workbench(tuple(settings or ()), stream=sys.stderr)
+    except OsbuilderError as error:
+        raise Exit(api.render_error(error), error.exit_code) from None
+    except KeyboardInterrupt:
+        raise Exit("interrupted", Interrupted.exit_code) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        raise Exit(code=1) from None
+
+
+def _make(bench: Workbench, request: BuildRequest, *, output: str | None, dry: bool) -> None:
+    if dry:
+        print(bench.describe(request))
+        return
+    for path in bench.build(request, output=Path(output) if output else None).files:
+        print(path)
+
+
+def _rootfs(
+    distro: str, release: str | None, arch: str | None, init: str | None, agent: str | None, package: Sequence[str]
+) -> RootfsRequest:
+    from osbuilder.pid1 import Init
+    from osbuilder.request import RootfsRequest, parse_choice
+
+    return RootfsRequest(
+        distro=distro,
+        release=release,
+        arch=arch,
+        init=parse_choice(init, Init, "init") if init else None,
+        agent=agent,
+        packages=tuple(package),
+    )
+
+
+@task(help={**_ROOTFS, **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+def rootfs(
+    _: Context,
+    distro: str = "debian",
+    release: str | None = None,
+    arch: str | None = None,
+    init: str | None = None,
+    agent: str | None = None,
+    package: Sequence[str] = (),
+    output: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Build a root filesystem (a tar) with the agent baked in."""
+    with _workbench(setting) as bench:
+        _make(bench, _rootfs(distro, release, arch, init, agent, package), output=output, dry=dry)
+
+
+@task(help={**_ROOTFS, **_IMAGE, **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+def image(
+    _: Context,
+    distro: str = "debian",
+    release: str | None = None,
+    arch: str | None = None,
+    init: str | None = None,
+    agent: str | None = None,
+    package: Sequence[str] = (),
+    fs: str = "ext4",
+    dax: bool = True,
+    free_space_mib: int = 0,
+    align_mib: int = 128,
+    output: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Build a disk image whose root a guest can map with DAX."""
+    with _workbench(setting) as bench:
+        from osbuilder.request import Filesystem, ImageRequest, parse_choice
+
+        request = ImageRequest(
+            rootfs=_rootfs(distro, release, arch, init, agent, package),
+            filesystem=parse_choice(fs, Filesystem, "fs"),
+            dax=dax,
+            free_space_mib=free_space_mib,
+            align_mib=align_mib,
+        )
+        _make(bench, request, output=output, dry=dry)
+
+
+@task(help={**_ROOTFS, "compression": "zstd, gzip or none", **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+def initrd(
+    _: Context,
+    distro: str = "debian",
+    release: str | None = None,
+    arch: str | None = None,
+    init: str | None = None,
+    agent: str | None = None,
+    package: Sequence[str] = (),
+    compression: str = "zstd",
+    output: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Build an initrd that is the whole guest."""
+    with _workbench(setting) as bench:
+        from osbuilder.image.initrd import Compression
+        from osbuilder.request import InitrdRequest, parse_choice
+
+        request = InitrdRequest(
+            rootfs=_rootfs(distro, release, arch, init, agent, package),
+            compression=parse_choice(compression, Compression, "compression"),
+        )
+        _make(bench, request, output=output, dry=dry)
+
+
+@task(
+    help={"arch": _ROOTFS["arch"], "kernel": "a kernel of versions.yaml (see `inv versions`)", **_COMMON},
+    iterable=["setting"],
+)
+def kernel(
+    _: Context,
+    arch: str | None = None,
+    kernel: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Build a guest kernel and hold its configuration against what was asked for."""
+    with _workbench(setting) as bench:
+        from osbuilder.request import KernelRequest
+
+        _make(bench, KernelRequest(arch=arch, line=kernel), output=None, dry=dry)
+
+
+@task(help={"arch": _ROOTFS["arch"], "agent": _ROOTFS["agent"], **_OUTPUT, **_COMMON}, iterable=["setting"])
+def agent(
+    _: Context,
+    agent: str | None = None,
+    arch: str | None = None,
+    output: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Build the agent alone."""
+    with _workbench(setting) as bench:
+        from osbuilder.request import AgentRequest
+
+        _make(bench, AgentRequest(agent=agent, arch=arch), output=output, dry=dry)
+
+
+@task(
+    help={
+        "image": "a disk image to boot",
+        "initrd": "an initrd to boot",
+        "distro": "build this distribution's image (or initrd) first, and boot it",
+        "kernel": "a kernel of versions.yaml, or the path of a kernel file",
+        "arch": _ROOTFS["arch"],
+        "machine": "machine type: q35 or microvm (default: one that fits the root)",
+        "root": "where the root comes from: pmem, virtio-blk or initrd (default: the best that fits)",
+        "memory-mib": "memory of the guest",
+        "vcpus": "virtual processors of the guest",
+        "timeout-s": "give up after this many seconds",
+        "json": "print the guest's report as JSON",
+        **_COMMON,
+    },
+    iterable=["setting"],
+)
+def boot(
+    _: Context,
+    image: str | None = None,
+    initrd: str | None = None,
+    distro: str | None = None,
+    kernel: str | None = None,
+    arch: str | None = None,
+    machine: str | None = None,
+    root: str | None = None,
+    memory_mib: int = 256,
+    vcpus: int = 1,
+    timeout_s: int = 180,
+    json: bool = False,
+    dry: bool = False,
+    setting: Sequence[str] = (),
+) -> None:
+    """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
+    with _workbench(setting) as bench:
+        from osbuilder.request import BootRequest, Root, parse_choice
+
+        request = BootRequest(
+            image=Path(image) if image else None,
+            initrd=Path(initrd) if initrd else None,
+            distro=distro,
+            kernel=kernel,
+            arch=arch,
+            machine=machine,
+            root=parse_choice(root, Root, "root") if root else None,
+            memory_mib=memory_mib,
+            vcpus=vcpus,
+            timeout_s=timeout_s,
+        )
+        if dry:
+            print(bench.describe_boot(request))
+            return
+        outcome = bench.boot(request)
+        print(outcome.json() if json else outcome.table())
+        outcome.check()
+
+
+@task(positional=["file"], help={"file": "an image, initrd, kernel or rootfs tar", "json": "print JSON"})
+def inspect(_: Context, file: str, json: bool = False) -> None:
+    """Say what a file is: layout, filesystem, init, kernel notes."""
+    with _workbench(()) as bench:
+        print(bench.inspect(Path(file), as_json=json))
+
+
+@task(
+    positional=["target"],
+    help={
+        "target": "rootfs, image, initrd, kernel or agent",
+        **_ROOTFS,
+        "kernel": "a kernel of versions.yaml",
+        "setting": _COMMON["setting"],
+    },
+    iterable=_SEVERAL,
+)
+def why(
+    _: Context,
+    target: str,
+    distro: str = "debian",
+    release: str | None = None,
+    arch: str | None = None,
+    init: str | None = None,
+    agent: str | None = None,
+    package: Sequence[str] = (),
+    kernel: str | None = None,
+    setting: Sequence[str] = (),
+) -> None:
+    """Say which step of a target would run now, and what changed since it ran last."""
+    with _workbench(setting) as bench:
+        request = bench.request_for(
+            target, rootfs=_rootfs(distro, release, arch, init, agent, package), kernel_line=kernel
+        )
+        print(bench.why(request))
+
+
+@task(help={"setting": _COMMON["setting"]}, iterable=["setting"])
+def settings(_: Context, setting: Sequence[str] = ()) -> None:
+    """Print each setting, its value and where the value comes from."""
+    with _workbench(setting) as bench:
+        print(bench.list_settings())
+
+
+@task
+def distros(_: Context) -> None:
+    """List the distributions: releases, architectures, inits."""
+    with _workbench(()) as bench:
+        print(bench.list_distros())
+
+
+@task
+def versions(_: Context) -> None:
+    """List what versions.yaml pins: kernels, agents, builders."""
+    with _workbench(()) as bench:
+        print(bench.list_versions())
+
+
+@task(help={"fix": "install what is missing", "yes": "do not ask before", **_COMMON}, iterable=["setting"])
+def doctor(_: Context, fix: bool = False, yes: bool = False, dry: bool = False, setting: Sequence[str] = ()) -> None:
+    """Check what this machine has, and print (or with --fix run) the commands that mend it."""
+    with _workbench(setting) as bench:
+        checkup = bench.examine()
+        print(checkup.table())
+        if fix or dry:
+            bench.mend(checkup, confirm=None if yes else _ask, dry=dry, say=print)
+        else:
+            checkup.check()
+
+
+@task(help={"yes": "do not ask before installing what the host lacks", **_COMMON}, iterable=["setting"])
+def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequence[str] = ()) -> None:
+    """Set up, build a kernel and a Debian image, and boot it with its root mapped: the main job in one command."""
+    with _workbench(setting) as bench:
+        from osbuilder.request import BootRequest
+
+        checkup = bench.examine()
+        print(checkup.table())
+        bench.mend(checkup, confirm=None if yes else _ask, dry=dry, say=print)
+        request = BootRequest(distro="debian")
+        if dry:
+            print(bench.describe_boot(request))
+            return
+        outcome = bench.boot(request)
+        print(outcome.table())
+        outcome.check()
+
+
+@task(help={"dry": "only say what would be removed", "setting": _COMMON["setting"]}, iterable=["setting"])
+def clean(_: Context, dry: bool = False, setting: Sequence[str] = ()) -> None:
+    """Remove the build folder; the store keeps what was built."""
+    with _workbench(setting) as bench:
+        print(bench.clean(dry=dry))
+
+
+@task(
+    help={
+        "gc": "remove artifacts that no target's last build needs",
+        "verify": "read every artifact and drop the damaged ones",
+        "setting": _COMMON["setting"],
+    },
+    iterable=["setting"],
+)
+def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] = ()) -> None:
+    """Show what the store holds, or tidy it."""
+    with _workbench(setting) as bench:
+        print(bench.cache(collect=gc, verify=verify))
+
+
+@task(
+    help={"strict": "fail where a prerequisite is missing, skip nothing (CI)", "select": "only what pytest's -k takes"}
+)
+def test(context: Context, strict: bool = False, select: str = "") -> None:
+    """Set up and pass the tests: lint, types, unit, contract, golden, integration and boot."""
+    import shlex
+
+    root = Path(__file__).resolve().parent
+    python = shlex.quote(sys.executable)
+    with context.cd(str(root)):
+        for command in ("ruff check .", "ruff format --check .", "mypy"):
+            context.run(f"{python} -m {command}", pty=False)
+        options = ["--strict-prerequisites"] if strict else []
+        options += ["-k", select] if select else []
+        context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        print(f"{question} Not a terminal: nobody to ask. Give --yes to go ahead.")
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
