@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AGENT: Final = "agent"
 
 _COMPILE: Final = (
-    *("-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-static"),
+    *("-std=gnu11", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror", "-static"),
     *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
     # Nothing of the build reaches the file: no path, no identifier, no symbol.
     *("-ffile-prefix-map=/in/source=.", "-Wl,--build-id=none", "-s"),

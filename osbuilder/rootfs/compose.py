@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from osbuilder.arch import ARCHES
 from osbuilder.pid1 import Init
 from osbuilder.rootfs import check, init, skeleton, summary, time, trim
-from osbuilder.rootfs.summary import AgentInfo, Base, Origin
+from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.trim import Keep, Trimmed
 from osbuilder.tree import Summary, Tree
 
 if TYPE_CHECKING:
+    from osbuilder.distro.recipe import Choice, Selection
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
@@ -37,11 +38,30 @@ class Compose:
     base: Base
     arch: str
     init: Init
-    agent: AgentInfo
-    osbuilder: Origin
+    agent: AgentName
     epoch: int
     keep: tuple[Keep, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls, choice: Choice, *, packages: Selection, agent: AgentName, epoch: int, keep: tuple[Keep, ...] = ()
+    ) -> Compose:
+        """Return the action for a choice of distribution and its packages, with this package's files rendered."""
+        return cls(
+            base=Base(
+                name=choice.recipe.name,
+                release=choice.release_name,
+                default_packages=packages.default,
+                extra_packages=packages.extra,
+            ),
+            arch=choice.arch.name,
+            init=choice.init,
+            agent=agent,
+            epoch=epoch,
+            keep=keep,
+            files=_rendered_files(agent),
+        )
 
     def describe(self) -> tuple[str, ...]:
         return (
@@ -87,12 +107,11 @@ class Compose:
             agent=self.agent,
             init=self.init,
             epoch=self.epoch,
-            osbuilder=self.osbuilder,
         )
         tree.add_file(summary.PATH, text.encode(), parents_mode=0o755, replace=True)
 
 
-def rendered_files(agent: AgentInfo) -> tuple[tuple[str, str], ...]:
+def _rendered_files(agent: AgentName) -> tuple[tuple[str, str], ...]:
     """Return what Compose takes as `files`: the unit files for an agent, and the time service's drop-in."""
     unit = render(read_file("agent.service.j2"), agent=agent.name, path=agent.path)
     target = render(read_file(f"{init.TARGET}.j2"), agent=agent.name)

@@ -10,27 +10,22 @@ import json
 import time
 from typing import Final
 
+from osbuilder import __version__
 from osbuilder.arch import Arch
 from osbuilder.pid1 import Init
 
 PATH: Final = "var/lib/osbuilder/osbuilder.yaml"
 FORMAT_VERSION: Final = "0.0.2"
+URL: Final = ""  # this project has no public address yet; the key stays, for readers that expect it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Who made something: a program's version, and where it is published."""
-
-    version: str
-    url: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AgentInfo:
-    """The agent by the name it is installed under, and where it comes from."""
+class AgentName:
+    """The agent by the name of its file in /usr/bin, its version, and where it is published ("" if nowhere)."""
 
     name: str
-    origin: Origin
+    version: str
+    url: str = ""
 
     @property
     def path(self) -> str:
@@ -48,15 +43,15 @@ class Base:
     extra_packages: tuple[str, ...]
 
 
-def render_summary(*, base: Base, arch: Arch, agent: AgentInfo, init: Init, epoch: int, osbuilder: Origin) -> str:
+def render_summary(*, base: Base, arch: Arch, agent: AgentName, init: Init, epoch: int) -> str:
     """Return the text of the file. `epoch` (seconds since 1970) stands for the time of creation."""
     created = time.strftime("%Y-%m-%dT%H:%M:%S.000000000+0000Z", time.gmtime(epoch))
     return "\n".join(
         (
             "---",
             "osbuilder:",
-            f"  url: {_text(osbuilder.url)}",
-            f"  version: {_text(osbuilder.version)}",
+            f"  url: {_text(URL)}",
+            f"  version: {_text(__version__)}",
             f"rootfs-creation-time: {_text(created)}",
             'description: "osbuilder rootfs"',
             f"file-format-version: {_text(FORMAT_VERSION)}",
@@ -68,9 +63,9 @@ def render_summary(*, base: Base, arch: Arch, agent: AgentInfo, init: Init, epoc
             *_listed("default", base.default_packages),
             *_listed("extra", base.extra_packages),
             "agent:",
-            f"  url: {_text(agent.origin.url)}",
+            f"  url: {_text(agent.url)}",
             f"  name: {_text(agent.name)}",
-            f"  version: {_text(agent.origin.version)}",
+            f"  version: {_text(agent.version)}",
             f"  agent-is-init-daemon: {_text('yes' if init is Init.AGENT else 'no')}",
             "",
         )
