@@ -62,6 +62,10 @@ class CommandFailed(EngineError):
         self.tail = tail
 
 
+class TimeLimit(EngineError):
+    """A command ran longer than it was allowed to, and was stopped."""
+
+
 class FetchError(OsbuilderError):
     """A download failed on every mirror, or what came is not what was pinned."""
 

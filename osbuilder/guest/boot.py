@@ -1,0 +1,211 @@
+"""Starts a guest and waits for what it says about itself. The verdict is the guest's own report, nothing else.
+
+Owns where QEMU runs (a program of this host, or a builder on any engine), the choice between KVM and TCG, and the
+patience. /dev/kvm is tried, not trusted: a host may have the device and yet run nothing on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Final, Protocol
+
+from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
+from osbuilder.errors import BootError, CommandFailed, TimeLimit
+from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
+from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
+
+KVM: Final = Path("/dev/kvm")
+KVM_TRIAL_S: Final = 15
+# The agent reports through its port, powers the guest off, and QEMU exits: nobody has to guess when a boot is over.
+AGENT_CMDLINE: Final = ("osbuilder.then=poweroff",)
+
+
+class Place(Protocol):
+    """Where QEMU runs: it sees this host's files under names of its own."""
+
+    def input(self, path: Path) -> PurePath:
+        """Return what a file of this host is called there."""
+
+    def output(self, name: str) -> PurePath:
+        """Return what a file that QEMU writes is called there; here it is in `folder`."""
+
+    @property
+    def folder(self) -> Path:
+        """Where outputs appear on this host."""
+
+    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
+        """Run QEMU to its end. Raises CommandFailed, TimeLimit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostPlace:
+    """QEMU as a program of this host."""
+
+    folder: Path
+
+    def input(self, path: Path) -> PurePath:
+        return path.absolute()
+
+    def output(self, name: str) -> PurePath:
+        return self.folder / name
+
+    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:  # noqa: ARG002 - a host has its devices
+        log = self.folder / "qemu.log"
+        with log.open("ab") as stream:
+            # A session of its own, so that Ctrl-C is told to us and not to QEMU.
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            )
+            try:
+                status = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                raise TimeLimit(f"{argv[0]} took longer than {timeout_s:g} s") from None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        if status:
+            raise CommandFailed(f"{argv[0]} exited with status {status}", status=status, tail=log_tail(log))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuilderPlace:
+    """QEMU in a builder."""
+
+    engine: Engine
+    builder: Builder
+    folder: Path
+    label: str
+    inputs: dict[str, Path] = dataclasses.field(default_factory=dict)
+
+    def input(self, path: Path) -> PurePath:
+        name = f"{len(self.inputs)}-{path.name.replace(',', '_')}"
+        self.inputs[name] = path.resolve()
+        return PurePath("/in") / name
+
+    def output(self, name: str) -> PurePath:
+        return PurePath("/out") / name
+
+    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
+        with tempfile.TemporaryDirectory(prefix="osbuilder-boot.") as work:
+            self.engine.run(
+                self.builder,
+                Command(argv=argv),
+                Mounts(inputs=self.inputs, output=self.folder, work=Path(work)),
+                log=self.folder / "qemu.log",
+                label=self.label,
+                devices=(str(KVM),) if kvm else (),
+                timeout_s=timeout_s,
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A guest that reported: what it said, how it was started, and how long QEMU ran (seconds of wall time)."""
+
+    report: Report
+    guest: Guest
+    wall_s: float
+    notes: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise BootError when a probe failed, or when a root that could be mapped was not."""
+        failed = [probe.name for probe in self.report.probes if probe.result is Result.FAIL]
+        if failed:
+            raise BootError(
+                f"the guest is up, but {len(failed)} of its probes failed: {', '.join(failed)}",
+                hint="The table says what each one missed; the kernel's fragments name the capability.",
+            )
+        if self.guest.root is RootKind.PMEM and not dax(self.report):
+            raise BootError(
+                f"the root is not mapped: expected dax in its options, got {','.join(self.report.root.options)}",
+                hint="Is the image built with --dax, and does the kernel have the capability nvdimm-root?",
+            )
+
+
+def dax(report: Report) -> bool:
+    """Whether the guest's root is mapped directly (mount option dax, or dax=always since Linux 5.8)."""
+    return any(option in ("dax", "dax=always") for option in report.root.options)
+
+
+def start(
+    guest: Guest,
+    place: Place,
+    *,
+    accels: tuple[Accel, ...],
+    timeout_s: int,
+    remember: Callable[[bool], None],
+) -> Boot:
+    """Start a guest with the first of `accels` that runs it and return its report.
+
+    The files that `guest` names are of this host; its accelerator, console and report are set here. KVM, where another
+    accelerator may follow, gets KVM_TRIAL_S seconds; `remember` is told whether it worked. Raises BootError with the
+    console's end.
+    """
+    notes: list[str] = []
+    for number, accel in enumerate(accels, 1):
+        trial = accel is Accel.KVM and number < len(accels)
+        try:
+            boot = _attempt(dataclasses.replace(guest, accel=accel), place, KVM_TRIAL_S if trial else timeout_s)
+        except BootError:
+            if not trial:
+                raise
+            remember(False)
+            notes.append(f"KVM is there but ran no guest within {KVM_TRIAL_S} s: emulated (TCG) instead")
+            continue
+        if accel is Accel.KVM:
+            remember(True)
+        return dataclasses.replace(boot, notes=tuple(notes))
+    raise BootError("no accelerator to boot with")
+
+
+def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | None) -> tuple[Accel, ...]:
+    """Return the accelerators to try, in order. `wanted` None chooses; `kvm_works` is what an earlier boot found."""
+    if wanted is not None:
+        return (wanted,)
+    if same_arch and kvm_works is not False and os.access(KVM, os.R_OK | os.W_OK):
+        return (Accel.KVM, Accel.TCG)
+    return (Accel.TCG,)
+
+
+def host_qemu(program: str, *, path: str | None) -> bool:
+    """Whether this host has a QEMU (`path`: the search path)."""
+    return shutil.which(program, path=path) is not None
+
+
+def _attempt(guest: Guest, place: Place, timeout_s: int) -> Boot:
+    outputs = {name: place.folder / name for name in ("console", "report")}
+    for path in outputs.values():
+        path.unlink(missing_ok=True)
+    placed = dataclasses.replace(
+        guest,
+        kernel=place.input(Path(guest.kernel)),
+        image=place.input(Path(guest.image)) if guest.image else None,
+        initrd=place.input(Path(guest.initrd)) if guest.initrd else None,
+        console=place.output("console"),
+        report=place.output("report"),
+        cmdline=(*guest.cmdline, *AGENT_CMDLINE),
+    )
+    began = time.monotonic()
+    ended = ""
+    try:
+        place.run(render_argv(placed), kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
+    except TimeLimit:
+        ended = f"it was still running after {timeout_s} s"
+    except CommandFailed as failure:
+        ended = f"QEMU exited with status {failure.status}: {failure.tail.strip().splitlines()[-1:]}"
+    console, port = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
+    try:
+        report = parse_port(port) if port.strip() else parse_console(console)
+    except BootError as error:
+        message = f"the guest did not say that it is ready: {error.message}" + (f"; {ended}" if ended else "")
+        raise BootError(message, console=console_tail(console), hint=error.hint) from None
+    return Boot(report=report, guest=placed, wall_s=time.monotonic() - began)
