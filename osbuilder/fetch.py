@@ -311,7 +311,7 @@ class _Download:
         finally:
             self._progress.finish()
         if total_bytes is not None and self._part.size_bytes < total_bytes:
-            raise _Again(f"the connection ended at {self._reached(total_bytes)}")
+            raise _Again(f"the connection ended early, at {self._reached(total_bytes)}")
 
     def _reached(self, total_bytes: int | None) -> str:
         return f"{self._part.size_bytes} of {'unknown' if total_bytes is None else total_bytes} bytes"
@@ -352,7 +352,7 @@ def _blocks(response: requests.Response, timeout_s: float) -> Iterator[bytes]:
     except urllib3.exceptions.ReadTimeoutError as err:
         raise _Again(f"nothing came for {timeout_s:g} s") from err
     except urllib3.exceptions.HTTPError as err:
-        raise _Again("the connection broke") from err
+        raise _Again("the connection ended early") from err
 
 
 def _validator(response: requests.Response) -> str:

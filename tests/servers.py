@@ -21,7 +21,6 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 
@@ -36,7 +35,7 @@ class Reply:
 
     status: int = 200
     body: bytes = b""
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ranges: bool = True
     content_range: str | None = None
     etag: bool = True
