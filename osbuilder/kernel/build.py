@@ -1,0 +1,43 @@
+"""A kernel as steps: source, its patches if there are any, configuration, compilation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbuilder.kernel.compile import Compile
+from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.patches import load_series
+from osbuilder.step import Step
+
+if TYPE_CHECKING:
+    from osbuilder.arch import Arch
+    from osbuilder.kernel.source import KernelLine
+
+
+def plan_kernel(name: str, line: KernelLine, *, arch: Arch, builder: Step, root: Path, epoch: int | None) -> Step:
+    """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
+
+    `root` is the checkout's folder kernel/, with configs/ and patches/; `epoch` is the build time that the kernel tells
+    (None: the source's). Steps before the configuration are shared by all architectures. Raises DecodeError,
+    FragmentError, PatchError and SourceError for what cannot be read.
+    """
+    source = Step(name="source", subject=name, action=line.source(root.parent), builder=builder)
+    series = load_series(root / "patches", line.patches or name)
+    if series:
+        source = Step(name="patched", subject=name, action=series, inputs=(("source", source),), builder=builder)
+    subject = f"{name}-{arch.name}"
+    config = Step(
+        name="config",
+        subject=subject,
+        action=Configure.of_catalogue(root / "configs", arch),
+        inputs=(("source", source),),
+        builder=builder,
+    )
+    return Step(
+        name="kernel",
+        subject=subject,
+        action=Compile.for_arch(arch, epoch=epoch),
+        inputs=(("config", config), ("source", source)),
+        builder=builder,
+    )

@@ -1,0 +1,107 @@
+"""Resolves what the fragments request into a .config, with the kernel's own `conf`, and holds it to the contract.
+
+The resolution starts from allnoconfig: what nobody requests, selects or needs is off. It asks the compiler that will
+compile, so both steps name it the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from osbuilder.arch import parse_arch
+from osbuilder.kernel import contract, fragments
+from osbuilder.kernel.archive import ARCHIVE
+from osbuilder.kernel.fragments import Catalogue, KernelVersion, load_catalogue
+from osbuilder.kernel.script import lines, render, run_script
+from osbuilder.step import NOT_IN_KEY
+
+if TYPE_CHECKING:
+    from osbuilder.arch import Arch
+    from osbuilder.step import Job
+
+CONFIG: Final = "config"
+
+# Nine tenths of the source are C, headers and device trees that no Kconfig file looks at; scripts/ stays whole, because
+# conf is compiled there and Kconfig files run what is there. Should one of them look at more after all, the compiling
+# step notices: it resolves again, in the whole source.
+_RESOLVE = """\
+mkdir /work/linux /work/build /out/kconfig
+tar --extract --zstd --file=/in/source --directory=/work/linux --strip-components=1 --anchored --wildcards \\
+  --exclude='*/drivers/*.[chS]' --exclude='*/sound/*.[chS]' --exclude='*/net/*.[chS]' --exclude='*/fs/*.[chS]' \\
+  --exclude='*/arch/*.dts*' --exclude='*/arch/*.[chS]' --exclude='*/Documentation/*.rst' \\
+  --exclude='*/Documentation/*.yaml' --exclude='*/tools/testing/*' --exclude='*/tools/perf/*'
+make -C /work/linux O=/work/build ARCH={{ arch | sh }} CROSS_COMPILE={{ cross_compile | sh }} \\
+  KCONFIG_ALLCONFIG=/in/requests allnoconfig
+cp /work/build/.config /out/config
+cd /work/linux
+find . -name 'Kconfig*' -type f -exec cp --parents --target-directory=/out/kconfig {} +
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """Makes the artifact `config` from the input `source`. Make one with `of_catalogue`.
+
+    `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
+    that can matter for it. Which of them a kernel gets depends on its version, which only the source tells.
+    """
+
+    arch: str
+    kernel_arch: str
+    cross_compile: str
+    fragments: tuple[tuple[str, str], ...]
+    catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
+
+    @classmethod
+    def of_catalogue(cls, root: Path, arch: Arch) -> Configure:
+        """Read kernel/configs at `root`. Raises DecodeError and FragmentError."""
+        catalogue = load_catalogue(root)
+        paths = [*root.glob("*.yaml"), *root.glob("common/*.conf"), *root.glob(f"arch/{arch.name}/*.conf")]
+        digests = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        return cls(
+            arch=arch.name,
+            kernel_arch=arch.kernel,
+            cross_compile=f"{arch.triplet}-",
+            fragments=tuple(sorted(digests.items())),
+            catalogue=catalogue,
+        )
+
+    def describe(self) -> tuple[str, ...]:
+        return lines(self._script())
+
+    def run(self, job: Job) -> Mapping[str, Any]:
+        """Resolve and check. Raises FragmentError before, ContractError (every loss at once) after the resolution."""
+        arch = parse_arch(self.arch)
+        source = job.inputs["source"]
+        version = KernelVersion.parse(str(source.facts["version"]))
+        selection = self.catalogue.select(arch, version)
+        requests = job.work / "requests"
+        requests.write_text(fragments.render(selection.requests), encoding="utf-8")
+        output = job.work / "resolved"
+        output.mkdir()
+        inputs = {"source": source.path(ARCHIVE), "requests": requests}
+        run_script(job, self._script(), inputs=inputs, output=output)
+        report = contract.check(
+            requests=selection.requests,
+            resolved=(output / CONFIG).read_text(encoding="utf-8"),
+            kconfig_root=output / "kconfig",
+            arch=arch,
+            version=version,
+            waivers=selection.waivers,
+        )
+        (output / CONFIG).rename(job.out / CONFIG)
+        return {
+            "version": source.facts["version"],
+            "capabilities": {name: list(each.probes) for name, each in selection.capabilities.items()},
+            "requests": len(selection.requests),
+            "waived": [f"{loss} ({waiver.reason})" for loss, waiver in report.waived],
+            "options_y": report.builtin_count,
+            "options_m": report.module_count,
+        }
+
+    def _script(self) -> str:
+        return render(_RESOLVE, arch=self.kernel_arch, cross_compile=self.cross_compile)
