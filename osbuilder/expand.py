@@ -50,6 +50,9 @@ def _expand(path: Path, method: str) -> Archive:
         with path.open("rb") as packed:
             for chunk in _EXPANDERS[method](packed):
                 _write_all(spool, chunk)
+        archive.size_bytes = os.fstat(spool).st_size
+        if not archive.size_bytes:
+            raise EOFError("nothing comes out of it")
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
         raise TreeError(
             f"damaged archive ({path}): {method} data is truncated or corrupt: {error}",
@@ -57,7 +60,6 @@ def _expand(path: Path, method: str) -> Archive:
         ) from error
     except OSError as error:
         raise TreeError(f"cannot expand archive ({path}): {error.strerror}") from error
-    archive.size_bytes = os.fstat(spool).st_size
     return archive
 
 
