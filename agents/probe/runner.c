@@ -21,7 +21,9 @@
 #include <unistd.h>
 
 /* Generous: guests under emulation on a busy machine are a hundred times slower than the real thing. */
+#ifndef LIMIT_MS
 #define LIMIT_MS 10000
+#endif
 /* A child that SIGKILL has not ended by then sleeps in the kernel; it is reaped whenever it wakes. */
 #define KILL_MS 1000
 
@@ -156,7 +158,7 @@ static void judge(const struct verdict *said, bool in_time, int status, struct v
 {
 	verdict->result = RESULT_FAIL;
 	if (!in_time)
-		snprintf(verdict->detail, sizeof(verdict->detail), "no verdict after %d s", LIMIT_MS / 1000);
+		snprintf(verdict->detail, sizeof(verdict->detail), "no verdict after %.1f s", LIMIT_MS / 1000.0);
 	else if (WIFSIGNALED(status))
 		snprintf(verdict->detail, sizeof(verdict->detail), "the probe died of signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));

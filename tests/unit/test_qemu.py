@@ -1,0 +1,204 @@
+"""QEMU's command line, to the letter."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from osbuilder.arch import parse_arch
+from osbuilder.errors import PlanError
+from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv, render_cmdline
+
+X86 = parse_arch("x86_64")
+IMAGE = PurePosixPath("/w/guest.img")
+SIZE = 256 * 1024 * 1024
+LINE = "console=ttyS0 quiet panic=-1 reboot=t"
+
+
+def guest(machine: str = "q35", **changes: Any) -> Guest:
+    base = Guest(
+        arch=X86,
+        machine=X86.machine(machine),
+        accel=Accel.TCG,
+        kernel=PurePosixPath("/w/vmlinux"),
+        root=RootKind.PMEM,
+        image=IMAGE,
+        image_size_bytes=SIZE,
+        console=PurePosixPath("/w/console"),
+        report=PurePosixPath("/w/report"),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def initrd_guest(machine: str = "q35", **changes: Any) -> Guest:
+    root = {"root": RootKind.INITRD, "image": None, "initrd": PurePosixPath("/w/initrd")}
+    return guest(machine, **(root | changes))
+
+
+def test_a_dax_root_is_a_read_only_nvdimm_on_q35() -> None:
+    assert render_argv(guest()) == (
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-machine",
+        "q35,accel=tcg,nvdimm=on",
+        "-cpu",
+        "max",
+        "-smp",
+        "1",
+        "-m",
+        "256M,slots=1,maxmem=512M",
+        "-kernel",
+        "/w/vmlinux",
+        "-object",
+        "memory-backend-file,id=root,mem-path=/w/guest.img,size=268435456,share=on,readonly=on",
+        "-device",
+        "nvdimm,memdev=root,unarmed=on",
+        "-append",
+        f"{LINE} root=/dev/pmem0p1 rootflags=dax,data=ordered,errors=remount-ro ro rootfstype=ext4",
+        "-chardev",
+        "file,id=console,path=/w/console",
+        "-serial",
+        "chardev:console",
+        "-device",
+        "virtio-serial-pci",
+        "-chardev",
+        "file,id=report,path=/w/report",
+        "-device",
+        "virtserialport,chardev=report,name=org.osbuilder.report",
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "virtio-balloon-pci",
+    )
+
+
+def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
+    devices = (Device.NET, Device.RNG)
+    assert render_argv(initrd_guest("microvm", accel=Accel.KVM, vcpus=2, devices=devices)) == (
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-machine",
+        "microvm,accel=kvm,acpi=off",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "256M",
+        "-kernel",
+        "/w/vmlinux",
+        "-initrd",
+        "/w/initrd",
+        "-append",
+        "console=ttyS0 quiet panic=-1 reboot=t",
+        "-chardev",
+        "file,id=console,path=/w/console",
+        "-serial",
+        "chardev:console",
+        "-device",
+        "virtio-serial-device",
+        "-chardev",
+        "file,id=report,path=/w/report",
+        "-device",
+        "virtserialport,chardev=report,name=org.osbuilder.report",
+        "-device",
+        "virtio-rng-device",
+        "-netdev",
+        "user,id=net,restrict=on",
+        "-device",
+        "virtio-net-device,netdev=net",
+    )
+
+
+@pytest.mark.parametrize(("machine", "device"), [("q35", "virtio-blk-pci"), ("microvm", "virtio-blk-device")])
+def test_a_disk_root_is_a_read_only_virtio_disk(machine: str, device: str) -> None:
+    argv = render_argv(guest(machine, root=RootKind.VIRTIO_BLK))
+    at = argv.index("-blockdev")
+    assert argv[at : at + 4] == (
+        "-blockdev",
+        "driver=raw,node-name=root,read-only=on,file.driver=file,file.filename=/w/guest.img",
+        "-device",
+        f"{device},drive=root",
+    )
+    assert not any("nvdimm" in word for word in argv)
+
+
+def test_a_disk_root_has_no_dax_on_its_kernel_line() -> None:
+    line = f"{LINE} root=/dev/vda1 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4"
+    assert render_cmdline(guest(root=RootKind.VIRTIO_BLK)) == line
+
+
+def test_mount_options_of_ext4_are_not_given_to_other_filesystems() -> None:
+    assert render_cmdline(guest(fstype="xfs")).endswith("root=/dev/pmem0p1 rootflags=dax ro rootfstype=xfs")
+    line = render_cmdline(guest(fstype="erofs", root=RootKind.VIRTIO_BLK))
+    assert line.endswith("reboot=t root=/dev/vda1 ro rootfstype=erofs")
+
+
+def test_extra_words_come_last_on_the_kernel_line() -> None:
+    line = render_cmdline(initrd_guest(cmdline=("osbuilder.probes=all", "osbuilder.then=poweroff")))
+    assert line == "console=ttyS0 quiet panic=-1 reboot=t osbuilder.probes=all osbuilder.then=poweroff"
+
+
+def test_init_is_rdinit_in_an_initrd() -> None:
+    assert " init=/usr/bin/osbuilder-probe" in render_cmdline(guest(init="/usr/bin/osbuilder-probe"))
+    assert " rdinit=/sbin/init" in render_cmdline(initrd_guest(init="/sbin/init"))
+
+
+def test_without_files_the_console_is_standard_output_and_there_is_no_port() -> None:
+    argv = render_argv(guest(console=None, report=None))
+    assert argv[argv.index("-chardev") + 1] == "stdio,id=console,signal=off"
+    assert not any("virtio-serial" in word or "virtserialport" in word for word in argv)
+
+
+def test_a_network_card_on_pci_asks_for_no_boot_rom() -> None:
+    assert "virtio-net-pci,netdev=net,romfile=" in render_argv(guest(devices=(Device.NET,)))
+
+
+def test_the_order_in_which_devices_are_listed_changes_nothing() -> None:
+    some = render_argv(guest(devices=(Device.NET, Device.RNG, Device.BALLOON)))
+    assert some == render_argv(guest(devices=(Device.BALLOON, Device.NET, Device.RNG, Device.RNG)))
+
+
+def test_vsock_is_attached_only_when_asked_for() -> None:
+    assert not any("vsock" in word for word in render_argv(guest()))
+    assert render_argv(guest(vsock_cid=3))[-2:] == ("-device", "vhost-vsock-pci,guest-cid=3")
+
+
+def test_a_comma_in_a_path_does_not_end_a_value() -> None:
+    argv = render_argv(guest(image=PurePosixPath("/w/a,b.img"), console=PurePosixPath("/w/c,d")))
+    assert "memory-backend-file,id=root,mem-path=/w/a,,b.img,size=268435456,share=on,readonly=on" in argv
+    assert "file,id=console,path=/w/c,,d" in argv
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (guest("microvm"), "pmem root on x86_64 microvm): the machine takes no NVDIMM\n  Use q35, or another root."),
+        (guest(image_size_bytes=SIZE + 1), "expected an image of a multiple of 128 MiB, got 268435457 bytes"),
+        (guest(image_size_bytes=0), "expected an image of a multiple of 128 MiB, got 0 bytes"),
+        (guest(image=None), "expected an image and no initrd"),
+        (guest(initrd=PurePosixPath("/w/initrd")), "expected an image and no initrd"),
+        (initrd_guest(initrd=None), "expected an initrd and no image"),
+        (guest(memory_mib=16), "expected 32 MiB or more, got 16 MiB"),
+        (guest(vcpus=0), "expected one vCPU or more, got 0"),
+        (guest(vsock_cid=2), "expected a vsock CID from 3 to 4294967294, got 2"),
+        (guest(cmdline=("a\nb",)), r"'a\nb' cannot stand on a kernel command line"),
+        (guest(cmdline=('a="b',)), "cannot stand on a kernel command line"),
+    ],
+)
+def test_a_guest_that_cannot_be_is_refused(refused: Guest, message: str) -> None:
+    for render in (render_argv, render_cmdline):
+        with pytest.raises(PlanError, match=re.escape(message)):
+            render(refused)
