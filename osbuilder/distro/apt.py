@@ -32,13 +32,15 @@ ROOTFS_TAR: Final = "rootfs.tar"
 
 # mmdebstrap runs it with the target's path when all packages are configured. It keeps the signed Release files, which
 # say what state of the archive this was, and removes what mmdebstrap or apt took from the builder and the command
-# line: files that say nothing about the distribution and would differ between builders.
+# line: files that say nothing about the distribution and would differ between builders. A guest without apt has no use
+# for sources.list, which names the mirror.
 CUSTOMIZE_HOOK: Final = """\
 #!/bin/sh
 set -eu
 mkdir -p /out/releases
 cp "$1"/var/lib/apt/lists/*Release /out/releases/
 rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap"
+[ -e "$1/usr/bin/apt-get" ] || rm -f "$1/etc/apt/sources.list"
 """
 
 _URL = re.compile(r"(https?|file)://[^\s\[\]]+")

@@ -16,6 +16,10 @@ TARGET: Final = "kata-containers.target"
 _ADMIN_UNITS: Final = "etc/systemd/system"
 _TMP: Final = "tmp.mount"
 
+# With these no older than /usr, systemd takes /etc and /var for up to date (systemd-update-done.service(8)) and skips
+# ldconfig, sysusers and the like, which otherwise run at each start of an initrd.
+_UP_TO_DATE: Final = ("etc/.updated", "var/.updated")
+
 # A guest's root is read-only and its only log is the console: these have nothing to do, and each costs boot time.
 _UNNEEDED_UNITS: Final = (
     "systemd-coredump@",
@@ -55,6 +59,8 @@ def set_up_systemd(tree: Tree, *, agent: str, files: Mapping[str, str]) -> None:
     if tree.exists(f"{UNITS}/dbus.socket"):
         _want(tree, "dbus.socket", by=TARGET, unit=f"/{UNITS}/dbus.socket")
     tree.add_symlink(f"{_ADMIN_UNITS}/default.target", f"/{UNITS}/{TARGET}", replace=True)
+    for stamp in _UP_TO_DATE:
+        tree.add_file(stamp, b"", replace=True)
 
 
 def set_up_agent_init(tree: Tree, *, agent: str) -> None:

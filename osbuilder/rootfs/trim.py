@@ -49,6 +49,7 @@ _LEFTOVERS: Final = (
 )
 
 _DOCS: Final = (
+    "etc/alternatives/*.gz",  # links to manual pages
     "usr/share/bash-completion",
     "usr/share/bug",
     "usr/share/doc/**",
@@ -59,9 +60,14 @@ _DOCS: Final = (
     "usr/share/man",
     "usr/share/zsh",
 )
-_LOCALES: Final = ("usr/share/locale/**", "usr/lib/locale/*", "usr/share/zoneinfo/**")
+_LOCALES: Final = (
+    "usr/lib/*/gconv",  # converters for other encodings
+    "usr/lib/locale/*",
+    "usr/share/locale/**",
+    "usr/share/zoneinfo/**",
+)
 
-# The guest's locale is C.UTF-8 and its time zone UTC; chrony reads the leap seconds.
+# The guest's locale is C.UTF-8 (built into libc) and its time zone UTC; chrony reads the leap seconds.
 _KEPT_LOCALES: Final = re.compile(
     r"usr/share/locale/locale\.alias|usr/lib/locale/C\..*"
     r"|usr/share/zoneinfo(/Etc(/UTC)?|/UTC|/leap[^/]*)"
