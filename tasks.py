@@ -15,7 +15,6 @@ from invoke.tasks import task
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
-
     from osbuilder.request import BuildRequest, RootfsRequest
 
 _ROOTFS = {
@@ -230,7 +229,8 @@ def boot(
 ) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
     with _workbench(setting) as bench:
-        from osbuilder.request import BootRequest, Root, parse_choice
+        from osbuilder.guest.qemu import RootKind
+        from osbuilder.request import BootRequest, parse_choice
 
         request = BootRequest(
             image=Path(image) if image else None,
@@ -239,7 +239,7 @@ def boot(
             kernel=kernel,
             arch=arch,
             machine=machine,
-            root=parse_choice(root, Root, "root") if root else None,
+            root=parse_choice(root, RootKind, "root") if root else None,
             memory_mib=memory_mib,
             vcpus=vcpus,
             timeout_s=timeout_s,
@@ -317,7 +317,7 @@ def doctor(_: Context, fix: bool = False, yes: bool = False, dry: bool = False, 
         checkup = bench.examine()
         print(checkup.table())
         if fix or dry:
-            bench.mend(checkup, confirm=None if yes else _ask, dry=dry, say=print)
+            checkup.mend(confirm=None if yes else _ask, dry=dry, say=print)
         else:
             checkup.check()
 
@@ -330,7 +330,7 @@ def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequen
 
         checkup = bench.examine()
         print(checkup.table())
-        bench.mend(checkup, confirm=None if yes else _ask, dry=dry, say=print)
+        checkup.mend(confirm=None if yes else _ask, dry=dry, say=print)
         request = BootRequest(distro="debian")
         if dry:
             print(bench.describe_boot(request))

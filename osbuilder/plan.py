@@ -5,6 +5,7 @@ A builder, an agent or a rootfs that several results share is one Step object, s
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from osbuilder.kernel.build import plan_kernel
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
-from osbuilder.rootfs.compose import AgentName, Compose
+from osbuilder.rootfs.compose import Compose
+from osbuilder.rootfs.summary import AgentName
 from osbuilder.settings import Settings
 from osbuilder.step import Step
 from osbuilder.versions import Versions, load_versions
@@ -122,7 +124,6 @@ class Planner:
                 packages=packages,
                 agent=agent_name,
                 epoch=self._epoch(choice.recipe, choice.release_name),
-                distros=self.distros,
             ),
             inputs=(("agent", agent), ("rootfs", self._packages(choice, packages))),
         )
@@ -164,12 +165,14 @@ class Planner:
         )
 
     def _initrd(self, request: InitrdRequest) -> Step:
-        choice = self.choice(request.rootfs)
+        # An initrd is the whole guest in memory: its agent is PID 1 unless the request says otherwise.
+        rootfs = dataclasses.replace(request.rootfs, init=request.rootfs.init or Init.AGENT)
+        choice = self.choice(rootfs)
         return Step(
             name="initrd",
             subject=_subject(choice),
             action=MakeInitrd.of(request.compression, epoch=self._epoch(choice.recipe, choice.release_name)),
-            inputs=(("rootfs", self._rootfs(request.rootfs)),),
+            inputs=(("rootfs", self._rootfs(rootfs)),),
         )
 
     def _kernel(self, request: KernelRequest) -> Step:
@@ -196,8 +199,3 @@ def _arch(name: str | None) -> Arch:
 
 def _subject(choice: Choice) -> str:
     return f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}-{choice.init.value}"
-
-
-def default_init(request: RootfsRequest) -> Init:
-    """Return what an initrd's PID 1 is when the request does not say: the agent, there is no need of more."""
-    return request.init or Init.AGENT

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from osbuilder.errors import UsageError, suggest
+from osbuilder.guest.qemu import RootKind
+from osbuilder.image.initrd import Compression
 from osbuilder.pid1 import Init
 
 
@@ -18,14 +20,6 @@ class Filesystem(enum.Enum):
     """The filesystem of a disk image's root partition."""
 
     EXT4 = "ext4"
-
-
-class Compression(enum.Enum):
-    """How an initrd is compressed."""
-
-    ZSTD = "zstd"
-    GZIP = "gzip"
-    NONE = "none"
 
 
 E = TypeVar("E", bound=enum.Enum)
@@ -51,7 +45,7 @@ class RootfsRequest:
     release: str | None = None
     arch: str | None = None
     init: Init | None = None
-    agent: str = "probe"
+    agent: str | None = None
     packages: tuple[str, ...] = ()
 
 
@@ -91,29 +85,34 @@ class KernelRequest:
     line: str | None = None
 
 
-class Root(enum.Enum):
-    """Where a guest's root filesystem comes from."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRequest:
+    """An agent alone; see RootfsRequest for what `agent` names."""
 
-    PMEM = "pmem"
-    VIRTIO_BLK = "virtio-blk"
-    INITRD = "initrd"
+    agent: str | None = None
+    arch: str | None = None
+
+
+BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | AgentRequest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BootRequest:
-    """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first."""
+    """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
+
+    `kernel` is a line of versions.yaml or the path of a file (anything with a slash).
+    """
 
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
-    kernel: Path | None = None
-    kernel_line: str | None = None
+    kernel: str | None = None
     arch: str | None = None
     machine: str | None = None
-    root: Root | None = None
+    root: RootKind | None = None
     memory_mib: int = 256
     vcpus: int = 1
-    timeout_s: int = 120
+    timeout_s: int = 180
 
     def __post_init__(self) -> None:
         given = [name for name in ("image", "initrd", "distro") if getattr(self, name) is not None]
@@ -122,9 +121,9 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
-        if self.root is Root.INITRD and self.image is not None:
+        if self.root is RootKind.INITRD and self.image is not None:
             raise UsageError("--root initrd and --image exclude each other", hint="Name the initrd with --initrd.")
-        if self.root in (Root.PMEM, Root.VIRTIO_BLK) and self.initrd is not None:
+        if self.root in (RootKind.PMEM, RootKind.VIRTIO_BLK) and self.initrd is not None:
             raise UsageError(
                 f"--root {self.root.value} and --initrd exclude each other", hint="Name the image with --image."
             )

@@ -12,13 +12,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
-    frozenset({"osbuilder.api", "osbuilder.doctor", "osbuilder.reporter"}),
-    frozenset({"osbuilder.plan", "osbuilder.execute", "osbuilder.publish", "osbuilder.why", "osbuilder.versions"}),
+    frozenset({"osbuilder.api", "osbuilder.doctor", "osbuilder.launch", "osbuilder.reporter"}),
+    frozenset(
+        {
+            "osbuilder.plan",
+            "osbuilder.execute",
+            "osbuilder.publish",
+            "osbuilder.request",
+            "osbuilder.show",
+            "osbuilder.why",
+            "osbuilder.versions",
+        }
+    ),
     frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
     frozenset({"osbuilder.tree", "osbuilder.store", "osbuilder.fetch", "osbuilder.step"}),
-    frozenset(
-        f"osbuilder.{name}" for name in ("arch", "decode", "errors", "request", "settings", "outfile", "progress")
-    ),
+    frozenset(f"osbuilder.{name}" for name in ("arch", "decode", "errors", "pid1", "settings", "outfile", "progress")),
 )
 
 

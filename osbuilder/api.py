@@ -1,0 +1,275 @@
+"""The public door: a workbench with the settings, pins and store of one checkout, and what can be done at it.
+
+    bench = open_workbench(("engine=sandbox",), stream=sys.stderr)
+    built = bench.build(ImageRequest(rootfs=RootfsRequest(distro="debian")))
+    bench.boot(BootRequest(image=built.files[0])).check()
+
+Every method raises OsbuilderError for what goes wrong; none prints or exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from osbuilder import doctor, launch, show, why
+from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.doctor import Checkup
+from osbuilder.engine.base import Builder, Engine
+from osbuilder.errors import CommandFailed, OsbuilderError, UsageError, suggest
+from osbuilder.execute import BUILDER_TAR, Executor, Reporter
+from osbuilder.fetch import FetchSettings
+from osbuilder.launch import Outcome
+from osbuilder.plan import Planner
+from osbuilder.publish import Name, check_output, copy_out, publish
+from osbuilder.reporter import reporter_for
+from osbuilder.request import (
+    AgentRequest,
+    BootRequest,
+    BuildRequest,
+    ImageRequest,
+    InitrdRequest,
+    KernelRequest,
+    RootfsRequest,
+)
+from osbuilder.settings import Settings, load_settings
+from osbuilder.step import PACKAGE, Step
+from osbuilder.store import Artifact, Store, remove_tree
+
+CHECKOUT = PACKAGE.parent
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A result: its artifact, and its files in the build folder (or the copy that was asked for, first)."""
+
+    artifact: Artifact
+    files: tuple[Path, ...]
+
+
+def open_workbench(
+    settings: tuple[str, ...] = (), *, stream: TextIO, root: Path = CHECKOUT, reporter: Reporter | None = None
+) -> Workbench:
+    """Return a workbench. `settings` are NAME=VALUE; progress goes to `stream`. Raises UsageError, DecodeError."""
+    flags = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--setting {text}: expected NAME=VALUE", hint="`inv settings` lists the names.")
+        flags[name] = value
+    return Workbench(load_settings(flags), root=root, reporter=reporter or reporter_for(stream))
+
+
+class Workbench:
+    """Settings, pins and store of one checkout. Opening it costs nothing; the rest comes on first use."""
+
+    def __init__(self, settings: Settings, *, root: Path, reporter: Reporter) -> None:
+        self.settings = settings
+        self.root = root
+        self.planner = Planner(root, settings)
+        self._reporter = reporter
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The store. Raises StoreError when its folder cannot be used."""
+        return Store(self.settings.store_path)
+
+    @functools.cached_property
+    def executor(self) -> Executor:
+        """What walks plans for this workbench."""
+        settings = self.settings
+        return Executor(
+            self.store,
+            engine=self._engine,
+            reporter=self._reporter,
+            fetching=FetchSettings(
+                connect_timeout_s=settings.connect_timeout_s,
+                read_timeout_s=settings.read_timeout_s,
+                attempts=settings.attempts,
+                proxies=settings.proxies,
+                ca_bundle=settings.ca_bundle,
+            ),
+            jobs=settings.jobs_count,
+        )
+
+    def _engine(self) -> Engine:
+        from osbuilder.engine.choose import choose_engine
+
+        return choose_engine(self.settings, trees=self.store.folder("trees"))
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def build(self, request: BuildRequest, *, output: Path | None = None) -> Built:
+        """Build what a request asks for, put it into the build folder, and return where it is.
+
+        Raises UsageError before anything is built for a request or an output path that cannot be.
+        """
+        if output is not None:
+            check_output(output)
+        step = self.planner.plan(request)
+        artifact = self.executor.run(step)
+        names = self._names(request, artifact)
+        files = publish(self.store, artifact, names, self._folder(request))
+        if output is not None:
+            files = (copy_out(artifact, names[0].file, output), *files)
+        return Built(artifact=artifact, files=files)
+
+    def describe(self, request: BuildRequest) -> str:
+        """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
+        return show.plan_text(self.planner.plan(request), self._peek(self.planner.plan(request)))
+
+    def why(self, request: BuildRequest) -> str:
+        """Return, for each step of a request, whether it would run and what changed since it ran last."""
+        step = self.planner.plan(request)
+        return why.explain(step, self.store, self.executor.peek(step))
+
+    def request_for(self, target: str, *, rootfs: RootfsRequest, kernel_line: str | None) -> BuildRequest:
+        """Return the request for a kind of result by name. Raises UsageError with the kinds there are."""
+        requests: Mapping[str, BuildRequest] = {
+            "rootfs": rootfs,
+            "image": ImageRequest(rootfs=rootfs),
+            "initrd": InitrdRequest(rootfs=rootfs),
+            "kernel": KernelRequest(arch=rootfs.arch, line=kernel_line),
+            "agent": AgentRequest(agent=rootfs.agent, arch=rootfs.arch),
+        }
+        if target not in requests:
+            raise UsageError(f"unknown target {target!r}", hint=suggest(target, requests))
+        return requests[target]
+
+    def _peek(self, step: Step) -> Mapping[str, Artifact | None]:
+        # A dry run writes nothing, so it does not make a store that is not there.
+        if not self.settings.store_path.is_dir():
+            return {each.ident: None for each in step.walk()}
+        return self.executor.peek(step)
+
+    def _folder(self, request: BuildRequest) -> Path:
+        name = request.rootfs.arch if isinstance(request, ImageRequest | InitrdRequest) else request.arch
+        return self.settings.build_path / (name or host_arch().name)
+
+    def _names(self, request: BuildRequest, artifact: Artifact) -> tuple[Name, ...]:
+        """Return what a result's files are called: Kata's names, because its runtime and its packages look for them."""
+        match request:
+            case KernelRequest():
+                from osbuilder.kernel.install import link_names
+
+                rows = link_names(artifact.facts["version"], artifact.key)
+                return tuple(Name(file=file, published=published, link=link) for file, published, link in rows)
+            case AgentRequest():
+                agent = request.agent or self.planner.versions.defaults.agent
+                install = Path(agent).name if "/" in agent else self.planner.versions.agent(agent).install
+                return (Name(file="agent", published=install),)
+            case RootfsRequest():
+                return (Name(file="rootfs.tar", published=f"{self._stem(request)}.rootfs.tar"),)
+            case ImageRequest():
+                published = f"{self._stem(request.rootfs)}.image"
+                return (Name(file="image", published=published, link="kata-containers.img"),)
+            case InitrdRequest():
+                published = f"{self._stem(request.rootfs)}.initrd"
+                return (Name(file="initrd", published=published, link="kata-containers-initrd.img"),)
+
+    def _stem(self, request: RootfsRequest) -> str:
+        choice = self.planner.choice(request)
+        return f"kata-{choice.recipe.name}-{choice.release_name}"
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def inspect(self, path: Path, *, as_json: bool = False) -> str:
+        """Return what a file is, for a person or as JSON. Raises ImageError, UsageError for a missing file."""
+        from osbuilder.image.inspect import inspect
+
+        found = inspect(path)
+        return found.to_json() if as_json else "\n".join(found.lines())
+
+    def list_settings(self) -> str:
+        """Return each setting, its value and its origin."""
+        return show.settings_text(self.settings)
+
+    def list_distros(self) -> str:
+        """Return the distributions of this checkout."""
+        from osbuilder.distro.recipe import load_recipes
+
+        return show.distros_text(load_recipes(self.planner.distros))
+
+    def list_versions(self) -> str:
+        """Return what versions.yaml pins."""
+        return show.versions_text(self.planner.versions)
+
+    # -- booting and checking --------------------------------------------------------------------------------------
+
+    def boot(self, request: BootRequest) -> Outcome:
+        """Start a guest and return what it reported; builds what is missing first. See launch.boot."""
+        return launch.boot(self, request)
+
+    def describe_boot(self, request: BootRequest) -> str:
+        """Return what `boot` would build and run; runs nothing."""
+        return launch.describe(self, request)
+
+    def examine(self) -> Checkup:
+        """Return what this host has and lacks for building and booting."""
+        return doctor.examine(self.settings, root=self.root)
+
+    # -- tidying ---------------------------------------------------------------------------------------------------
+
+    def clean(self, *, dry: bool = False) -> str:
+        """Remove the build folder's architectures; returns what was (or would be) removed."""
+        folders = [path for path in self.settings.build_path.glob("*") if _is_arch(path)]
+        for path in folders if not dry else ():
+            remove_tree(path)
+        verb = "would remove" if dry else "removed"
+        return "\n".join(f"{verb} {path}" for path in folders) or "nothing to remove"
+
+    def cache(self, *, collect: bool = False, verify: bool = False) -> str:
+        """Return what the store holds, after tidying it as asked."""
+        lines = []
+        if verify:
+            damaged = [item for item in self.store.artifacts() if not self.store.intact(item, thorough=True)]
+            for item in damaged:
+                remove_tree(item.folder)
+            lines.append(f"verified every artifact, dropped {len(damaged)} damaged")
+        if collect:
+            removed, freed = self.store.collect()
+            lines.append(f"removed {removed} artifacts, {freed // 2**20} MiB")
+        return "\n".join([*lines, show.store_text(self.store)])
+
+    # -- running builders ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def builder(self, name: str) -> Iterator[tuple[Engine, Builder]]:
+        """Yield the engine and a builder of versions.yaml that is ready to run in."""
+        artifact = self.executor.run(self.planner.builder(name))
+        builder = Builder(name=name, tar=artifact.path(BUILDER_TAR), sha256=artifact.sha256(BUILDER_TAR))
+        engine = self.executor.engine
+        with self.store.lock(f"builder-{builder.sha256}"):
+            engine.prepare(builder)
+        yield engine, builder
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a temporary folder on the store's disk."""
+        with tempfile.TemporaryDirectory(dir=self.store.folder("caches"), prefix=".scratch.") as name:
+            yield Path(name)
+
+
+def _is_arch(path: Path) -> bool:
+    with contextlib.suppress(UsageError):
+        return path.is_dir() and isinstance(parse_arch(path.name), Arch)
+    return False
+
+
+def render_error(error: OsbuilderError) -> str:
+    """Return an error as a person should see it: message, hint, where, and the end of a failed command's output."""
+    lines = [f"error: {error.message}"]
+    if isinstance(error, CommandFailed) and error.tail:
+        lines += ["", *(f"  | {line}" for line in error.tail.splitlines()), ""]
+    console = getattr(error, "console", "")
+    if console:
+        lines += ["the end of its console:", "", *(f"  | {line}" for line in console.splitlines()), ""]
+    lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
+    if error.hint:
+        lines.append(f"  {error.hint}")
+    return "\n".join(lines)

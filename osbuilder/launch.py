@@ -1,0 +1,227 @@
+"""From what a user wants to boot to a guest that runs: builds what is missing, picks machine, root and accelerator."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbuilder.arch import Arch, Machine, host_arch, parse_arch
+from osbuilder.errors import PlanError, UsageError
+from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
+from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv
+from osbuilder.guest.report import render_report, to_json
+from osbuilder.image import dax
+from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.settings import Accel as AccelChoice
+from osbuilder.settings import QemuChoice
+
+if TYPE_CHECKING:
+    from osbuilder.api import Workbench
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A guest that reported, ready to be shown."""
+
+    boot: Boot
+
+    def table(self) -> str:
+        """Return what the guest said and how it was started, for a person."""
+        guest = self.boot.guest
+        how = f"{guest.machine.name}, {guest.root.value} root, {guest.accel.value}, {guest.memory_mib} MiB"
+        lines = [*self.boot.notes, f"guest: {how}; QEMU ran {self.boot.wall_s:.1f} s", ""]
+        return "\n".join(lines) + "\n" + render_report(self.boot.report).rstrip("\n")
+
+    def json(self) -> str:
+        """Return the report with how the guest was started, as JSON."""
+        guest = self.boot.guest
+        content = {
+            "machine": guest.machine.name,
+            "root": guest.root.value,
+            "accel": guest.accel.value,
+            "wall_s": round(self.boot.wall_s, 3),
+            "report": json.loads(to_json(self.boot.report)),
+        }
+        return json.dumps(content, indent=2)
+
+    def check(self) -> None:
+        """Raise BootError when the guest is up but not right; see Boot.check."""
+        self.boot.check()
+
+
+def boot(bench: Workbench, request: BootRequest) -> Outcome:
+    """Build what the request needs, start the guest, and return what it reported.
+
+    Raises UsageError and PlanError for what cannot be, BootError with the console's end when the guest did not report.
+    """
+    arch = _arch(request)
+    _check_files(request)
+    root = _root_kind(request, arch)
+    machine = _machine(request, arch, root)
+    kernel = _kernel(bench, request, arch, machine)
+    image, initrd = _root_file(bench, request, root)
+    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
+    with _place(bench, arch) as place:
+        return Outcome(
+            boot=start(
+                guest,
+                place,
+                accels=usable_accels(
+                    wanted=None if bench.settings.accel is AccelChoice.AUTO else Accel(bench.settings.accel.value),
+                    same_arch=arch is host_arch(),
+                    kvm_works=_kvm_verdict(bench),
+                ),
+                timeout_s=request.timeout_s,
+                remember=lambda works: _remember_kvm(bench, works),
+            )
+        )
+
+
+def describe(bench: Workbench, request: BootRequest) -> str:
+    """Return what `boot` would do: the plans of what it builds, and QEMU's command; runs nothing."""
+    arch = _arch(request)
+    root = _root_kind(request, arch)
+    machine = _machine(request, arch, root)
+    parts = []
+    kernel = Path(request.kernel) if _is_path(request.kernel) else Path(f"{machine.kernels[0]}.container")
+    if not _is_path(request.kernel):
+        parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel)))
+    file = request.image or request.initrd
+    if file is None:
+        parts.append(bench.describe(_root_request(request, root)))
+        file = Path("kata-containers-initrd.img" if root is RootKind.INITRD else "kata-containers.img")
+    guest = _guest(
+        request,
+        arch,
+        machine,
+        root,
+        kernel=kernel,
+        image=None if root is RootKind.INITRD else file,
+        initrd=file if root is RootKind.INITRD else None,
+    )
+    if root is RootKind.PMEM and not guest.image_size_bytes:
+        # An image that is not there yet has no size: the least that an nvdimm can be stands for it.
+        guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
+    parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
+    return "\n".join(parts)
+
+
+def _arch(request: BootRequest) -> Arch:
+    return parse_arch(request.arch) if request.arch else host_arch()
+
+
+def _is_path(kernel: str | None) -> bool:
+    return kernel is not None and "/" in kernel
+
+
+def _check_files(request: BootRequest) -> None:
+    kernel = Path(request.kernel) if request.kernel and _is_path(request.kernel) else None
+    for option, path in (("--image", request.image), ("--initrd", request.initrd), ("--kernel", kernel)):
+        if path is not None and not path.is_file():
+            what = "a folder" if path.is_dir() else "missing"
+            raise UsageError(f"{option} {path}: expected a file, it is {what}", hint="`inv image` builds one.")
+
+
+def _root_kind(request: BootRequest, arch: Arch) -> RootKind:
+    """Return where the root comes from: as asked, else the best that the files and the machine allow."""
+    if request.root is not None:
+        return request.root
+    if request.initrd is not None:
+        return RootKind.INITRD
+    machine = arch.machine(request.machine) if request.machine else None
+    able = machine.nvdimm if machine else any(each.nvdimm for each in arch.machines)
+    mapped = request.image is None or _has_dax_header(request.image)
+    return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
+
+
+def _has_dax_header(image: Path) -> bool:
+    if not image.is_file():
+        return True
+    with image.open("rb") as stream:
+        stream.seek(dax.SUPERBLOCK_OFFSET_BYTES)
+        return dax.decode_superblock(stream.read(dax.SUPERBLOCK_BYTES)) is not None
+
+
+def _machine(request: BootRequest, arch: Arch, root: RootKind) -> Machine:
+    if request.machine:
+        return arch.machine(request.machine)
+    for machine in arch.machines:
+        if machine.nvdimm or root is not RootKind.PMEM:
+            return machine
+    raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
+
+
+def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> Path:
+    if request.kernel and _is_path(request.kernel):
+        return Path(request.kernel)
+    artifact = bench.build(KernelRequest(arch=arch.name, line=request.kernel)).artifact
+    return artifact.path(machine.kernels[0])
+
+
+def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | InitrdRequest:
+    rootfs = RootfsRequest(distro=request.distro or "debian", arch=request.arch)
+    return InitrdRequest(rootfs=rootfs) if root is RootKind.INITRD else ImageRequest(rootfs=rootfs)
+
+
+def _root_file(bench: Workbench, request: BootRequest, root: RootKind) -> tuple[Path | None, Path | None]:
+    file = request.image or request.initrd or bench.build(_root_request(request, root)).files[0]
+    return (None, file) if root is RootKind.INITRD else (file, None)
+
+
+def _guest(
+    request: BootRequest,
+    arch: Arch,
+    machine: Machine,
+    root: RootKind,
+    *,
+    kernel: Path,
+    image: Path | None,
+    initrd: Path | None,
+) -> Guest:
+    return Guest(
+        arch=arch,
+        machine=machine,
+        accel=Accel.TCG,
+        kernel=kernel,
+        root=root,
+        image=image,
+        image_size_bytes=image.stat().st_size if image and image.is_file() else 0,
+        initrd=initrd,
+        memory_mib=request.memory_mib,
+        vcpus=request.vcpus,
+    )
+
+
+@contextlib.contextmanager
+def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
+    wanted = bench.settings.qemu
+    on_host = wanted is QemuChoice.HOST or (wanted is QemuChoice.AUTO and host_qemu(arch.qemu))
+    with bench.scratch() as folder:
+        if on_host:
+            yield HostPlace(folder=folder)
+        else:
+            with bench.builder("qemu") as (engine, builder):
+                yield BuilderPlace(engine=engine, builder=builder, folder=folder, label=folder.name)
+
+
+def _kvm_record(bench: Workbench) -> Path:
+    """Return the file that says whether KVM ran a guest since this host was booted."""
+    return bench.store.folder("caches") / f"kvm-{_BOOT_ID.read_text().strip()}"
+
+
+def _kvm_verdict(bench: Workbench) -> bool | None:
+    try:
+        return _kvm_record(bench).read_text() == "yes"
+    except FileNotFoundError:
+        return None
+
+
+def _remember_kvm(bench: Workbench, works: bool) -> None:
+    _kvm_record(bench).write_text("yes" if works else "no")

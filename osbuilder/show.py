@@ -1,0 +1,98 @@
+"""What the listings look like: plans, settings, distributions, pins and the store, as text for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from osbuilder.settings import fields
+from osbuilder.store import total_bytes
+
+if TYPE_CHECKING:
+    from osbuilder.distro.recipe import Recipe
+    from osbuilder.settings import Settings
+    from osbuilder.step import Step
+    from osbuilder.store import Artifact, Store
+    from osbuilder.versions import Versions
+
+
+def plan_text(target: Step, found: Mapping[str, Artifact | None]) -> str:
+    """Return a plan as text: for each step what it reads, where it runs, what it does, and whether it has to."""
+    paragraphs = []
+    for number, step in enumerate(target.walk(), 1):
+        artifact = found[step.ident]
+        state = f"in the store, key {artifact.key[:12]}" if artifact else "would run"
+        head = f"{number}. {step.ident} ({state})"
+        where = [f"reads {', '.join(item.ident for _, item in step.inputs)}"] if step.inputs else []
+        where += [f"runs in builder {step.builder.subject}"] if step.builder else []
+        body = [*where, *step.action.describe()]
+        paragraphs.append("\n".join([head, *(f"   {line}" for line in body)]))
+    return "\n".join(paragraphs)
+
+
+def settings_text(settings: Settings) -> str:
+    """Return each setting: name, value, origin, and what it means."""
+    rows = [
+        (field.name, _value(settings, field.name), settings.origins[field.name], field.metadata["doc"])
+        for field in fields()
+    ]
+    return _columns(("SETTING", "VALUE", "FROM", "MEANING"), rows)
+
+
+def _value(settings: Settings, name: str) -> str:
+    value = settings.store_path if name == "store" else getattr(settings, name)
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={','.join(items)}" for key, items in value.items()) or "-"
+    return str(getattr(value, "value", value if value is not None else "-"))
+
+
+def distros_text(recipes: Mapping[str, Recipe]) -> str:
+    """Return the distributions: releases (the default first), architectures, inits, package manager."""
+    rows = [
+        (
+            recipe.name,
+            " ".join(sorted(recipe.releases, key=lambda name, recipe=recipe: name != recipe.default_release)),  # type: ignore[misc]
+            " ".join(recipe.arches),
+            " ".join(init.value for init in recipe.inits),
+            recipe.package_manager.value,
+        )
+        for recipe in recipes.values()
+    ]
+    return _columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
+
+
+def versions_text(versions: Versions) -> str:
+    """Return kernels, agents and builders with what they are made from; the defaults are marked."""
+    rows = [("kernel", _marked(name, versions.defaults.kernel), str(line)) for name, line in versions.kernels.items()]
+    rows += [("agent", _marked(name, versions.defaults.agent), pin.source) for name, pin in versions.agents.items()]
+    rows += [("builder", name, f"{pin.suite}: {' '.join(pin.packages)}") for name, pin in versions.builders.items()]
+    return _columns(("KIND", "NAME", "FROM"), rows)
+
+
+def store_text(store: Store) -> str:
+    """Return the store's artifacts by target with what they take on disk, and its other folders."""
+    by_target: dict[str, tuple[int, int]] = {}
+    for artifact in store.artifacts():
+        count, size = by_target.get(artifact.manifest["ident"], (0, 0))
+        by_target[artifact.manifest["ident"]] = (count + 1, size + total_bytes(artifact.folder.iterdir()))
+    rows = [(name, str(count), _mib(size)) for name, (count, size) in sorted(by_target.items())]
+    for name in ("caches", "downloads", "logs", "trees"):
+        files = [path for path in store.folder(name).rglob("*") if path.is_file() and not path.is_symlink()]
+        rows.append((f"{name}/", str(len(files)), _mib(total_bytes(files))))
+    return _columns(("TARGET", "COUNT", "DISK"), rows) + f"\n{store.root}"
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _marked(name: str, default: str) -> str:
+    return f"{name} (default)" if name == default else name
+
+
+def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    table = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
