@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import email.utils
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,12 +23,13 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 import requests
 import urllib3.exceptions
 
-from osbuilder.errors import FetchError, UsageError, VerificationError
+from osbuilder.errors import FetchError, Interrupted, UsageError, VerificationError
 from osbuilder.partfile import PartFile, is_whole
 
 _BLOCK_BYTES: Final = 64 << 10
 _BACKOFF_MAX_S: Final = 30.0
 _RETRY_AFTER_MAX_S: Final = 60.0
+_LOCK_POLL_S: Final = 0.1
 _REDIRECTS_MAX: Final = 10
 _PROGRESS_BYTES: Final = 1 << 20  # an attempt that brought this much is not counted as a failed one
 _RETRIED_STATUSES: Final = frozenset({408, 429})
@@ -98,30 +100,55 @@ class Progress(Protocol):
         """End what `start` began, whether it went well or not."""
 
 
-def fetch(source: Source, destination: Path, *, settings: FetchSettings, progress: Progress) -> Path:
+def fetch(
+    source: Source,
+    destination: Path,
+    *,
+    settings: FetchSettings,
+    progress: Progress,
+    stop: threading.Event | None = None,
+) -> Path:
     """Download `source` to `destination` and return it; a file that is there already and verifies is not fetched again.
 
+    `stop`, set by another thread, ends it within `read_timeout_s` (at once unless a server is silent).
     Raises FetchError when no mirror serves it (VerificationError when one served other bytes), naming each mirror and
     what went wrong there; StoreError when the disk is full or the folder cannot be written; UsageError for a
-    `ca_bundle` that is not a file.
+    `ca_bundle` that is not a file; Interrupted after `stop`. What has come is kept for the next call.
     """
     if settings.ca_bundle is not None and not settings.ca_bundle.is_file():
         raise UsageError(f"ca_bundle: no such file: {settings.ca_bundle}", hint="Name a PEM file of certificates.")
     if is_whole(destination, source.sha256):
         return destination
 
-    def on_wait() -> None:
-        progress.note(f"{source.name}: another process downloads it, waiting")
+    pause = _Pause(source.name, stop or threading.Event())
+    waiting = iter([f"{source.name}: another process downloads it, waiting"])
 
-    with PartFile.locked(destination, sha256=source.sha256, on_wait=on_wait) as part, requests.Session() as session:
+    def wait() -> None:
+        for line in waiting:
+            progress.note(line)
+        pause(_LOCK_POLL_S)
+
+    with PartFile.locked(destination, sha256=source.sha256, wait=wait) as part, requests.Session() as session:
         if is_whole(destination, source.sha256):
             return destination
         session.trust_env = False
         session.verify = str(settings.ca_bundle) if settings.ca_bundle else True
         if not part.whole:
-            _Download(source, part, session, settings, progress).run()
+            _Download(source, part, session, settings, progress, pause).run()
         part.publish()
     return destination
+
+
+class _Pause:
+    """Waits; raises Interrupted, at once, when the download is told to stop."""
+
+    def __init__(self, name: str, stop: threading.Event) -> None:
+        self._name = name
+        self._stop = stop
+
+    def __call__(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Interrupted(f"the download of {self._name} was stopped", hint="Run again: it is resumed.")
 
 
 class _Again(Exception):
@@ -144,13 +171,20 @@ class _Download:
     """One download under its lock: from mirror to mirror until the part is whole."""
 
     def __init__(
-        self, source: Source, part: PartFile, session: requests.Session, settings: FetchSettings, progress: Progress
+        self,
+        source: Source,
+        part: PartFile,
+        session: requests.Session,
+        settings: FetchSettings,
+        progress: Progress,
+        pause: _Pause,
     ) -> None:
         self._source = source
         self._part = part
         self._session = session
         self._settings = settings
         self._progress = progress
+        self._pause = pause
 
     def run(self) -> None:
         """Fill the part. Raises FetchError or VerificationError with a line for each mirror."""
@@ -194,7 +228,7 @@ class _Download:
                 usual_s = min(self._settings.backoff_s * 2 ** max(failed - 1, 0), _BACKOFF_MAX_S)
                 wait_s = usual_s if again.wait_s is None else again.wait_s
                 self._progress.note(f"{self._source.name}: {_shown(url)}: {again}; again in {wait_s:g} s")
-                time.sleep(wait_s)
+                self._pause(wait_s)
             else:
                 return
 
@@ -305,6 +339,7 @@ class _Download:
                     self._part.restart()
                     raise _Refused(f"expected at most {limit_bytes} bytes, got more")
                 self._part.write(block)
+                self._pause(0)
                 self._progress.advance(len(block))
         except _Again as again:
             raise _Again(f"{again}, at {self._reached(total_bytes)}") from again

@@ -54,15 +54,16 @@ class PartFile:
 
     @classmethod
     @contextlib.contextmanager
-    def locked(cls, destination: Path, *, sha256: str, on_wait: Callable[[], None]) -> Iterator[Self]:
-        """Lock the part of `destination` and read what is there; `on_wait` is called if another process holds it.
+    def locked(cls, destination: Path, *, sha256: str, wait: Callable[[], None]) -> Iterator[Self]:
+        """Lock the part of `destination` and read what is there; `wait` is called between tries while another
+        process holds it.
 
         On leaving, an empty part is removed and any other stays for the next try. Raises StoreError.
         """
         path, _ = _names(destination)
         with _explained(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _lock(path, on_wait)
+        descriptor = _lock(path, wait)
         try:
             part = cls(descriptor, destination, sha256)
             part._adopt()
@@ -156,26 +157,27 @@ def _names(destination: Path) -> tuple[Path, Path]:
     )
 
 
-def _lock(path: Path, on_wait: Callable[[], None]) -> int:
-    """Open and lock `path`; a file that was renamed or removed while this waited for it is let go and tried again."""
-    waited = False
+def _lock(path: Path, wait: Callable[[], None]) -> int:
+    """Open and lock `path`, calling `wait` between tries while another process holds it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    on_wait()
-                waited = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(path.stat(), os.fstat(descriptor)):
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
+        with _explained(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if _try_lock(descriptor, path):
+                return descriptor
         os.close(descriptor)
+        wait()
+
+
+def _try_lock(descriptor: int, path: Path) -> bool:
+    """Whether the lock was free, on a file that still has its name (its holder may have renamed or removed it)."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextlib.contextmanager

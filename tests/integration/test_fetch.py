@@ -7,13 +7,14 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from osbuilder.errors import FetchError, StoreError, UsageError, VerificationError
+from osbuilder.errors import FetchError, Interrupted, StoreError, UsageError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.progress import SilentProgress
 from tests.servers import FaultyServer, Reply, closed_url
@@ -432,6 +433,21 @@ def test_a_waiting_process_goes_on_where_a_killed_one_stopped(server: FaultyServ
     assert second.returncode == 0
     assert target.read_bytes() == DATA
     assert (server.seen("/f")[1].range or "").startswith("bytes=")
+
+
+@pytest.mark.parametrize("reply", [Reply(body=DATA, delay_s=0.2), Reply(status=503, headers={"Retry-After": "60"})])
+def test_a_download_is_stopped_from_another_thread_without_waiting(
+    server: FaultyServer, target: Path, reply: Reply
+) -> None:
+    stop = threading.Event()
+    source = Source(name="f.tar", urls=(server.serve("/f", reply),), sha256=hashlib.sha256(DATA).hexdigest())
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(Interrupted):
+        fetch(source, target, settings=QUICK, progress=SilentProgress(), stop=stop)
+    assert time.monotonic() - start < 5
+    timer.join()
 
 
 # --- a full disk ---------------------------------------------------------------------------------------------------

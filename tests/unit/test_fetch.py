@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import types
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from osbuilder import fetch as module
-from osbuilder.errors import FetchError, StoreError, VerificationError
+from osbuilder.errors import FetchError, Interrupted, StoreError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.partfile import PartFile
 from osbuilder.progress import BarProgress, LineProgress, SilentProgress, progress_for
@@ -204,7 +205,7 @@ def leave_part(target: Path, data: bytes, record: object) -> None:
 
 def test_a_part_of_the_same_pin_is_adopted(target: Path) -> None:
     leave_part(target, DATA[:1000], {"sha256": PIN, "origin": "https://host/f", "validator": '"v1"'})
-    with PartFile.locked(target, sha256=PIN, on_wait=never) as part:
+    with PartFile.locked(target, sha256=PIN, wait=never) as part:
         assert (part.size_bytes, part.origin, part.validator) == (1000, "https://host/f", '"v1"')
         assert part.spliced
         part.write(DATA[1000:])
@@ -216,7 +217,7 @@ def test_a_part_of_the_same_pin_is_adopted(target: Path) -> None:
 @pytest.mark.parametrize("record", [{"sha256": "0" * 64, "origin": "", "validator": ""}, {}, [], "junk", None])
 def test_a_part_of_another_pin_or_with_a_damaged_record_is_thrown_away(target: Path, record: object) -> None:
     leave_part(target, DATA[:1000], record)
-    with PartFile.locked(target, sha256=PIN, on_wait=never) as part:
+    with PartFile.locked(target, sha256=PIN, wait=never) as part:
         assert (part.size_bytes, part.spliced) == (0, False)
     assert list(target.parent.iterdir()) == []
 
@@ -239,6 +240,15 @@ def test_an_interrupted_download_keeps_its_part(mirror: Path, target: Path) -> N
     assert target.with_name("f.tar.part").stat().st_size == 64 << 10
     assert not target.exists()
     get(target, mirror.as_uri())
+
+
+def test_a_stopped_download_ends_at_its_next_block_and_keeps_what_came(mirror: Path, target: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    source = Source(name="f.tar", urls=(mirror.as_uri(),), sha256=PIN)
+    with pytest.raises(Interrupted, match=r"the download of f\.tar was stopped"):
+        fetch(source, target, settings=OFFLINE, progress=SilentProgress(), stop=stop)
+    assert target.with_name("f.tar.part").stat().st_size == 64 << 10
 
 
 # --- progress ------------------------------------------------------------------------------------------------------
