@@ -1,7 +1,6 @@
-"""How a long wait shows: a tqdm bar on a terminal, plain lines elsewhere, or nothing.
+"""How a download shows: a tqdm bar on a terminal, plain lines elsewhere, or nothing (the kinds of fetch.Progress).
 
-Writes only to the stream that it is given. StreamReporter is what the executor tells about steps; the Progress
-classes are what a download tells, one object a download.
+Writes only to the stream that it is given. One object shows one download at a time.
 """
 
 from __future__ import annotations
@@ -11,40 +10,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from osbuilder.fetch import Progress
-    from osbuilder.step import Step
 
 _STEP_BYTES = 16 << 20  # a line this often where the total is not known
-
-
-class StreamReporter:
-    """Tells about steps (osbuilder.execute.Reporter), a line each, from any thread."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def started(self, step: Step, log: Path) -> None:
-        """Say that a step starts and where its commands write."""
-        self._say(f"{step.ident}: started (log: {log})")
-
-    def finished(self, step: Step, *, seconds: float | None) -> None:
-        """Say that a step's artifact is there."""
-        self._say(f"{step.ident}: " + ("in the store" if seconds is None else f"done in {seconds:.1f} s"))
-
-    def failed(self, step: Step) -> None:
-        """Say that a step failed; what went wrong comes with its error."""
-        self._say(f"{step.ident}: failed")
-
-    @property
-    def downloads(self) -> Progress:
-        """What one download reports to: another one each time, since steps download side by side."""
-        return progress_for(self._stream)
-
-    def _say(self, line: str) -> None:
-        # tqdm's lock keeps lines of several threads apart, and bars below them.
-        tqdm.write(line, file=self._stream)
 
 
 def progress_for(stream: TextIO) -> Progress:
