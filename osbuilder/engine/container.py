@@ -77,7 +77,10 @@ class Container:
     def _host_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
             "mounts": [
-                Mount(bind.target, bind.source, "volume" if bind.volume else "bind", read_only=bind.read_only)
+                # no_copy: an empty volume would take its owner and mode from the image's folder again.
+                Mount(bind.target, bind.source, "volume", read_only=bind.read_only, no_copy=True)
+                if bind.volume
+                else Mount(bind.target, bind.source, "bind", read_only=bind.read_only)
                 for bind in self.binds
             ],
             "tmpfs": dict.fromkeys(self.tmpfs, _TMPFS_OPTIONS),

@@ -120,6 +120,4 @@ def _refused(doing: str, error: docker.errors.APIError) -> EngineError:
     hint = ""
     if "no space left on device" in reason.lower():
         hint = "The engine's own disk is full: see `docker system df`; `docker system prune` frees what nobody uses."
-    elif "permission denied" in reason.lower():
-        hint = _REACH_HINT
     return EngineError(f"{doing} failed: the engine says: {reason}", hint=hint)

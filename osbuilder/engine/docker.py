@@ -305,15 +305,19 @@ class DockerEngine:
         argv = base.chown_argv(tuple(folders), uid=uid, gid=gid)
         helper = self._helper(call, "owner", binds, argv=argv, capabilities=_OWNER_CAPABILITIES)
         with self._created(helper, even_stopped=True) as name:
-            self._client.start(name)
-            status = self._client.wait(name)["StatusCode"]
-            if status:
-                raise EngineError(f"{self.name} could not change the owner of the output: chown exited {status}")
+            self._finish(name)
+
+    def _finish(self, helper: str) -> None:
+        """Run a helper that changes owners to its end. Raises EngineError."""
+        self._client.start(helper)
+        status = self._client.wait(helper)["StatusCode"]
+        if status:
+            raise EngineError(f"{self.name} could not change the owner of the command's files: exit status {status}")
 
     # Files by archives
 
     def _run_sent(self, call: _Call) -> int:
-        """Run with everything in volumes of the daemon. A container that never starts is the door to them."""
+        """Run with everything in volumes of the daemon. A second container is the door to them."""
         container = call.container
         volumes = {target: f"{container.name}-{target[1:]}" for target in ("/in", "/out", "/work")}
         kept = {target: f"osbuilder-{self._store_id}{target.replace('/', '-')}" for target in call.caches}
@@ -323,8 +327,11 @@ class DockerEngine:
             for volume in kept.values():
                 self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: volume})
             binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
-            with self._created(self._helper(call, "door", tuple(binds))) as door:
+            argv = ("/usr/bin/chown", f"{container.uid}:{container.gid}", "/out", "/work", *kept)
+            helper = self._helper(call, "door", tuple(binds), argv=argv, capabilities=_OWNER_CAPABILITIES)
+            with self._created(helper) as door:
                 self._send(call, door)
+                self._finish(door)
                 binds[0] = dataclasses.replace(binds[0], read_only=True)
                 status = self._supervise(call, dataclasses.replace(container, binds=tuple(binds)))
                 if not status:
@@ -336,12 +343,10 @@ class DockerEngine:
                 self._forget(volume=volume)
 
     def _send(self, call: _Call, door: str) -> None:
-        empty = call.mounts.work
+        uid = call.container.uid
         inputs = [(name, path.resolve()) for name, path in call.mounts.inputs.items()]
-        members = {"/in": [(".", empty), *inputs], "/out": [(".", call.mounts.output)], "/work": [(".", empty)]}
-        members |= {target: [(".", empty)] for target in call.caches}
-        for target, paths in members.items():
-            self._client.put_archive(door, target, transfer.pack(paths, uid=call.container.uid))
+        self._client.put_archive(door, "/in", transfer.pack(inputs, uid=uid))
+        self._client.put_archive(door, "/out", transfer.pack([(".", call.mounts.output)], uid=uid))
 
     # Containers
 
