@@ -1,0 +1,304 @@
+"""Says what a file is, from its bytes: a disk image and what is on it, a filesystem, an initrd, a kernel, a rootfs tar.
+
+Reads only, needs no privileges. A file that looks like one of these but contradicts itself (a wrong checksum, two
+partition tables that disagree) is an error, not a finding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+import uuid
+from pathlib import Path
+
+from osbuilder.entry import Archive
+from osbuilder.errors import ImageError, TreeError
+from osbuilder.expand import open_archive
+from osbuilder.image import dax
+from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr
+from osbuilder.image.newc import MAGIC, read_newc
+from osbuilder.tree import Tree
+
+_PT_LOAD, _PT_NOTE = 1, 4
+_PVH_NOTE = 18  # XEN_ELFNOTE_PHYS32_ENTRY (xen/include/public/elfnote.h)
+_ELF_MACHINES = {21: "ppc64", 22: "s390x", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+_EXT4_FEATURES = {
+    # (offset in the superblock, bit): name, as e2fsprogs prints it (Documentation/filesystems/ext4/super.rst)
+    (92, 0x4): "has_journal",
+    (92, 0x8): "ext_attr",
+    (92, 0x10): "resize_inode",
+    (92, 0x20): "dir_index",
+    (92, 0x1000): "orphan_file",
+    (96, 0x2): "filetype",
+    (96, 0x40): "extent",
+    (96, 0x80): "64bit",
+    (96, 0x200): "flex_bg",
+    (96, 0x8000): "inline_data",
+    (100, 0x1): "sparse_super",
+    (100, 0x2): "large_file",
+    (100, 0x8): "huge_file",
+    (100, 0x20): "dir_nlink",
+    (100, 0x40): "extra_isize",
+    (100, 0x400): "metadata_csum",
+}
+
+Facts = tuple[tuple[str, str | int | bool], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a file is (`kind`: "dax image", "disk image", "ext4", "initrd", "kernel", "rootfs", ...) and what it says.
+
+    `facts` are (name, value) pairs in the order to show them; sizes are bytes.
+    """
+
+    path: str
+    kind: str
+    size_bytes: int
+    facts: Facts
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the text to show, a line each."""
+        width = max((len(name) for name, _ in self.facts), default=0)
+        head = f"{self.path}: {self.kind}, {self.size_bytes} bytes"
+        return (head, *(f"  {name:<{width}}  {_shown(value)}" for name, value in self.facts))
+
+    def to_json(self) -> str:
+        """Return one JSON object: path, kind, size_bytes, facts."""
+        facts = dict(self.facts)
+        return json.dumps({"path": self.path, "kind": self.kind, "size_bytes": self.size_bytes, "facts": facts})
+
+
+def _shown(value: str | int | bool) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def inspect(path: Path) -> Inspection:
+    """Return what a file is. Raises ImageError for a file that is nothing known, or contradicts itself."""
+    if path.is_dir():
+        raise ImageError(f"cannot inspect {path}: it is a folder", hint="Name a file: an image, initrd, kernel or tar.")
+    try:
+        file = Archive(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
+        head = file.read_at(0, 4096)
+    except OSError as error:
+        raise ImageError(f"cannot inspect {path}: {error.strerror}") from error
+    kind, facts = _recognise(file, head, path)
+    return Inspection(path=str(path), kind=kind, size_bytes=file.size_bytes, facts=tuple(facts))
+
+
+def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
+    if head[:4] == b"\x7fELF":
+        return "kernel", _elf(file, head)
+    if head[0x202:0x206] == b"HdrS":
+        return "kernel", _bzimage(file, head)
+    compression = _compression(head)
+    archive = _archive(file if compression == "none" else _expanded(path), path, compression)
+    if archive:
+        return archive
+    if decode_mbr(head) is not None:
+        return _disk(file, head)
+    found = _filesystem(file, 0)
+    if found:
+        return found
+    if not head:
+        raise ImageError(f"nothing to inspect in {path}: the file is empty")
+    shown = f"{head[:16].hex(' ')} ({compression})" if compression != "none" else head[:16].hex(" ")
+    raise ImageError(
+        f"cannot say what {path} is: it begins with {shown}",
+        hint="Known: disk images, ext4, erofs, xfs, squashfs, vmlinux, bzImage; cpio (newc) and tar, also compressed.",
+    )
+
+
+# Disk images
+
+
+def _disk(file: Archive, head: bytes) -> tuple[str, Facts]:
+    partitions = decode_mbr(head) or ()
+    facts: list[tuple[str, str | int | bool]] = [("disk id", f"{decode_disk_id(head):08x}")]
+    superblock = dax.decode_superblock(file.read_at(dax.SUPERBLOCK_OFFSET_BYTES, dax.SUPERBLOCK_BYTES))
+    if superblock is not None:
+        facts += _dax(file, superblock, partitions)
+    for number, part in enumerate(partitions, 1):
+        name = f"partition {number}"
+        facts += [(f"{name} offset", part.offset_bytes), (f"{name} size", part.size_bytes)]
+        if part.offset_bytes + part.size_bytes > file.size_bytes:
+            raise ImageError(
+                f"damaged image ({file.label}): {name} ends at byte {part.offset_bytes + part.size_bytes}, "
+                f"the file at {file.size_bytes}",
+                hint="The file is truncated; build or copy it again.",
+            )
+        found = _filesystem(file, part.offset_bytes)
+        if found:
+            facts += [(f"{name} filesystem", found[0]), *((f"{name} {key}", value) for key, value in found[1])]
+    facts.append(("allocated on disk", os.fstat(file.fd).st_blocks * 512))
+    return ("disk image" if superblock is None else "dax image"), tuple(facts)
+
+
+def _dax(
+    file: Archive, superblock: dax.PfnSuperblock, partitions: tuple[MbrPartition, ...]
+) -> list[tuple[str, str | int | bool]]:
+    if not superblock.checksum_ok:
+        raise ImageError(
+            f"damaged image ({file.label}): the checksum of the PFN superblock does not match its bytes: "
+            f"it says {superblock.checksum:016x}"
+        )
+    offset = superblock.data_offset_bytes
+    inner = decode_mbr(file.read_at(offset, SECTOR_BYTES))
+    if inner is None:
+        raise ImageError(f"damaged image ({file.label}): no partition table at {offset}, where the guest looks for it")
+    moved = tuple(dataclasses.replace(part, offset_bytes=part.offset_bytes + offset) for part in inner)
+    if moved != partitions:
+        raise ImageError(f"damaged image ({file.label}): the partition tables at 0 and {offset} disagree")
+    return [
+        ("superblock version", ".".join(str(number) for number in superblock.version)),
+        ("superblock checksum", f"{superblock.checksum:016x}"),
+        ("data offset", offset),
+        ("alignment", superblock.align_bytes),
+    ]
+
+
+# Filesystems, by their superblocks
+
+
+def _filesystem(file: Archive, offset: int) -> tuple[str, Facts] | None:
+    block = file.read_at(offset, 4096)
+    if block[1080:1082] == b"\x53\xef":
+        return _ext4(block[1024:2048])
+    if block[1024:1028] == b"\xe2\xe1\xf5\xe0":
+        return "erofs", (("uuid", str(uuid.UUID(bytes=block[1072:1088]))),)
+    if block[:4] == b"XFSB":
+        size, blocks = struct.unpack_from(">IQ", block, 4)
+        return "xfs", (("uuid", str(uuid.UUID(bytes=block[32:48]))), ("block size", size), ("blocks", blocks))
+    if block[:4] == b"hsqs":
+        return "squashfs", (("inodes", struct.unpack_from("<I", block, 4)[0]),)
+    return None
+
+
+def _ext4(block: bytes) -> tuple[str, Facts]:
+    (size,) = struct.unpack_from("<I", block, 24)
+    features = [
+        name for (offset, bit), name in _EXT4_FEATURES.items() if struct.unpack_from("<I", block, offset)[0] & bit
+    ]
+    inodes, blocks, _, free, free_inodes = struct.unpack_from("<5I", block)
+    return ("ext4" if "extent" in features else "ext2/ext3"), (
+        ("uuid", str(uuid.UUID(bytes=block[104:120]))),
+        ("features", " ".join(features)),
+        ("block size", 1024 << size),
+        ("blocks", blocks),
+        ("free blocks", free),
+        ("inodes", inodes),
+        ("free inodes", free_inodes),
+    )
+
+
+# Kernels
+
+
+def _elf(file: Archive, head: bytes) -> Facts:
+    wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
+    kind, machine = struct.unpack_from(f"{order}HH", head, 16)
+    entry, table = struct.unpack_from(f"{order}QQ", head, 24)
+    size, count = struct.unpack_from(f"{order}HH", head, 54)
+    pvh, high = None, False
+    for number in range(count if wide else 0):
+        segment = file.read_at(table + number * size, size)
+        if len(segment) < 56:
+            raise ImageError(f"damaged ELF file ({file.label}): its program headers run past the end of the file")
+        what, offset, address, length = struct.unpack_from(f"{order}I4xQQ8xQ", segment)
+        if what == _PT_LOAD:
+            high |= address >= 1 << 63
+        elif what == _PT_NOTE and pvh is None:
+            pvh = _pvh_entry(file.read_at(offset, min(length, 1 << 20)), order)
+    if pvh is None and not high:
+        raise ImageError(
+            f"{file.label} is an ELF file (type {kind}, {_ELF_MACHINES.get(machine, machine)}) but no kernel: "
+            "expected a PVH note, or segments in the upper half of the address space"
+        )
+    return (
+        ("format", "vmlinux (ELF)"),
+        ("machine", _ELF_MACHINES.get(machine, str(machine))),
+        ("entry", f"{entry:#x}"),
+        ("PVH entry", "none" if pvh is None else f"{pvh:#x}"),
+    )
+
+
+def _pvh_entry(notes: bytes, order: str) -> int | None:
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from(f"{order}III", notes, at)
+        begin = at + 12 + (name_size + 3) // 4 * 4
+        if kind == _PVH_NOTE and notes[at + 12 : at + 16] == b"Xen\0":
+            return int.from_bytes(notes[begin : begin + size], "little")
+        at = begin + (size + 3) // 4 * 4
+    return None
+
+
+def _bzimage(file: Archive, head: bytes) -> Facts:
+    """Return what a bzImage's setup header says (Documentation/arch/x86/boot.rst)."""
+    (version,) = struct.unpack_from("<H", head, 0x206)
+    (string,) = struct.unpack_from("<H", head, 0x20E)
+    text = file.read_at(string + 0x200, 256).partition(b"\0")[0] if string else b""
+    xload = struct.unpack_from("<H", head, 0x236)[0] if version >= 0x20C else 0
+    return (
+        ("format", "bzImage"),
+        ("machine", "x86_64" if xload & 1 else "x86"),
+        ("version", text.decode("ascii", "replace") or "unknown"),
+        ("boot protocol", f"{version >> 8}.{version & 0xFF:02d}"),
+    )
+
+
+# Archives
+
+
+def _compression(head: bytes) -> str:
+    for name, magic in (("gzip", b"\x1f\x8b"), ("xz", b"\xfd7zXZ\0"), ("zstd", b"\x28\xb5\x2f\xfd")):
+        if head.startswith(magic):
+            return name
+    return "none"
+
+
+def _expanded(path: Path) -> Archive:
+    try:
+        return open_archive(path)
+    except TreeError as error:
+        raise ImageError(error.message, hint=error.hint) from error
+
+
+def _archive(file: Archive, path: Path, compression: str) -> tuple[str, Facts] | None:
+    head = file.read_at(0, 512)
+    if head.startswith(MAGIC):
+        return "initrd", (("compression", compression), *_initrd(file))
+    if head[257:262] == b"ustar":
+        return "rootfs", (("compression", compression), *_rootfs(path))
+    return None
+
+
+def _initrd(file: Archive) -> Facts:
+    members = {member.name.removeprefix("./"): member for member in read_newc(file)}
+    init = members.get("init")
+    if init is None:
+        shown = "none"
+    elif init.mode & 0o170000 == 0o120000:
+        target = file.read_at(init.offset_bytes, min(init.size_bytes, 4096))
+        shown = f"-> {target.decode('utf-8', 'surrogateescape')}"
+    else:
+        shown = f"a file, mode {init.mode & 0o7777:04o}"
+    return (
+        ("cpio size", file.size_bytes),
+        ("entries", len(members)),
+        ("content", sum(member.size_bytes for member in members.values())),
+        ("init", shown),
+        ("dev/console", "dev/console" in members),
+    )
+
+
+def _rootfs(path: Path) -> Facts:
+    try:
+        summary = Tree.read(path).summary()
+    except TreeError as error:
+        raise ImageError(error.message, hint=error.hint) from error
+    kinds = tuple((kind.value, count) for kind, count in summary.kinds)
+    folders = tuple((f"/{usage.path}", usage.content_bytes) for usage in summary.folders if usage.content_bytes)
+    return (("entries", summary.entries), ("content", summary.content_bytes), *kinds, *folders)
