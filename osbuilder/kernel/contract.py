@@ -6,8 +6,10 @@ builder and drops what it cannot give without a word; this module finds each of 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ from osbuilder.kernel.kconfig import Tree
 
 _SET: Final = re.compile(r"CONFIG_(\w+)=(.*)", re.ASCII)
 _CANDIDATES_MAX: Final = 3
+_ALIKE: Final = 0.4  # the share of common words, weighted by rarity, from which a name may be the new one
 _SETTERS_MAX: Final = 5
 
 
@@ -138,12 +141,20 @@ class _Explainer:
         return f"{request} became {self.values.get(request.symbol, 'unset')}: {self._valued(request)}"
 
     def _candidates(self, symbol: str) -> str:
-        """Renames keep words: MITIGATION_RETPOLINE for RETPOLINE. Then names that look alike."""
-        words = set(symbol.split("_"))
+        """Renames keep their telling words (RETPOLINE is MITIGATION_RETPOLINE now), typing errors most letters."""
         known = sorted(self.tree.symbols)
-        renamed = [name for name in known if words <= set(name.split("_"))]
-        alike = difflib.get_close_matches(symbol, known, n=_CANDIDATES_MAX, cutoff=0.75)
-        names = list(dict.fromkeys(sorted(renamed, key=len) + alike))[:_CANDIDATES_MAX]
+        counts = collections.Counter(word for name in known for word in set(name.split("_")))
+
+        def weight(words: set[str]) -> float:
+            return sum(1 / math.log2(2 + counts[word]) for word in words)
+
+        asked = set(symbol.split("_"))
+        words = {name: set(name.split("_")) for name in known}
+        scores = {name: weight(asked & words[name]) / weight(asked | words[name]) for name in known}
+        least = max(_ALIKE, 0.75 * max(scores.values(), default=0.0))
+        renamed = sorted((name for name in known if scores[name] >= least), key=lambda name: -scores[name])
+        misspelt = difflib.get_close_matches(symbol, known, n=_CANDIDATES_MAX, cutoff=0.85)
+        names = list(dict.fromkeys(misspelt + renamed))[:_CANDIDATES_MAX]
         return f"; renamed? candidates: {', '.join(names)}" if names else ", nor one with a similar name"
 
     # A request for y or m that is n (or m) now.
