@@ -211,7 +211,7 @@ class Workbench:
 
     def examine(self) -> Checkup:
         """Return what this host has and lacks for building and booting."""
-        return doctor.examine(self.settings, root=self.root)
+        return doctor.examine(self.settings)
 
     # -- tidying ---------------------------------------------------------------------------------------------------
 

@@ -227,7 +227,14 @@ class RunningJob:
 
     def fetch(self, source: Source) -> Path:
         destination = self.executor.store.folder("downloads") / f"{source.sha256[:16]}-{source.name}"
-        return fetch(source, destination, settings=self.executor.fetching, progress=self.executor.reporter.downloads)
+        executor = self.executor
+        return fetch(
+            source,
+            destination,
+            settings=executor.fetching,
+            progress=executor.reporter.downloads,
+            stop=executor._stopped,
+        )
 
     def run(
         self,

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from osbuilder import decode
 from osbuilder.errors import UsageError, suggest
@@ -217,14 +217,6 @@ def _kind(hint: Any) -> Any:
     return hint
 
 
-class _FilePath(type(Path())):  # type: ignore[misc]  # the concrete path class of this platform
-    """A path in a YAML file."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        return cls(text)
-
-
 @functools.cache
 def _file_model() -> type:
     """Return the model of osbuilder.yaml: every setting, all of them optional."""
@@ -232,7 +224,7 @@ def _file_model() -> type:
     members = []
     for field in fields():
         kind = _kind(hints[field.name])
-        members.append((field.name, (_FilePath if kind is Path else kind) | None, dataclasses.field(default=None)))
+        members.append((field.name, kind | None, dataclasses.field(default=None)))
     return dataclasses.make_dataclass("SettingsFile", members, frozen=True, kw_only=True)
 
 

@@ -176,9 +176,9 @@ def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | No
     return (Accel.TCG,)
 
 
-def host_qemu(program: str, *, path: str | None) -> bool:
-    """Whether this host has a QEMU (`path`: the search path)."""
-    return shutil.which(program, path=path) is not None
+def host_qemu(program: str) -> bool:
+    """Whether this host has a QEMU of that name."""
+    return shutil.which(program) is not None
 
 
 def _attempt(guest: Guest, place: Place, timeout_s: int) -> Boot:

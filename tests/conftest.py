@@ -1,0 +1,58 @@
+"""What all tests share: strictness about prerequisites, and one workbench for what is expensive to build.
+
+A test whose prerequisite this machine lacks skips with a reason, and the last lines of the run repeat the reasons. With
+--strict-prerequisites, or CI=true in the environment, such a skip is a failure: a run that left something out is not
+green.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from osbuilder.api import Workbench
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-prerequisites",
+        action="store_true",
+        default=os.environ.get("CI") == "true",
+        help="a test that cannot run here fails instead of being skipped",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--strict-prerequisites"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} could not run here: {reason}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)})
+    if reasons:
+        terminalreporter.section("not run on this machine")
+        for reason in reasons:
+            terminalreporter.write_line(reason.removeprefix("Skipped: "))
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """A workbench on the user's own store: what was built before from the same inputs is not built again."""
+    from osbuilder.api import open_workbench
+
+    build = tmp_path_factory.mktemp("build")
+    return open_workbench((f"build={build}",), stream=sys.stderr, root=ROOT)
