@@ -165,22 +165,22 @@ static int deliver(enum channel channel, const struct text *report)
 	return report_to_console(report);
 }
 
-static void summarize(const struct outcome *outcomes, size_t count, uint64_t ready_us)
+static void summarize(const struct report *report)
 {
 	unsigned int results[RESULT_SKIP + 1] = {0};
 
-	for (size_t i = 0; i < count; i++)
-		results[outcomes[i].verdict.result]++;
-	fprintf(stderr, AGENT_NAME ": ready after %.3f s; %u passed, %u failed, %u skipped\n", (double)ready_us / 1e6,
+	for (size_t i = 0; i < report->count; i++)
+		results[report->outcomes[i].verdict.result]++;
+	fprintf(stderr, AGENT_NAME ": ready after %.3f s; %u passed, %u failed, %u skipped\n", (double)report->ready_us / 1e6,
 		results[RESULT_PASS], results[RESULT_FAIL], results[RESULT_SKIP]);
 }
 
 int main(int count, char **arguments)
 {
-	uint64_t started_us = boottime_us();
+	struct report report = {.started_us = boottime_us()};
 	struct options options = {.probes = "all"};
 	struct outcome *outcomes = NULL;
-	struct text report = {0};
+	struct text line = {0};
 	bool is_init = getpid() == 1;
 
 	if (!is_init && count == 2 && strcmp(arguments[1], "--list") == 0)
@@ -190,17 +190,21 @@ int main(int count, char **arguments)
 	read_kernel_line(&options);
 	if (!read_arguments(&options, count, arguments) && !is_init)
 		return EXIT_USAGE;
+	if (is_init)
+		fprintf(stderr, AGENT_NAME " " AGENT_VERSION ": started; kernel messages from here on may be its probes' doing\n");
 	runner_prepare();
-	size_t ran = run_probes(options.probes, &outcomes);
-	uint64_t ready_us = boottime_us();
-	report_write(&report, started_us, ready_us, outcomes, ran);
-	summarize(outcomes, ran, ready_us);
-	int status = report.failed ? -1 : deliver(options.channel, &report);
+	facts_memory(&report.memory);
+	report.count = run_probes(options.probes, &outcomes);
+	report.outcomes = outcomes;
+	report.ready_us = boottime_us();
+	report_write(&line, &report);
+	summarize(&report);
+	int status = line.failed ? -1 : deliver(options.channel, &line);
 	if (status < 0)
 		perror(AGENT_NAME ": the report could not be delivered");
 	if (is_init && !options.then_power_off)
 		stay_as_init();
-	if (is_init || options.then_power_off)
-		end_machine();
+	if ((is_init || options.then_power_off) && end_machine() < 0)
+		perror(AGENT_NAME ": the machine could not be ended");
 	return status < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

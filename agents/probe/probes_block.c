@@ -171,8 +171,11 @@ static void require_target(const char *name)
 
 	/* Loads the target's module where there is one; kernels before 5.4 have no such call. */
 	dm_request(&request, name);
-	if (ioctl(fd, DM_GET_TARGET_VERSION, &request) < 0)
-		fail_errno("target %s", name);
+	if (ioctl(fd, DM_GET_TARGET_VERSION, &request) < 0) {
+		if (errno == EINVAL)
+			fail("the kernel has no target %s", name);
+		fail_errno("DM_GET_TARGET_VERSION %s", name);
+	}
 	const struct dm_target_versions *target = (const void *)request.body;
 	pass("target %s %u.%u.%u", name, target->version[0], target->version[1], target->version[2]);
 }

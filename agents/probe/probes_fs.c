@@ -58,6 +58,8 @@ static void require_type(const char *type)
 {
 	int fd = (int)syscall(SYS_fsopen, type, 0);
 
+	if (fd < 0 && errno == ENODEV)
+		fail("the kernel has no filesystem %s", type);
 	if (fd < 0)
 		fail_errno("fsopen(%s)", type);
 	close(fd);

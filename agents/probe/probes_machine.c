@@ -33,20 +33,20 @@ void probe_entropy(void)
 void probe_memory(void)
 {
 	struct memory_facts facts;
-	size_t size = 16 << 20;
+	size_t size = 8 << 20;
 	long page = sysconf(_SC_PAGESIZE);
 
 	if (!facts_memory(&facts))
 		fail("/proc/meminfo names no MemTotal and MemAvailable");
 	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
-		fail_errno("mmap of 16 MiB");
+		fail_errno("mmap of 8 MiB");
 	for (size_t at = 0; at < size; at += (size_t)page)
 		memory[at] = (char)(at / (size_t)page);
 	for (size_t at = 0; at < size; at += (size_t)page)
 		if (memory[at] != (char)(at / (size_t)page))
 			fail("a page does not hold what was written");
-	pass("16 MiB used; %llu of %llu KiB available", facts.available_kib, facts.total_kib);
+	pass("8 MiB used; %llu of %llu KiB available", facts.available_kib, facts.total_kib);
 }
 
 void probe_vcpus(void)

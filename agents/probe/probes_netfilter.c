@@ -137,7 +137,8 @@ void probe_nftables(void)
 	netlink_nest_end(&netlink, data);
 	end_rule(&netlink, rule);
 	send_ruleset(&netlink);
-	if (datagram_arrives(200))
+	/* What loopback delivers at all it has delivered when send returns. */
+	if (datagram_arrives(50))
 		fail("a datagram arrived through a rule that drops all");
 	pass("table, chain and rule made; the rule dropped a datagram");
 }

@@ -46,6 +46,7 @@ void probe_vsock(void)
 	if (fd < 0)
 		fail_errno("socket(AF_VSOCK)");
 	bool loopback = vsock_loopback();
+	/* The loopback transport is a bonus: it proves nothing about a device. */
 	virtio_require(VIRTIO_ID_VSOCK, folder, sizeof(folder));
 	int device = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
 	if (device < 0)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "report.h"
-#include "facts.h"
 
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -114,13 +113,10 @@ static void add_root(struct text *text)
 	text_add(text, "}");
 }
 
-static void add_machine(struct text *text)
+static void add_machine(struct text *text, const struct memory_facts *memory)
 {
-	struct memory_facts memory;
-
-	facts_memory(&memory);
-	text_add(text, "\"memory\":{\"total_kib\":%llu,\"available_kib\":%llu},\"vcpus\":%ld", memory.total_kib,
-		 memory.available_kib, sysconf(_SC_NPROCESSORS_ONLN));
+	text_add(text, "\"memory\":{\"total_kib\":%llu,\"available_kib\":%llu},\"vcpus\":%ld", memory->total_kib,
+		 memory->available_kib, sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 static void add_outcome(struct text *text, const struct outcome *outcome)
@@ -137,7 +133,7 @@ static void add_outcome(struct text *text, const struct outcome *outcome)
 	text_add(text, ",\"duration_us\":%llu}", (unsigned long long)outcome->duration_us);
 }
 
-void report_write(struct text *text, uint64_t started_us, uint64_t ready_us, const struct outcome *outcomes, size_t count)
+void report_write(struct text *text, const struct report *report)
 {
 	char init[64];
 
@@ -151,18 +147,18 @@ void report_write(struct text *text, uint64_t started_us, uint64_t ready_us, con
 	text_add(text, ",\"pid1\":%s,", getpid() == 1 ? "true" : "false");
 	add_member(text, "init", init);
 	text_add(text, ",");
-	add_seconds(text, "uptime_s", started_us);
+	add_seconds(text, "uptime_s", report->started_us);
 	text_add(text, ",");
-	add_seconds(text, "ready_s", ready_us);
+	add_seconds(text, "ready_s", report->ready_us);
 	text_add(text, ",");
 	add_root(text);
 	text_add(text, ",");
-	add_machine(text);
+	add_machine(text, &report->memory);
 	text_add(text, ",\"probes\":[");
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < report->count; i++) {
 		if (i)
 			text_add(text, ",");
-		add_outcome(text, &outcomes[i]);
+		add_outcome(text, &report->outcomes[i]);
 	}
 	text_add(text, "]}");
 }

@@ -5,14 +5,23 @@
 #ifndef OSBUILDER_REPORT_H
 #define OSBUILDER_REPORT_H
 
+#include "facts.h"
 #include "probe.h"
 #include "util.h"
 
 /* Adds a JSON string in ASCII: everything else is escaped, bytes that are not UTF-8 become U+FFFD. */
 void json_string(struct text *text, const char *value);
 
-/* Writes the report without a line end. `started_us` and `ready_us` are CLOCK_BOOTTIME. */
-void report_write(struct text *text, uint64_t started_us, uint64_t ready_us, const struct outcome *outcomes, size_t count);
+struct report {
+	uint64_t started_us; /* CLOCK_BOOTTIME when the agent started, and when its probes were done */
+	uint64_t ready_us;
+	struct memory_facts memory; /* before the probes: what they leave behind is not the guest's doing */
+	const struct outcome *outcomes;
+	size_t count;
+};
+
+/* Writes the report as one line, without a line end. */
+void report_write(struct text *text, const struct report *report);
 
 /* The raw line through the virtio-serial port PORT_NAME. Returns once the host has taken it: 0, or -1 with errno
  * (ENODEV: there is no such port). */

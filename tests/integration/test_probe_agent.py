@@ -159,7 +159,8 @@ int main(void)
 	runner_prepare();
 	for (size_t i = 0; i < COUNT_OF(PROBES); i++)
 		probe_run(&PROBES[i], &outcomes[i]);
-	report_write(&text, 0, cleaned * 1000000, outcomes, COUNT_OF(PROBES));
+	struct report report = {.ready_us = cleaned * 1000000, .outcomes = outcomes, .count = COUNT_OF(PROBES)};
+	report_write(&text, &report);
 	puts(text.data);
 	return 0;
 }
