@@ -9,13 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_ids.h>
-#include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <linux/vm_sockets.h> /* some releases of it need sys/socket.h first */
 #include <unistd.h>
 
 /* vsock to this very machine, through the loopback transport. */
