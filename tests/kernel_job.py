@@ -1,0 +1,89 @@
+"""Jobs to run single kernel actions with: one that only remembers, and one that runs in a real builder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from osbuilder.engine.base import Command
+from osbuilder.execute import RunningJob
+from osbuilder.fetch import FetchSettings, Source, fetch
+from osbuilder.progress import SilentProgress
+from osbuilder.store import Artifact
+
+
+def artifact(folder: Path, facts: Mapping[str, Any]) -> Artifact:
+    """Return a folder's files as if a step had made them."""
+    outputs: dict[str, object] = {path.name: {} for path in folder.iterdir()}
+    manifest = {"ident": f"test/{folder.name}", "outputs": outputs, "facts": dict(facts)}
+    return Artifact(folder=folder, key="0" * 64, digest="0" * 64, manifest=manifest)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """One command that a job was asked to run."""
+
+    command: Command
+    inputs: Mapping[str, Path]
+    caches: tuple[str, ...]
+    output: Path
+    script: str
+
+
+class RecordingJob:
+    """A step.Job that starts nothing: `act` stands for the command; it may write into `output`, or raise."""
+
+    def __init__(self, base: Path, act: Callable[[Ran], None], **inputs: Artifact) -> None:
+        self.out, self.work, self.log = base / "out", base / "work", base / "log"
+        self.out.mkdir(parents=True)
+        self.work.mkdir()
+        self.log.touch()
+        self.inputs: Mapping[str, Artifact] = inputs
+        self.jobs = 3
+        self.proxies: Mapping[str, str] = {}
+        self.ran: list[Ran] = []
+        self._act = act
+
+    def run(
+        self,
+        command: Command,
+        *,
+        inputs: Mapping[str, Path] | None = None,
+        caches: tuple[str, ...] = (),
+        output: Path | None = None,
+    ) -> None:
+        given = inputs or {}
+        ran = Ran(
+            command=command,
+            inputs=given,
+            caches=caches,
+            output=output or self.out,
+            script=given["script"].read_text(encoding="utf-8"),
+        )
+        self.ran.append(ran)
+        self._act(ran)
+
+    def fetch(self, source: Source) -> Path:
+        raise AssertionError(f"a unit test downloads nothing: {source}")
+
+    def cache(self, name: str) -> Path:
+        raise AssertionError(f"no kernel action looks into a cache: {name}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuilderJob(RunningJob):
+    """A step.Job in a real builder that keeps downloads and caches to the folder `kept`, not to the user's store."""
+
+    kept: Path
+
+    def fetch(self, source: Source) -> Path:
+        folder = self.kept / "downloads"
+        folder.mkdir(parents=True, exist_ok=True)
+        return fetch(source, folder / source.name, settings=FetchSettings(attempts=1), progress=SilentProgress())
+
+    def cache(self, name: str) -> Path:
+        folder = self.kept / "caches" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

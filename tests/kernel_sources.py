@@ -1,0 +1,67 @@
+"""Small kernel sources for tests: as folders, and as tar archives whose members are chosen one by one."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+EPOCH: Final = 1_700_000_000
+
+MAKEFILE: Final = """\
+# SPDX-License-Identifier: GPL-2.0
+VERSION = 6
+PATCHLEVEL = 12
+SUBLEVEL = 57
+EXTRAVERSION =
+NAME = A small one
+"""
+
+FILES: Final[Mapping[str, str]] = {
+    "Makefile": MAKEFILE,
+    "Kconfig": 'mainmenu "Linux/$(ARCH) Kernel Configuration"\n',
+    "scripts/kconfig/Makefile": "# conf\n",
+    "kernel/fork.c": "int fork;\n",
+}
+
+
+def member(
+    name: str, content: str = "", *, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
+    """Return one member of an archive, with its content."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mtime, info.size = kind, link, EPOCH, len(content.encode())
+    return info, content.encode()
+
+
+def members(files: Mapping[str, str] = FILES, *, top: str = "linux-6.12.57") -> list[tuple[tarfile.TarInfo, bytes]]:
+    """Return the members of a source with its top folder."""
+    return [member(top, kind=tarfile.DIRTYPE), *(member(f"{top}/{name}", text) for name, text in files.items())]
+
+
+def pack(contents: Iterable[tuple[tarfile.TarInfo, bytes]], *, format: int = tarfile.GNU_FORMAT) -> bytes:  # noqa: A002
+    """Return a plain tar of those members."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=format) as archive:
+        for info, content in contents:
+            archive.addfile(info, io.BytesIO(content) if info.isreg() else None)
+    return stream.getvalue()
+
+
+def write_archive(path: Path, plain: bytes) -> Path:
+    """Write a tar compressed with zstd."""
+    path.write_bytes(zstandard.compress(plain))
+    return path
+
+
+def write_tree(folder: Path, files: Mapping[str, str] = FILES) -> Path:
+    """Write the files of a source into a folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder

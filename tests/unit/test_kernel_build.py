@@ -1,0 +1,278 @@
+"""A kernel's steps: which there are, what they run, what they deliver and what their keys hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from osbuilder.arch import ARCHES, parse_arch
+from osbuilder.errors import ContractError, FragmentError
+from osbuilder.kernel.build import plan_kernel
+from osbuilder.kernel.compile import Compile, cache_results, cpu_seconds, timestamp
+from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.install import link_names
+from osbuilder.kernel.script import lines, render
+from osbuilder.kernel.source import KernelLine
+from osbuilder.step import Step, key_of, parameters
+from osbuilder.store import Artifact
+from tests.kernel_job import Ran, RecordingJob, artifact
+
+X86_64 = parse_arch("x86_64")
+LINE = KernelLine(package="linux-source-6.12", suite="trixie")
+SOURCE = {"version": "6.12.57", "epoch": 1_700_000_000, "origin": "linux-source-6.12 6.12.57-1"}
+KCONFIG = """\
+config SLOW
+\tbool "Slow"
+config FAST
+\tbool "Fast"
+\tdepends on SLOW
+"""
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+def write_configs(root: Path) -> Path:
+    """Make a kernel/ folder with one capability."""
+    configs = root / "kernel" / "configs"
+    (configs / "common").mkdir(parents=True)
+    (configs / "arch" / "x86_64").mkdir(parents=True)
+    (configs / "capabilities.yaml").write_text("capabilities: {speed: {purpose: To be fast, probes: [fast]}}\n")
+    (configs / "waivers.yaml").write_text("waivers: []\n")
+    (configs / "common" / "speed.conf").write_text("CONFIG_FAST=y\n")
+    return root / "kernel"
+
+
+def plan(root: Path, line: KernelLine = LINE) -> Step:
+    builder = Step(name="builder", subject="compiler", action=Compile.for_arch(X86_64))
+    return plan_kernel("debian-6.12", line, arch=X86_64, builder=builder, root=root, epoch=None)
+
+
+def idents(step: Step) -> list[str]:
+    return [each.ident for each in step.walk() if each.name != "builder"]
+
+
+def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) -> None:
+    kernel = plan(write_configs(tmp_path))
+    assert idents(kernel) == ["debian-6.12/source", "debian-6.12-x86_64/config", "debian-6.12-x86_64/kernel"]
+    assert {name for name, _ in kernel.dependencies()} == {"source", "config", "builder"}
+
+
+def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path) -> None:
+    root = write_configs(tmp_path)
+    (root / "patches" / "debian-6.12").mkdir(parents=True)
+    (root / "patches" / "debian-6.12" / "series").write_text("a.patch\n")
+    (root / "patches" / "debian-6.12" / "a.patch").write_text("x")
+    kernel = plan(root)
+    assert idents(kernel) == [
+        "debian-6.12/source",
+        "debian-6.12/patched",
+        "debian-6.12-x86_64/config",
+        "debian-6.12-x86_64/kernel",
+    ]
+    config = dict(kernel.inputs)["config"]
+    assert dict(kernel.inputs)["source"] is dict(config.inputs)["source"]
+    other = dataclasses.replace(LINE, patches="none-for-this-one")
+    assert "debian-6.12/patched" not in idents(plan(root, other))
+
+
+def test_an_edited_fragment_is_another_configuration_but_the_same_source(tmp_path: Path) -> None:
+    root = write_configs(tmp_path)
+    before = plan(root)
+    (root / "configs" / "common" / "speed.conf").write_text("# CONFIG_FAST is not set\n")
+    after = plan(root)
+    keys = [
+        {step.name: key_of(step.ingredients({name: "0" for name, _ in step.dependencies()})) for step in kernel.walk()}
+        for kernel in (before, after)
+    ]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["config"]
+
+
+# --- configuration -------------------------------------------------------------------------------------------------
+
+
+def source_artifact(base: Path) -> Artifact:
+    folder = base / "source"
+    folder.mkdir()
+    (folder / "source.tar.zst").touch()
+    return artifact(folder, SOURCE)
+
+
+def resolve(config: str) -> object:
+    def act(ran: Ran) -> None:
+        assert not ran.command.network
+        assert ran.inputs["requests"].read_text() == "CONFIG_FAST=y\n"
+        (ran.output / "config").write_text(config)
+        (ran.output / "kconfig").mkdir()
+        (ran.output / "kconfig" / "Kconfig").write_text(KCONFIG)
+
+    return act
+
+
+def configure(tmp_path: Path, config: str) -> tuple[RecordingJob, Configure]:
+    action = Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64)
+    job = RecordingJob(tmp_path / "job", resolve(config), source=source_artifact(tmp_path))  # type: ignore[arg-type]
+    return job, action
+
+
+def test_a_configuration_that_holds_every_request_is_delivered(tmp_path: Path) -> None:
+    job, action = configure(tmp_path, "CONFIG_SLOW=y\nCONFIG_FAST=y\n")
+    facts = action.run(job)
+    assert facts["options_y"] == 2
+    assert facts["options_m"] == 0
+    assert facts["requests"] == 1
+    assert facts["capabilities"] == {"speed": ["fast"]}
+    assert [path.name for path in job.out.iterdir()] == ["config"]
+
+
+def test_a_request_that_did_not_survive_is_a_broken_contract_and_delivers_nothing(tmp_path: Path) -> None:
+    job, action = configure(tmp_path, "# CONFIG_SLOW is not set\n")
+    with pytest.raises(ContractError, match="FAST=y dropped: depends on SLOW"):
+        action.run(job)
+    assert list(job.out.iterdir()) == []
+
+
+def test_the_resolution_names_the_compiler_and_writes_outside_the_source(tmp_path: Path) -> None:
+    text = "\n".join(Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64).describe())
+    assert "make -C /work/linux O=/work/build ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu-" in text
+    assert "KCONFIG_ALLCONFIG=/in/requests allnoconfig" in text
+
+
+def test_a_fragment_that_nobody_names_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    root = write_configs(tmp_path)
+    (root / "configs" / "common" / "stray.conf").write_text("CONFIG_X=y\n")
+    with pytest.raises(FragmentError, match="stray"):
+        plan(root)
+
+
+# --- compilation ---------------------------------------------------------------------------------------------------
+
+
+def config_artifact(base: Path) -> Artifact:
+    folder = base / "config"
+    folder.mkdir()
+    (folder / "config").write_text("CONFIG_FAST=y\n")
+    return artifact(folder, {"options_y": 806, "options_m": 0})
+
+
+def built(ran: Ran) -> None:
+    for name in ("vmlinux", "vmlinuz", "config", "System.map"):
+        (ran.output / name).write_text(name)
+    (ran.output / "facts").mkdir()
+    (ran.output / "facts" / "release").write_text("6.12.57\n")
+    (ran.output / "facts" / "times").write_text("0m0.010s 0m0.020s\n15m2.500s 1m0.250s\n")
+    (ran.output / "facts" / "ccache").write_text(
+        "      3 cache_miss\n      7 direct_cache_hit\n      9 local_storage_hit\n"
+    )
+
+
+def test_a_kernel_is_delivered_with_what_its_build_cost(tmp_path: Path) -> None:
+    job = RecordingJob(tmp_path / "job", built, source=source_artifact(tmp_path), config=config_artifact(tmp_path))
+    assert Compile.for_arch(X86_64).run(job) == {
+        "version": "6.12.57",
+        "origin": "linux-source-6.12 6.12.57-1",
+        "release": "6.12.57",
+        "epoch": 1_700_000_000,
+        "options_y": 806,
+        "options_m": 0,
+        "cpu_s": 962.75,
+        "ccache": {"hits": 7, "misses": 3},
+    }
+    assert sorted(path.name for path in job.out.iterdir()) == ["System.map", "config", "vmlinux", "vmlinuz"]
+
+
+def test_who_when_and_where_a_kernel_was_built_is_fixed(tmp_path: Path) -> None:
+    job = RecordingJob(tmp_path / "job", built, source=source_artifact(tmp_path), config=config_artifact(tmp_path))
+    Compile.for_arch(X86_64, epoch=1_600_000_000).run(job)
+    (ran,) = job.ran
+    assert ran.command.argv == ("bash", "/in/script", "3")
+    assert ran.caches == ("ccache",)
+    assert not ran.command.network
+    assert not ran.command.root
+    env = dict(ran.command.env)
+    assert env["KBUILD_BUILD_TIMESTAMP"] == "Sun Sep 13 12:26:40 UTC 2020"
+    assert (env["KBUILD_BUILD_USER"], env["KBUILD_BUILD_HOST"], env["KBUILD_BUILD_VERSION"]) == (
+        "osbuilder",
+        "osbuilder",
+        "1",
+    )
+    assert env["LOCALVERSION"] == ""
+    assert str(tmp_path) not in ran.script
+
+
+def test_how_many_processes_compile_is_not_part_of_the_key() -> None:
+    assert "jobs" not in parameters(Compile.for_arch(X86_64))
+    assert 'kmake -j"$1" vmlinux bzImage' in Compile.for_arch(X86_64).describe()
+
+
+def test_only_the_elf_file_is_stripped() -> None:
+    x86 = Compile.for_arch(X86_64).describe()
+    assert "x86_64-linux-gnu-strip --strip-all -o /out/vmlinux /work/build/vmlinux" in x86
+    assert "cp /work/build/arch/x86/boot/bzImage /out/vmlinuz" in x86
+    image = Compile(
+        kernel_arch="arm64",
+        cross_compile="aarch64-linux-gnu-",
+        targets=("Image", "Image.gz"),
+        vmlinux_path="arch/arm64/boot/Image",
+        vmlinuz_path="arch/arm64/boot/Image.gz",
+    ).describe()
+    assert "cp /work/build/arch/arm64/boot/Image /out/vmlinux" in image
+    assert not any("strip --strip-all" in line for line in image)
+
+
+def test_a_configuration_that_the_whole_source_resolves_differently_is_refused(tmp_path: Path) -> None:
+    def act(ran: Ran) -> None:
+        (ran.output / "config.changed").write_text("3d2\n< CONFIG_FAST=y\n")
+
+    job = RecordingJob(tmp_path / "job", act, source=source_artifact(tmp_path), config=config_artifact(tmp_path))
+    with pytest.raises(ContractError, match="resolves differently in the whole source") as caught:
+        Compile.for_arch(X86_64).run(job)
+    assert "< CONFIG_FAST=y" in caught.value.message
+    assert list(job.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
+def test_every_architecture_can_be_planned(arch: object) -> None:
+    assert "make" in "\n".join(Compile.for_arch(arch).describe())  # type: ignore[arg-type]
+
+
+def test_a_timestamp_is_what_date_prints() -> None:
+    assert timestamp(0) == "Thu Jan  1 00:00:00 UTC 1970"
+    assert timestamp(1_700_000_000) == "Tue Nov 14 22:13:20 UTC 2023"
+
+
+def test_times_and_cache_counts_are_read_as_their_tools_print_them() -> None:
+    assert cpu_seconds("0m9.999s 0m9.999s\n0m1.250s 2m0.500s\n") == 121.75
+    assert cache_results("") == {"hits": 0, "misses": 0}
+    assert cache_results("  2 preprocessed_cache_hit\n  1 direct_cache_hit\n") == {"hits": 3, "misses": 0}
+
+
+# --- names and scripts ---------------------------------------------------------------------------------------------
+
+
+def test_kernels_are_called_what_their_users_look_for() -> None:
+    assert link_names("6.12.57", "0123456789abcdef") == (
+        ("vmlinux", "vmlinux-6.12.57-0123456789ab", "vmlinux.container"),
+        ("vmlinuz", "vmlinuz-6.12.57-0123456789ab", "vmlinuz.container"),
+        ("config", "config-6.12.57-0123456789ab", None),
+        ("System.map", "System.map-6.12.57-0123456789ab", None),
+    )
+    assert link_names("6.12.57", "0" * 64, "-debug")[1] == (
+        "vmlinuz",
+        "vmlinuz-6.12.57-000000000000-debug",
+        "vmlinuz-debug.container",
+    )
+
+
+def test_a_script_stops_at_its_first_failure_and_its_values_are_words() -> None:
+    script = render("run {{ one | sh }} {{ many | sh }}\n", one="a b", many=("$(x)", "y"))
+    assert script == "set -euo pipefail\nrun 'a b' '$(x)' y\n"
+    assert lines(script) == ("set -euo pipefail", "run 'a b' '$(x)' y")
+
+
+def test_a_name_without_a_value_is_an_error_of_the_script() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        render("{{ missing }}")
