@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +65,16 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     _check_files(request)
     root = _root_kind(request, arch)
     machine = _machine(request, arch, root)
-    kernel = _kernel(bench, request, arch, machine)
+    kernel, probes = _kernel(bench, request, arch, machine)
     image, initrd = _root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
+    guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}",))
     with _place(bench, arch) as place:
         return Outcome(
             boot=start(
                 guest,
                 place,
+                required=probes,
                 accels=usable_accels(
                     wanted=None if bench.settings.accel is AccelChoice.AUTO else Accel(bench.settings.accel.value),
                     same_arch=arch is host_arch(),
@@ -158,11 +160,15 @@ def _machine(request: BootRequest, arch: Arch, root: RootKind) -> Machine:
     raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
 
 
-def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> Path:
+def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> tuple[Path, tuple[str, ...]]:
+    """Return a kernel's file and the probes that its capabilities promise; none for a kernel that we did not build."""
     if request.kernel and _is_path(request.kernel):
-        return Path(request.kernel)
+        return Path(request.kernel), ()
     artifact = bench.build(KernelRequest(arch=arch.name, line=request.kernel)).artifact
-    return artifact.path(machine.kernels[0])
+    config = bench.store.find(artifact.manifest["input_keys"]["config"])
+    capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"] if config else {}
+    probes = dict.fromkeys(probe for names in capabilities.values() for probe in names)
+    return artifact.path(machine.kernels[0]), tuple(probes)
 
 
 def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | InitrdRequest:

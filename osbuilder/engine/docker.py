@@ -29,7 +29,7 @@ from osbuilder.engine import base, transfer
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
-from osbuilder.errors import EngineError, Interrupted
+from osbuilder.errors import EngineError, Interrupted, TimeLimit
 from osbuilder.settings import Transfer
 
 _REPOSITORY: Final = "osbuilder/builder"
@@ -397,9 +397,7 @@ class DockerEngine:
             finally:
                 timer.cancel()
         if expired.is_set():
-            raise EngineError(
-                f"{call.container.argv[-1]} took longer than {call.timeout_s:g} s", hint=f"See {call.log}."
-            )
+            raise TimeLimit(f"{call.container.argv[-1]} took longer than {call.timeout_s:g} s", hint=f"See {call.log}.")
         return int(status)
 
     def _forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:

@@ -23,7 +23,7 @@ from osbuilder.engine import trees as builder_trees
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.bubblewrap import Process
 from osbuilder.engine.transfer import chown_tree
-from osbuilder.errors import EngineError, Interrupted
+from osbuilder.errors import EngineError, Interrupted, TimeLimit
 
 _POLL_S: Final = 0.5
 
@@ -159,7 +159,7 @@ class SandboxEngine:
         with Process.started(argv, log, full_map=command.root) as process, self._registered(process):
             while (status := process.poll(_POLL_S)) is None:
                 if deadline is not None and time.monotonic() > deadline:
-                    raise EngineError(f"{command.argv[0]} took longer than {timeout_s:g} s", hint=f"See {log}.")
+                    raise TimeLimit(f"{command.argv[0]} took longer than {timeout_s:g} s", hint=f"See {log}.")
             return status
 
     @contextlib.contextmanager

@@ -109,20 +109,28 @@ class BuilderPlace:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """A guest that reported: what it said, how it was started, and how long QEMU ran (seconds of wall time)."""
+    """A guest that reported: what it said, how it was started, and how long QEMU ran (seconds of wall time).
+
+    `required` are the probes that its kernel promises.
+    """
 
     report: Report
     guest: Guest
     wall_s: float
+    required: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise BootError when a probe failed, or when a root that could be mapped was not."""
-        failed = [probe.name for probe in self.report.probes if probe.result is Result.FAIL]
+        """Raise BootError when a required probe failed, or when a root that could be mapped was not.
+
+        A probe that was skipped says that the machine lacks a device; that is no fault of the guest's.
+        """
+        gaps = self.report.gaps(self.required)
+        failed = [probe.name for probe in gaps if probe.result is Result.FAIL]
         if failed:
             raise BootError(
                 f"the guest is up, but {len(failed)} of its probes failed: {', '.join(failed)}",
-                hint="The table says what each one missed; the kernel's fragments name the capability.",
+                hint="`inv boot` shows what each one missed; kernel/configs/capabilities.yaml says what it stands for.",
             )
         if self.guest.root is RootKind.PMEM and not dax(self.report):
             raise BootError(
@@ -140,6 +148,7 @@ def start(
     guest: Guest,
     place: Place,
     *,
+    required: tuple[str, ...],
     accels: tuple[Accel, ...],
     timeout_s: int,
     remember: Callable[[bool], None],
@@ -163,7 +172,7 @@ def start(
             continue
         if accel is Accel.KVM:
             remember(True)
-        return dataclasses.replace(boot, notes=tuple(notes))
+        return dataclasses.replace(boot, required=required, notes=tuple(notes))
     raise BootError("no accelerator to boot with")
 
 
