@@ -220,6 +220,13 @@ class RunningJob:
     def proxies(self) -> Mapping[str, str]:
         return self.executor.fetching.proxies
 
+    @property
+    def engine(self) -> Engine:
+        return self.executor.engine
+
+    def check_stopped(self) -> None:
+        self.executor._check_stopped()
+
     def cache(self, name: str) -> Path:
         folder = self.executor.store.folder("caches") / name
         folder.mkdir(exist_ok=True)

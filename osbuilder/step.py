@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from osbuilder.engine.base import Command
+    from osbuilder.engine.base import Command, Engine
     from osbuilder.fetch import Source
     from osbuilder.store import Artifact
 
@@ -80,6 +80,13 @@ class Job(Protocol):
     @property
     def proxies(self) -> Mapping[str, str]:
         """Proxy variables for what reaches the network outside of a builder."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for an action that needs more of it than `run`. Raises ToolMissing when none works."""
+
+    def check_stopped(self) -> None:
+        """Raise Interrupted if the build is being stopped; for an action that waits for something outside an engine."""
 
 
 class Action(Protocol):

@@ -1,0 +1,299 @@
+"""Builders: a Debian suite and packages, bootstrapped with mmdebstrap and normalised to one tar, the same everywhere.
+
+On the host mmdebstrap runs as it is meant to: as root in mode root, as an ordinary user in a user namespace (mode
+unshare). Where a registry answers, it can run in a container of an image instead, and the host needs neither it nor
+Debian's keys. Signatures are always checked, against Debian's archive keyring and nothing else.
+
+What varies between hosts and runs is removed from the tree: logs, caches, backups, compiled Python, machine identity,
+device nodes; and what no tool reads: documentation and translations. apt and its sources stay: the kernel's source
+comes through them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from osbuilder.distro.apt import read_packages
+from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.engine.base import HOSTNAME, log_tail
+from osbuilder.errors import CommandFailed, EngineError, FetchError, ToolMissing
+from osbuilder.tree import Tree
+
+if TYPE_CHECKING:
+    from osbuilder.step import Job, Json
+
+BUILDER_TAR: Final = "builder.tar"
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+_COMPONENTS: Final = ("main",)
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_POLL_S: Final = 0.5
+_TERMINATE_S: Final = 20
+
+_REMOVED: Final = (
+    "dev/**",
+    "run/**",
+    "tmp/**",
+    "var/tmp/**",
+    "var/log/**",
+    "var/cache/apt/**",
+    "var/cache/debconf/*-old",
+    "var/cache/ldconfig/**",
+    "var/cache/man/**",
+    "var/lib/apt/lists/**",
+    "var/lib/dpkg/*-old",
+    "var/lib/dbus/machine-id",
+    "etc/machine-id",
+    "etc/*-",  # backups of passwd, group and their shadows
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+    "usr/share/doc/**",
+    "usr/share/info/**",
+    "usr/share/lintian/**",
+    "usr/share/locale/**",
+    "usr/share/man/**",
+    "**/__pycache__",
+)
+_MOUNT_POINTS: Final = ("cache", "in", "out", "work")
+
+
+@runtime_checkable
+class ImageEngine(Protocol):
+    """An engine that can pull images. Implementation: engine.docker."""
+
+    def run_in_image(
+        self,
+        image: str,
+        commands: tuple[tuple[str, ...], ...],
+        *,
+        output: Path,
+        log: Path,
+        label: str,
+        env: Mapping[str, str],
+    ) -> None:
+        """Pull an image, run commands in one container of it as uid 0 with a network, and fetch what is in its /out.
+
+        Raises CommandFailed for the first command that fails, EngineError.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapBuilder:
+    """Bootstrap a builder: leaves builder.tar. `architecture` is Debian's name of it, `epoch` seconds since 1970.
+
+    `mirrors` are tried in order (none: mmdebstrap's own default). With `base_image` (a reference with its digest)
+    mmdebstrap runs in that image. Facts: packages (name, version, architecture) and the mirror that served them.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    architecture: str
+    epoch: int
+    mirrors: tuple[str, ...] = ()
+    base_image: str | None = None
+
+    def describe(self) -> tuple[str, ...]:
+        target = f"<work>/{BUILDER_TAR}"
+        return tuple(shlex.join(mmdebstrap_argv(self, target, mirror)) for mirror in self.mirrors or (None,))
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        raw = job.work / BUILDER_TAR
+        mirror = self._first_that_serves(job, raw)
+        packages = normalise(raw, job.out / BUILDER_TAR, epoch=self.epoch)
+        return {"mirror": mirror, "packages": [list(package) for package in packages]}
+
+    def _first_that_serves(self, job: Job, raw: Path) -> str | None:
+        told: list[Problem] = []
+        for mirror in self.mirrors or (None,):
+            began = job.log.stat().st_size if job.log.exists() else 0
+            try:
+                self._bootstrap(job, raw, mirror)
+            except CommandFailed as failure:
+                text = job.log.read_bytes()[began:].decode("utf-8", "replace")
+                problem = explain(text, mirror=mirror, suite=self.suite, components=_COMPONENTS)
+                if problem is None:
+                    raise
+                if not problem.next_mirror:
+                    raise problem.error() from failure
+                told.append(problem)
+            else:
+                return mirror
+        raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
+
+    def _bootstrap(self, job: Job, raw: Path, mirror: str | None) -> None:
+        if self.base_image is None:
+            bootstrap_on_host(self, raw, mirror=mirror, log=job.log, proxies=job.proxies, check=job.check_stopped)
+        else:
+            bootstrap_in_image(
+                self,
+                raw,
+                mirror=mirror,
+                image=self.base_image,
+                engine=job.engine,
+                log=job.log,
+                proxies=job.proxies,
+            )
+
+
+def mmdebstrap_argv(spec: BootstrapBuilder, target: str, mirror: str | None, *, mode: str = "auto") -> tuple[str, ...]:
+    """Return the mmdebstrap(1) command line that writes a builder's tar, before it is normalised."""
+    return (
+        "mmdebstrap",
+        f"--mode={mode}",
+        "--format=tar",
+        "--variant=apt",
+        f"--architectures={spec.architecture}",
+        f"--components={','.join(_COMPONENTS)}",
+        *((f"--include={','.join(spec.packages)}",) if spec.packages else ()),
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Languages "none"',
+        "--dpkgopt=force-unsafe-io",
+        f"--keyring={KEYRING}",
+        # Its answer would go into sources.list and depends on the keys of the host.
+        "--skip=check/signed-by",
+        spec.suite,
+        target,
+        *((mirror,) if mirror else ()),
+    )
+
+
+def bootstrap_on_host(
+    spec: BootstrapBuilder,
+    target: Path,
+    *,
+    mirror: str | None,
+    log: Path,
+    proxies: Mapping[str, str],
+    check: Callable[[], None],
+) -> None:
+    """Run mmdebstrap on this host. `check` is called now and then; what it raises ends mmdebstrap.
+
+    Raises ToolMissing without mmdebstrap or Debian's keys, CommandFailed when it fails.
+    """
+    _check_tools()
+    root = os.geteuid() == 0
+    # In mode unshare another uid unpacks: it cannot enter a home. mmdebstrap makes a folder of its own there.
+    scratch = tempfile.gettempdir() if not root else str(target.parent)
+    environment = {
+        "HOME": scratch,
+        "LC_ALL": "C.UTF-8",
+        "PATH": _PATH,
+        "SOURCE_DATE_EPOCH": str(spec.epoch),
+        "TMPDIR": scratch,
+        **proxies,
+    }
+    argv = mmdebstrap_argv(spec, str(target), mirror, mode="root" if root else "unshare")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=target.parent,
+            umask=0o022,
+            start_new_session=True,
+        )
+    status = _wait(process, check)
+    if status:
+        raise CommandFailed(
+            f"mmdebstrap exited with status {status} ({spec.suite}, log {log})", status=status, tail=log_tail(log)
+        )
+
+
+def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
+    try:
+        while True:
+            try:
+                return process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                check()
+    except BaseException:
+        # It unmounts and removes what it made when it is asked to end.
+        process.terminate()
+        try:
+            process.wait(_TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise
+
+
+def _check_tools() -> None:
+    missing = [name for name in ("mmdebstrap",) if not shutil.which(name, path=_PATH)]
+    missing += [] if KEYRING.exists() else ["debian-archive-keyring"]
+    missing += [] if os.geteuid() == 0 or shutil.which("newuidmap", path=_PATH) else ["uidmap"]
+    if missing:
+        raise ToolMissing(
+            f"builders cannot be bootstrapped here: {', '.join(missing)} is missing",
+            hint=f"sudo apt-get install {' '.join(missing)}   (or name an image to do it in: setting base_image)",
+        )
+
+
+def bootstrap_in_image(
+    spec: BootstrapBuilder,
+    target: Path,
+    *,
+    mirror: str | None,
+    image: str,
+    engine: object,
+    log: Path,
+    proxies: Mapping[str, str],
+) -> None:
+    """Run mmdebstrap in a container of a Debian image that is pulled by its digest.
+
+    Raises EngineError for an engine without images and for a reference without a digest, CommandFailed.
+    """
+    if not isinstance(engine, ImageEngine):
+        raise EngineError(
+            "the setting base_image needs an engine with images: expected Docker or Podman, got the sandbox",
+            hint="Choose one (setting engine), or leave base_image out to bootstrap on this host.",
+        )
+    if "@sha256:" not in image:
+        raise EngineError(
+            f"base_image is not pinned: expected NAME@sha256:DIGEST, got {image}",
+            hint="`docker pull` prints the digest of what it pulled.",
+        )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="image-") as folder:
+        engine.run_in_image(
+            image,
+            (
+                ("apt-get", "--quiet", "update"),
+                ("apt-get", "--quiet", "--yes", "--no-install-recommends", "install", *_IMAGE_PACKAGES),
+                ("mkdir", "/out"),
+                mmdebstrap_argv(spec, f"/out/{BUILDER_TAR}", mirror, mode="root"),
+            ),
+            output=Path(folder),
+            log=log,
+            label=f"builder-{spec.suite}",
+            env={"DEBIAN_FRONTEND": "noninteractive", "SOURCE_DATE_EPOCH": str(spec.epoch), **proxies},
+        )
+        (Path(folder) / BUILDER_TAR).replace(target)
+
+
+_IMAGE_PACKAGES: Final = ("debian-archive-keyring", "gpg", "gpgv", "mmdebstrap")
+
+
+def normalise(raw: Path, target: Path, *, epoch: int) -> tuple[tuple[str, str, str], ...]:
+    """Write a builder's tar without what varies; return (name, version, architecture) of its packages.
+
+    Raises TreeError for a malformed tar, RootfsError for a package that is not configured.
+    """
+    tree = Tree.read(raw)
+    tree.remove_glob(*_REMOVED)
+    for path in _MOUNT_POINTS:
+        tree.add_dir(path, replace=True)
+    tree.add_file("etc/hostname", f"{HOSTNAME}\n".encode(), replace=True)
+    tree.add_file("etc/resolv.conf", b"", replace=True)
+    packages = read_packages(tree)
+    tree.write(target, epoch=epoch)
+    return packages
