@@ -165,6 +165,8 @@ class Bootstrap:
                 _clear(job.out)
             else:
                 return mirror
+        if len(told) == 1:
+            raise told[0].error()
         raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
 
     def _bootstrap_command(self, mirror: str | None) -> Command:
@@ -194,11 +196,10 @@ class Bootstrap:
                 f"/out/{ROOTFS_TAR}",
                 *((mirror,) if mirror else ()),
             ),
-            # The target lies on memory: dpkg syncs every file that it unpacks (1.9x on a disk).
-            env=(("SOURCE_DATE_EPOCH", str(self.epoch)), ("TMPDIR", "/target")),
+            # The target lies in /tmp, on memory: dpkg syncs every file that it unpacks (1.9x on a disk).
+            env=(("SOURCE_DATE_EPOCH", str(self.epoch)), ("TMPDIR", "/tmp")),  # noqa: S108
             root=True,
             network=True,
-            tmpfs=("/target",),
         )
 
 

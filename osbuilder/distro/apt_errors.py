@@ -29,7 +29,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
-    """A regular expression for one line, and how to tell it; groups of the expression fill {1} and {2}."""
+    """A regular expression for one line, and how to tell it; groups of the expression fill {1}, {2}, ..."""
 
     regex: str
     text: str
@@ -73,7 +73,7 @@ _PATTERNS: Final = (
     ),
     _Pattern(
         regex=r"(?:E|W): .*Clearsigned file isn't valid.*",
-        text="{mirror} answered with something that is no Release file, most likely a web page",
+        text="{mirror} answered with something that is no signed Release file, most likely a web page",
         hint="A proxy or a login page of the network may stand in between. " + _ANOTHER,
     ),
     _Pattern(
@@ -81,7 +81,6 @@ _PATTERNS: Final = (
         text="{mirror} serves an outdated or future index of {suite}",
         hint=_CLOCK,
         kind=VerificationError,
-        next_mirror=False,
     ),
     _Pattern(
         regex=r".*(?:BADSIG|Bad signature|not a signed|Message has been manipulated).*",
@@ -98,19 +97,19 @@ _PATTERNS: Final = (
         next_mirror=False,
     ),
     _Pattern(
-        regex=r".*Hash Sum mismatch.*",
-        text="{mirror} sent a file whose sha256 is not the one in its signed index",
+        regex=r"E: Failed to fetch (\S+)  Hash Sum mismatch.*",
+        text="{1} came with another sha256 than the mirror's signed index says",
         hint="It was damaged or altered on the way. " + _ANOTHER,
         kind=VerificationError,
     ),
     _Pattern(
-        regex=r".*File has unexpected size \((\d+) != (\d+)\).*",
-        text="{mirror} sent a file of {1} bytes where its signed index says {2}: truncated, or caught in an update",
+        regex=r"E: Failed to fetch (\S+)  File has unexpected size \((\d+) != (\d+)\).*",
+        text="{1} came with {2} bytes, the mirror's signed index says {3}: truncated, or caught in an update",
         hint=_ANOTHER,
     ),
     _Pattern(
         regex=r"(?:E|W|Err).*(?:Could not|Temporary failure|Unable to) (?:resolv\w+) '?([^' ]+).*",
-        text="the name of mirror {mirror} cannot be resolved",
+        text="{mirror} cannot be found: its host name does not resolve",
         hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
     ),
     _Pattern(
@@ -124,7 +123,7 @@ _PATTERNS: Final = (
         hint="Check the network and the proxy (settings http_proxy, https_proxy). " + _ANOTHER,
     ),
     _Pattern(
-        regex=r".*(?:Error reading from server|Connection reset by peer|Data left in buffer|unexpected EOF).*",
+        regex=r".*(?:Error reading from server|Connection reset by peer|Data left in buffer|Undetermined Error).*",
         text="{mirror} broke the connection in the middle of a file",
         hint=_ANOTHER,
     ),
@@ -134,8 +133,8 @@ _PATTERNS: Final = (
         hint="Give the URL that has dists/{suite}/ below it (setting mirrors).",
     ),
     _Pattern(
-        regex=r"(?:E|Err).* (\d{3})  (.+?)(?: \[IP.*)?",
-        text="{mirror} answered {1} ({2})",
+        regex=r"E: Failed to fetch (\S+)  (\d{3})  (.+?)(?: \[IP.*)?",
+        text="the mirror answered {2} ({3}) for {1}",
         hint=_ANOTHER,
     ),
     _Pattern(
