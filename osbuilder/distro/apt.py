@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.distro.dpkg import parse_fields, read_packages
 from osbuilder.engine.base import Command
-from osbuilder.errors import CommandFailed, FetchError, RootfsError, UsageError, VerificationError
+from osbuilder.errors import CommandFailed, FetchError, UsageError, VerificationError
 from osbuilder.step import NOT_IN_KEY
 from osbuilder.tree import Tree
 
@@ -222,26 +223,6 @@ def bootstrap(order: Order) -> Bootstrap:
     )
 
 
-def read_packages(tree: Tree) -> tuple[tuple[str, str, str], ...]:
-    """Return (name, version, architecture) of every installed package of a tree, sorted (dpkg-query(1), status).
-
-    Raises RootfsError for a package that is not fully configured.
-    """
-    found = []
-    for paragraph in tree.read_bytes("var/lib/dpkg/status").decode("utf-8", "replace").split("\n\n"):
-        fields = parse_fields(paragraph)
-        if not fields or fields.get("Status", "").endswith(" config-files"):
-            continue
-        if fields.get("Status") != "install ok installed":
-            raise RootfsError(
-                f"package {fields.get('Package')} is not configured: expected status 'install ok installed', "
-                f"got {fields.get('Status')!r}",
-                hint="The step's log shows what its maintainer script said.",
-            )
-        found.append((fields["Package"], fields["Version"], fields["Architecture"]))
-    return tuple(sorted(found))
-
-
 def read_releases(folder: Path) -> list[dict[str, str]]:
     """Return what each Release file in a folder says of itself: origin, suite, codename, version and date."""
     wanted = ("Origin", "Suite", "Codename", "Version", "Date")
@@ -250,16 +231,6 @@ def read_releases(folder: Path) -> list[dict[str, str]]:
         fields = parse_fields(path.read_text("utf-8", "replace"))
         found.append({name.lower(): fields[name] for name in wanted if name in fields})
     return found
-
-
-def parse_fields(paragraph: str) -> dict[str, str]:
-    """Return the one-line fields of a Debian control paragraph; continuation lines and a signature are left out."""
-    fields: dict[str, str] = {}
-    for line in paragraph.splitlines():
-        name, colon, value = line.partition(": ")
-        if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
-            fields.setdefault(name, value.strip())
-    return fields
 
 
 def _executable(path: Path, text: str) -> Path:

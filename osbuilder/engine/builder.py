@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from osbuilder.distro.apt import read_packages
 from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.distro.dpkg import read_packages
 from osbuilder.engine.base import HOSTNAME, log_tail
 from osbuilder.errors import CommandFailed, EngineError, FetchError, ToolMissing
 from osbuilder.tree import Tree
