@@ -16,6 +16,8 @@ from typing import Protocol
 from osbuilder.errors import TreeError
 
 CHUNK_BYTES = 1 << 20
+# From this size on, a write of its own costs less than joining does.
+_DIRECT_BYTES = 1 << 16
 
 
 class Kind(enum.Enum):
@@ -179,6 +181,10 @@ class Sink:
     def write(self, data: bytes) -> None:
         """Append `data`."""
         self.position += len(data)
+        if len(data) >= _DIRECT_BYTES:
+            self.flush()
+            self._stream.write(data)
+            return
         self._buffer += data
         if len(self._buffer) >= CHUNK_BYTES:
             self.flush()

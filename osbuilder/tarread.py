@@ -1,8 +1,8 @@
 """Reads a rootfs archive: ustar, PAX and GNU headers to members whose content stays where it is.
 
-An own parser, because Python's tarfile takes several times as long for a whole rootfs (bench/bench_tree.py) and accepts
-what this must refuse. Formats: POSIX.1-2024 pax(1) for ustar and PAX, the GNU tar manual ("Basic Tar Format", "Storing
-Sparse Files") for the rest, star(5) for SCHILY keywords.
+An own parser, because Python's tarfile accepts what this must refuse, and is slower (bench/bench_tree.py). Formats:
+POSIX.1-2024 pax(1) for ustar and PAX, the GNU tar manual ("Basic Tar Format", "Storing Sparse Files") for the rest,
+star(5) for SCHILY keywords.
 
 Owns the format. Which members go together as a tree is tree.py's business.
 """
