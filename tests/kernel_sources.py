@@ -65,3 +65,34 @@ def write_tree(folder: Path, files: Mapping[str, str] = FILES) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return folder
+
+
+# A kernel in few lines: it has the targets that osbuilder calls, really compiles, and records who built it when, as a
+# kernel does. CONFIG_GONE is not of this kernel; CONFIG_LATE shows only where drivers/late.c is.
+SMALL_KERNEL: Final[Mapping[str, str]] = {
+    "Makefile": MAKEFILE
+    + """\
+O := .
+allnoconfig:
+	grep -v CONFIG_GONE= $(KCONFIG_ALLCONFIG) > $(O)/.config
+olddefconfig:
+	if [ -n "$$(find drivers -name 'late.[c]')" ]; then echo CONFIG_LATE=y >> $(O)/.config; fi
+$(O)/fork.o: kernel/fork.c
+	$(CC) -c -o $@ $<
+$(O)/version.o: $(O)/fork.o
+	echo "const char *f = __FILE__;" > $(O)/version.c
+	echo "const char *v = \\"$(KBUILD_BUILD_USER)@$(KBUILD_BUILD_HOST) #$(KBUILD_BUILD_VERSION)\\"" >> $(O)/version.c
+	echo "\\" $(KBUILD_BUILD_TIMESTAMP)\\";" >> $(O)/version.c
+	$(CC) -g -c -o $@ $(O)/version.c
+vmlinux: $(O)/version.o
+	$(CROSS_COMPILE)ld -e 0 -o $(O)/vmlinux $(O)/fork.o $(O)/version.o
+	nm $(O)/vmlinux > $(O)/System.map
+	mkdir -p $(O)/include/config && echo 6.12.57 > $(O)/include/config/kernel.release
+bzImage: vmlinux
+	mkdir -p $(O)/arch/x86/boot && gzip -n < $(O)/vmlinux > $(O)/arch/x86/boot/bzImage
+""",
+    "Kconfig": 'mainmenu "Small"\nconfig FAST\n\tbool "Fast"\nconfig GONE\n\tbool "Gone"\n\tdepends on SLOW\n',
+    "scripts/kconfig/Makefile": "# conf\n",
+    "kernel/fork.c": "int fork = 1;\n",
+    "drivers/Kconfig": "# nothing\n",
+}

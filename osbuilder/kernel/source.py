@@ -114,7 +114,6 @@ class DebianPackage:
 _UNPACKERS: Final[Mapping[bytes, str]] = {
     b"\xfd7zXZ\0": "xz",
     b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
     b"(\xb5/\xfd": "zstd",
 }
 
@@ -125,7 +124,7 @@ _TARBALL = """\
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tarball:
-    """A tarball (xz, gzip, bzip2 or zstd) with one top folder, from the first of `urls` that has it."""
+    """A tarball (xz, gzip or zstd) with one top folder, from the first of `urls` that has it."""
 
     urls: tuple[str, ...] = dataclasses.field(metadata=NOT_IN_KEY)
     sha256: str
@@ -158,7 +157,7 @@ def _unpacker(path: Path, origin: str) -> str:
         if magic.startswith(start):
             return program
     raise SourceError(
-        f"{origin}: expected a tarball in xz, gzip, bzip2 or zstd, got a file that begins with {magic!r}",
+        f"{origin}: expected a tarball in xz, gzip or zstd, got a file that begins with {magic!r}",
         hint="Check the URL and the sha256 of the kernel line in versions.yaml.",
     )
 

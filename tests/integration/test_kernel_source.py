@@ -1,0 +1,191 @@
+"""Sources of every kind come through real tools: as an archive that is safe, whole and the same each time."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from osbuilder.api import Workbench
+from osbuilder.errors import FetchError, SourceError, VerificationError
+from osbuilder.kernel.source import DebianPackage, Git, LocalTree, Tarball
+from tests.kernel_bench import Compiler
+from tests.kernel_sources import EPOCH, FILES, member, members, pack, write_tree
+from tests.servers import FaultyServer, Reply, closed_url
+
+
+@pytest.fixture
+def compiler(bench: Workbench, tmp_path: Path) -> Compiler:
+    return Compiler(bench, tmp_path / "compiler")
+
+
+def names(archive: Path) -> list[str]:
+    plain = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(archive.read_bytes())).read()
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        return tar.getnames()
+
+
+# --- tarballs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [lzma.compress, gzip.compress, zstandard.compress], ids=["xz", "gzip", "zstd"])
+def test_a_tarball_comes_from_the_first_mirror_that_has_it(
+    compiler: Compiler, compress: Callable[[bytes], bytes]
+) -> None:
+    data = compress(pack(members()))
+    with FaultyServer() as server:
+        gone = server.serve("/gone/linux.tar", Reply(status=404))
+        there = server.serve("/linux.tar", Reply(body=data))
+        source = Tarball(urls=(gone, there), sha256=hashlib.sha256(data).hexdigest())
+        outcome = compiler.run(source)
+    assert outcome.facts["version"] == "6.12.57"
+    assert outcome.facts["epoch"] == EPOCH
+    assert names(outcome.folder / "source.tar.zst") == names_of(members())
+
+
+def names_of(contents: list[tuple[tarfile.TarInfo, bytes]]) -> list[str]:
+    return [info.name for info, _ in contents]
+
+
+def test_a_tarball_with_a_member_that_leads_out_delivers_nothing(compiler: Compiler) -> None:
+    data = gzip.compress(pack([*members(), member("linux-6.12.57/../../evil", "x")]))
+    with FaultyServer() as server:
+        url = server.serve("/linux.tar.gz", Reply(body=data))
+        with pytest.raises(SourceError, match=r"linux\.tar\.gz: unsafe member 'linux-6\.12\.57/\.\./\.\./evil'"):
+            compiler.run(Tarball(urls=(url,), sha256=hashlib.sha256(data).hexdigest()))
+
+
+def test_other_bytes_than_the_pinned_ones_are_refused(compiler: Compiler) -> None:
+    with FaultyServer() as server:
+        url = server.serve("/linux.tar.gz", Reply(body=gzip.compress(b"evil")))
+        with pytest.raises(VerificationError, match="sha256"):
+            compiler.run(Tarball(urls=(url,), sha256="5" * 64))
+
+
+def test_a_web_page_whose_checksum_was_pinned_is_no_tarball(compiler: Compiler) -> None:
+    data = b"<html>moved</html>"
+    with FaultyServer() as server:
+        url = server.serve("/linux.tar.gz", Reply(body=data))
+        with pytest.raises(SourceError, match="expected a tarball in xz, gzip or zstd"):
+            compiler.run(Tarball(urls=(url,), sha256=hashlib.sha256(data).hexdigest()))
+
+
+def test_a_mirror_where_nobody_listens_is_named(compiler: Compiler) -> None:
+    with pytest.raises(FetchError, match="cannot connect"):
+        compiler.run(Tarball(urls=(closed_url("/linux.tar.xz"),), sha256="5" * 64))
+
+
+# --- a Debian package ----------------------------------------------------------------------------------------------
+
+
+def test_a_package_that_the_suite_does_not_have_is_named(compiler: Compiler) -> None:
+    with pytest.raises(SourceError, match=r"no package linux-source-0\.1 in Debian trixie"):
+        compiler.run(DebianPackage(package="linux-source-0.1", suite="trixie"))
+
+
+# --- git -----------------------------------------------------------------------------------------------------------
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@a.example", "GIT_AUTHOR_DATE": f"{EPOCH} +0000"}
+    identity |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in identity.items()}
+    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(folder), **identity}
+    argv = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(argv, check=True, capture_output=True, text=True, env=env).stdout.strip()
+
+
+@contextlib.contextmanager
+def served(base: Path) -> Iterator[str]:
+    """Serve the repositories below a folder with git's own daemon; yields the URL of the folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = ["git", "daemon", "--export-all", f"--base-path={base}", "--listen=127.0.0.1", f"--port={port}", str(base)]
+    # The daemon serves from a child of its own: both are one session, so that both can be ended.
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, start_new_session=True) as daemon:
+        try:
+            for _ in range(100):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.05)
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            os.killpg(daemon.pid, 15)
+
+
+@pytest.fixture
+def repository(bench: Workbench, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A repository with the tag v6.12 on its first commit and a second one on main."""
+    if bench.executor.engine.name != "sandbox":
+        pytest.skip("git from this host's loopback: only the sandbox engine shares it (set OSBUILDER_ENGINE=sandbox)")
+    folder = write_tree(tmp_path / "served" / "linux", FILES)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    git(folder, "tag", "-a", "v6.12", "-m", "a release")
+    (folder / "kernel" / "fork.c").write_text("int spoon;\n")
+    git(folder, "commit", "--quiet", "--all", "-m", "two")
+    with served(tmp_path / "served") as url:
+        yield f"{url}/linux", folder
+
+
+def test_branches_tags_and_commits_are_resolved_and_recorded(compiler: Compiler, repository: tuple[str, Path]) -> None:
+    url, folder = repository
+    first, second = git(folder, "rev-parse", "v6.12^{commit}"), git(folder, "rev-parse", "main")
+    found = {ref: compiler.run(Git(url=url, ref=ref)) for ref in ("v6.12", "main", first)}
+    assert {ref: outcome.facts["commit"] for ref, outcome in found.items()} == {
+        "v6.12": first,
+        "main": second,
+        first: first,
+    }
+    assert all(outcome.facts["epoch"] == EPOCH for outcome in found.values())
+    archives = {ref: (outcome.folder / "source.tar.zst").read_bytes() for ref, outcome in found.items()}
+    assert archives["v6.12"] == archives[first] != archives["main"]
+
+
+@pytest.mark.parametrize("ref", ["v9.99", "0123456789abcdef0123456789abcdef01234567"])
+def test_a_ref_that_the_repository_lacks_is_named(compiler: Compiler, repository: tuple[str, Path], ref: str) -> None:
+    url, _ = repository
+    with pytest.raises(SourceError, match=f"{url} has no branch, tag or commit '{ref}'"):
+        compiler.run(Git(url=url, ref=ref))
+
+
+def test_a_repository_that_is_not_there_is_a_failed_fetch(compiler: Compiler, repository: tuple[str, Path]) -> None:
+    url, _ = repository
+    with pytest.raises(FetchError, match="cannot get main from"):
+        compiler.run(Git(url=f"{url}-gone", ref="main"))
+
+
+# --- a tree of the user's ------------------------------------------------------------------------------------------
+
+
+def test_two_checkouts_of_the_same_files_give_the_same_archive(compiler: Compiler, tmp_path: Path) -> None:
+    one = write_tree(tmp_path / "one", {**FILES, ".git/HEAD": "ref: refs/heads/main\n"})
+    two = write_tree(tmp_path / "elsewhere" / "two", FILES)
+    for path in two.rglob("*"):
+        os.utime(path, (EPOCH, EPOCH))
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    outcomes = [compiler.run(LocalTree.of_path(tree)) for tree in (one, two)]
+    archives = [(outcome.folder / "source.tar.zst").read_bytes() for outcome in outcomes]
+    assert archives[0] == archives[1]
+    assert {*names(outcomes[0].folder / "source.tar.zst")} >= {"linux/Makefile", "linux/kernel/fork.c"}
+    assert not any(".git" in name for name in names(outcomes[0].folder / "source.tar.zst"))
+
+
+def test_a_link_out_of_a_tree_is_refused_by_name(compiler: Compiler, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "linux")
+    (tree / "include").symlink_to("/usr/include")
+    with pytest.raises(SourceError, match=r"unsafe member 'linux/include': its link to '/usr/include' leads out"):
+        compiler.run(LocalTree.of_path(tree))
