@@ -65,11 +65,38 @@ _PATTERNS: Final = (
         next_mirror=False,
     ),
     _Pattern(
-        regex=r".*[Nn]o space left on device.*",
+        regex=r".*(?:[Nn]o space left on device|You don't have enough free space).*",
         text="no space left while the packages were unpacked",
         hint="The target lies in memory and the result in the store: free some of either and build again.",
         kind=StoreError,
         next_mirror=False,
+    ),
+    _Pattern(
+        regex=r"dpkg: error processing (?:package|archive) (\S+).*",
+        text="package {1} could not be installed: its maintainer script or its archive failed",
+        hint="The step's log shows what it said.",
+        kind=RootfsError,
+        next_mirror=False,
+    ),
+    _Pattern(
+        regex=r"E: Failed to fetch .*(?:Could not resolve|Temporary failure resolving).*",
+        text="{mirror} cannot be found: its host name does not resolve",
+        hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
+    ),
+    _Pattern(
+        regex=r"E: Failed to fetch .*[Cc]onnection refused.*",
+        text="{mirror} refuses connections",
+        hint=_ANOTHER,
+    ),
+    _Pattern(
+        regex=r"(?:E: Failed to fetch \S+  )?(?:Connection timed out|Connection failed|.*: Connection timed out).*",
+        text="{mirror} does not answer: it was given up after the time limit",
+        hint="Check the network and the proxy (settings http_proxy, https_proxy). " + _ANOTHER,
+    ),
+    _Pattern(
+        regex=r".*(?:Error reading from server|Connection reset by peer|Data left in buffer|Undetermined Error).*",
+        text="{mirror} broke the connection in the middle of a file",
+        hint=_ANOTHER,
     ),
     _Pattern(
         regex=r"(?:E|W): .*Clearsigned file isn't valid.*",
@@ -90,13 +117,6 @@ _PATTERNS: Final = (
         next_mirror=False,
     ),
     _Pattern(
-        regex=r"(?:E|W|Err).*(?:NO_PUBKEY|Missing key|is not signed|couldn't be verified|signature verification).*",
-        text="{mirror} serves an index of {suite} that none of the trusted keys has signed",
-        hint="Name the distribution's own mirror (setting mirrors); its keys are pinned in the recipe (signed-by).",
-        kind=VerificationError,
-        next_mirror=False,
-    ),
-    _Pattern(
         regex=r"E: Failed to fetch (\S+)  Hash Sum mismatch.*",
         text="{1} came with another sha256 than the mirror's signed index says",
         hint="It was damaged or altered on the way. " + _ANOTHER,
@@ -105,26 +125,6 @@ _PATTERNS: Final = (
     _Pattern(
         regex=r"E: Failed to fetch (\S+)  File has unexpected size \((\d+) != (\d+)\).*",
         text="{1} came with {2} bytes, the mirror's signed index says {3}: truncated, or caught in an update",
-        hint=_ANOTHER,
-    ),
-    _Pattern(
-        regex=r"(?:E|W|Err).*(?:Could not|Temporary failure|Unable to) (?:resolv\w+) '?([^' ]+).*",
-        text="{mirror} cannot be found: its host name does not resolve",
-        hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
-    ),
-    _Pattern(
-        regex=r".*[Cc]onnection refused.*",
-        text="{mirror} refuses connections",
-        hint=_ANOTHER,
-    ),
-    _Pattern(
-        regex=r".*(?:[Cc]onnection timed out|Timeout was reached|timed out|Connection failed).*",
-        text="{mirror} does not answer: it was given up after the time limit",
-        hint="Check the network and the proxy (settings http_proxy, https_proxy). " + _ANOTHER,
-    ),
-    _Pattern(
-        regex=r".*(?:Error reading from server|Connection reset by peer|Data left in buffer|Undetermined Error).*",
-        text="{mirror} broke the connection in the middle of a file",
         hint=_ANOTHER,
     ),
     _Pattern(
@@ -138,10 +138,10 @@ _PATTERNS: Final = (
         hint=_ANOTHER,
     ),
     _Pattern(
-        regex=r"dpkg: error processing (?:package|archive) (\S+).*",
-        text="package {1} could not be installed: its maintainer script or its archive failed",
-        hint="The step's log shows what it said.",
-        kind=RootfsError,
+        regex=r"(?:E|W|Err).*(?:NO_PUBKEY|Missing key|is not signed|couldn't be verified|signature verification).*",
+        text="{mirror} serves an index of {suite} that none of the trusted keys has signed",
+        hint="Name the distribution's own mirror (setting mirrors); its keys are pinned in the recipe (signed-by).",
+        kind=VerificationError,
         next_mirror=False,
     ),
 )

@@ -1,0 +1,190 @@
+"""Mirrors that fail in every way that mirrors fail, served to the real mmdebstrap and apt in a builder.
+
+The repositories are real and signed, with a few packages made from nothing. The builder runs in the sandbox, which
+shares the host's 127.0.0.1 when a command names the network; what apt then says is the same under every engine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from osbuilder.api import Workbench
+from osbuilder.distro.apt import Bootstrap, Keyring
+from osbuilder.engine.sandbox import SandboxEngine
+from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
+from osbuilder.execute import Executor
+from osbuilder.step import Step
+from tests.apt_repository import EPOCH, Package, Repository
+from tests.openpgp import Key
+from tests.servers import FaultyServer, Reply, closed_url
+
+KEY, STRANGER = Key.of_seed(1), Key.of_seed(2)
+BASE = Package(name="base-files", fields={"Essential": "yes", "Priority": "required"})
+TOY = Package(name="toy")
+GOOD = Repository(key=KEY, packages=(BASE, TOY))
+FILES = GOOD.files()
+INRELEASE = "dists/trixie/InRelease"
+INDEX = "dists/trixie/main/binary-amd64/Packages.gz"
+
+Files = Mapping[str, bytes | Reply]
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bootstrap(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
+    """Return a function that serves files and bootstraps from them; returns the rootfs tar."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("apt's faults need bubblewrap (bwrap)")
+    (tmp_path / "keyring").write_bytes(KEY.public())
+
+    def run(files: Files, *packages: str, mirrors: tuple[str, ...] = ()) -> Path:
+        for name, content in files.items():
+            server.serve(f"/{name}", content if isinstance(content, Reply) else Reply(body=content))
+        action = Bootstrap(
+            suite="trixie",
+            architecture="amd64",
+            components=("main",),
+            packages=packages or ("toy",),
+            keyring=Keyring.of_file(tmp_path / "keyring"),
+            epoch=EPOCH,
+            mirrors=(*mirrors, server.url),
+            # Nothing is configured, so that no C library is needed: everything is still verified and downloaded.
+            variant="extract",
+            timeout_s=2,
+            attempts=1,
+        )
+        executor = Executor(
+            bench.store,
+            engine=lambda: SandboxEngine(trees=bench.store.folder("trees")),
+            reporter=bench.executor.reporter,
+            fetching=bench.executor.fetching,
+            jobs=1,
+        )
+        step = Step(name="packages", subject="test-faults", action=action, builder=bench.planner.builder("rootfs"))
+        return executor.run(step).path("rootfs.tar")
+
+    return run
+
+
+def _flipped(content: bytes) -> bytes:
+    return content[:60] + bytes([content[60] ^ 1]) + content[61:]
+
+
+def test_a_package_that_does_not_exist_is_named(bootstrap: Run) -> None:
+    with pytest.raises(UsageError, match=r"package toyy does not exist in trixie \(main\)") as caught:
+        bootstrap(FILES, "toyy")
+    assert "--package" in caught.value.hint
+
+
+def test_a_name_that_nothing_provides_is_named(bootstrap: Run) -> None:
+    needy = Package(name="toy", fields={"Depends": "ghost"})
+    with pytest.raises(UsageError, match="package ghost is only a name"):
+        bootstrap(Repository(key=KEY, packages=(BASE, needy)).files(), "ghost")
+
+
+def test_a_dependency_that_cannot_be_met_is_named(bootstrap: Run) -> None:
+    needy = Package(name="toy", fields={"Depends": "ghost (>= 2)"})
+    with pytest.raises(UsageError, match=r"toy needs ghost \(>= 2\)"):
+        bootstrap(Repository(key=KEY, packages=(BASE, needy)).files())
+
+
+def test_the_next_mirror_is_asked_when_one_refuses(bootstrap: Run) -> None:
+    with pytest.raises(UsageError, match="package toyy does not exist"):  # which only the second one can know
+        bootstrap(FILES, "toyy", mirrors=(closed_url("/debian"),))
+
+
+def test_when_every_mirror_fails_each_is_told_with_its_fault(bootstrap: Run) -> None:
+    dead = closed_url("/debian")
+    with pytest.raises(FetchError, match=r"refuses connections; the mirror http://127.* has no trixie") as caught:
+        bootstrap({}, mirrors=(dead,))
+    assert dead in caught.value.message
+
+
+def test_a_mirror_with_a_wrong_signature_is_not_passed_over(bootstrap: Run, server: FaultyServer) -> None:
+    """The next mirror is good, but a forged index is an attack or a mistake to be told, not a hiccup."""
+    with FaultyServer() as forged:
+        for name, content in Repository(key=STRANGER, packages=(BASE, TOY)).files().items():
+            forged.serve(f"/{name}", Reply(body=content))
+        with pytest.raises(VerificationError, match="none of the trusted keys has signed"):
+            bootstrap(FILES, mirrors=(forged.url,))
+    assert server.seen(f"/{INRELEASE}") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "message"),
+    [
+        pytest.param({INRELEASE: Reply(hang_before_headers=True)}, FetchError, "does not answer", id="silent"),
+        pytest.param(
+            {INDEX: Reply(body=FILES[INDEX], send_bytes=20, hang=True)}, FetchError, "does not answer", id="hangs"
+        ),
+        pytest.param(
+            {INRELEASE: Reply(body=b"<html>Log in</html>\n", headers={"Content-Type": "text/html"})},
+            FetchError,
+            "no signed Release file, most likely a web page",
+            id="login page",
+        ),
+        pytest.param(
+            {TOY.path: Reply(body=FILES[TOY.path], send_bytes=20)}, FetchError, "broke the connection", id="breaks off"
+        ),
+        pytest.param(
+            {INDEX: Reply(body=FILES[INDEX], send_bytes=20)}, FetchError, "broke the connection", id="breaks off early"
+        ),
+        pytest.param(
+            {TOY.path: FILES[TOY.path][:-20]}, FetchError, r"toy_1.0_amd64.deb came with \d+ bytes", id="truncated"
+        ),
+        pytest.param(
+            {TOY.path: _flipped(FILES[TOY.path])},
+            VerificationError,
+            r"toy_1.0_amd64.deb came with another sha256",
+            id="corrupted package",
+        ),
+        pytest.param(
+            {INDEX: _flipped(FILES[INDEX])},
+            VerificationError,
+            r"Packages.gz came with another sha256",
+            id="corrupted index",
+        ),
+        pytest.param(
+            {INRELEASE: FILES[INRELEASE].replace(b"Origin: Test", b"Origin: Evil")},
+            VerificationError,
+            "whose signature is wrong: it was altered",
+            id="altered",
+        ),
+        pytest.param(
+            {INRELEASE: GOOD.release({}).encode()}, FetchError, "no signed Release file", id="signature taken off"
+        ),
+        pytest.param(
+            Repository(key=KEY, packages=(BASE, TOY), valid_until=EPOCH + 86400).files(),
+            VerificationError,
+            "an outdated or future index of trixie",
+            id="replayed",
+        ),
+        pytest.param(
+            {TOY.path: Reply(status=404)},
+            FetchError,
+            r"answered 404 \(Not Found\) for http.*toy_1.0",
+            id="missing file",
+        ),
+        pytest.param(
+            {INRELEASE: Reply(status=503)}, FetchError, r"answered 503 .* for http.*InRelease", id="overloaded"
+        ),
+    ],
+)
+def test_a_mirrors_fault_is_told_with_what_to_do(
+    bootstrap: Run, server: FaultyServer, files: Files, kind: type[OsbuilderError], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        bootstrap({**FILES, **files})
+    assert server.url in str(caught.value)
+    assert caught.value.hint
+    assert any(note.startswith("log: ") for note in caught.value.__notes__)
