@@ -72,6 +72,9 @@ class Settings:
     build: Path = _setting(Path("build"), "where results appear, as <build>/<arch>/")
     engine: EngineChoice = _setting(EngineChoice.AUTO, "auto, docker, podman or sandbox")
     engine_url: str | None = _setting(None, "address of the Docker or Podman API", "DOCKER_HOST", "CONTAINER_HOST")
+    engine_certificates: Path | None = _setting(
+        None, "folder of ca.pem, cert.pem and key.pem for an engine that wants TLS", "DOCKER_CERT_PATH"
+    )
     engine_transfer: Transfer = _setting(Transfer.AUTO, "auto, bind, or archive for a remote daemon")
     base_image: str | None = _setting(None, "image (with digest) to bootstrap builders in, where a registry answers")
     jobs: int | None = _setting(None, "processes at once (default: the CPUs of this machine)")

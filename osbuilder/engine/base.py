@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from osbuilder.errors import CommandFailed
+from osbuilder.errors import CommandFailed, EngineError
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +147,19 @@ def chown_argv(folders: tuple[str, ...], *, uid: int, gid: int) -> tuple[str, ..
     return ("/usr/bin/find", *folders, "-exec", "chown", "-h", f"{uid}:{gid}", "{}", "+")
 
 
-def command_failed(builder: Builder, command: Command, *, status: int, log: Path) -> CommandFailed:
-    """Return the exception for a command that exited non-zero."""
-    hint = "137 is SIGKILL: most often the machine ran out of memory" if status == _KILLED_STATUS else ""
+def command_failed(argv: tuple[str, ...], where: str, *, status: int, log: Path) -> CommandFailed:
+    """Return the exception for a command that exited non-zero; `where` names its builder or image."""
+    hint = "137 is SIGKILL: most often the machine ran out of memory." if status == _KILLED_STATUS else ""
     return CommandFailed(
-        f"{command.argv[0]} exited with status {status} (builder {builder.name}, log {log})",
-        status=status,
-        tail=log_tail(log),
-        hint=hint,
+        f"{argv[0]} exited with status {status} ({where}, log {log})", status=status, tail=log_tail(log), hint=hint
+    )
+
+
+def damaged(builder: Builder, sha256: str) -> EngineError:
+    """Return the exception for a builder whose tar is not what its checksum says."""
+    return EngineError(
+        f"builder {builder.name} is damaged ({builder.tar}): expected sha256 {builder.sha256}, got {sha256}",
+        hint="Remove it from the store (`inv cache --gc`) and build again.",
     )
 
 

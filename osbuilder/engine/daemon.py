@@ -100,19 +100,23 @@ def translated(doing: str, endpoint: Endpoint) -> Iterator[None]:
     except docker.errors.APIError as error:
         raise _refused(doing, error) from error
     except docker.errors.DockerException as error:
-        raise EngineError(
-            f"{doing} failed ({endpoint.url}): {error}",
-            hint=_REACH_HINT,
-        ) from error
+        raise EngineError(f"{doing} failed ({endpoint.url}): {_root_of(error)}", hint=_REACH_HINT) from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ConnectionError, EOFError) as error:
         raise EngineError(
-            f"the engine went away while {doing} ({endpoint.url}): {error}",
+            f"the engine went away while {doing} ({endpoint.url}): {_root_of(error)}",
             hint="Start it again and repeat the build: what is left over is removed then. "
             "`inv doctor` says which engines answer.",
         ) from error
 
 
 _REACH_HINT: Final = "Is the daemon running, and may you use its socket? `inv doctor` says what is missing."
+
+
+def _root_of(error: BaseException) -> str:
+    """Return what the first error of a chain says: the client library wraps one refusal four times."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _refused(doing: str, error: docker.errors.APIError) -> EngineError:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
+import io
 import os
 import secrets
 import tempfile
@@ -25,22 +24,19 @@ from typing import Final
 import docker.errors
 from docker.api.client import APIClient
 
-from osbuilder.engine import base, transfer
+from osbuilder.engine import base, images, transfer
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
 from osbuilder.errors import EngineError, Interrupted, TimeLimit
 from osbuilder.settings import Transfer
 
-_REPOSITORY: Final = "osbuilder/builder"
-_SHA256_LABEL: Final = "osbuilder.sha256"
 _LABEL: Final = "osbuilder.label"
 _STORE_LABEL: Final = "osbuilder.store"
 _CACHE_LABEL: Final = "osbuilder.cache"
 
 _TIMEOUT_S: Final = 120
 _IMPORT_TIMEOUT_S: Final = 1800
-_CHUNK_BYTES: Final = 1 << 20
 _OWNER_CAPABILITIES: Final = ("CHOWN", "DAC_READ_SEARCH")
 
 
@@ -119,55 +115,60 @@ class DockerEngine:
     def prepare(self, builder: Builder) -> None:
         """Import the builder as an image unless it is there. Raises EngineError."""
         with translated(f"importing builder {builder.name}", self._endpoint):
-            if self._image_id(builder):
+            if images.find(self._client, builder):
                 return
-            imported = self._import(builder)
-            if self._image_id(builder):
-                self._client.remove_image(imported, force=True)  # another process was faster
-            else:
-                self._client.tag(imported, f"{_REPOSITORY}-{builder.name}", builder.sha256[:16], force=True)
-
-    def _import(self, builder: Builder) -> str:
-        """Return the id of a nameless image; it gets its name only once what was sent is what was asked for."""
-        digest = hashlib.sha256()
-
-        def chunks() -> Iterator[bytes]:
-            with builder.tar.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    yield chunk
-
-        client = connect(self._endpoint, timeout_s=_IMPORT_TIMEOUT_S)
-        try:
-            answer = client.import_image_from_stream(chunks(), changes=[f"LABEL {_SHA256_LABEL}={builder.sha256}"])
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise EngineError(f"builder {builder.name} is missing ({builder.tar})") from error
-            raise
-        imported = _imported_id(answer)
-        if digest.hexdigest() != builder.sha256:
-            client.remove_image(imported, force=True)
-            raise EngineError(
-                f"builder {builder.name} is damaged ({builder.tar}): "
-                f"expected sha256 {builder.sha256}, got {digest.hexdigest()}",
-                hint="Remove it from the store (`inv cache --gc`) and build again.",
-            )
-        return imported
-
-    def _image_id(self, builder: Builder) -> str | None:
-        try:
-            facts = self._client.inspect_image(_image_name(builder))  # type: ignore[no-untyped-call]
-        except docker.errors.NotFound:
-            return None
-        labels = (facts.get("Config") or {}).get("Labels") or {}
-        return str(facts["Id"]) if labels.get(_SHA256_LABEL) == builder.sha256 else None
+            with contextlib.closing(connect(self._endpoint, timeout_s=_IMPORT_TIMEOUT_S)) as client:
+                images.import_builder(client, builder)
 
     def discard(self, builder: Builder) -> None:
         """Remove the builder's images. Raises EngineError."""
         with translated(f"removing builder {builder.name}", self._endpoint):
-            for image in self._client.images(filters={"label": f"{_SHA256_LABEL}={builder.sha256}"}):
-                with contextlib.suppress(docker.errors.NotFound):
-                    self._client.remove_image(image["Id"], force=True)
+            images.remove(self._client, builder)
+
+    def run_in_image(
+        self,
+        image: str,
+        commands: tuple[tuple[str, ...], ...],
+        *,
+        output: Path,
+        log: Path,
+        label: str,
+        env: Mapping[str, str],
+    ) -> None:
+        """Pull an image and run commands in one container of it. See engine.builder.ImageEngine."""
+        self._check_stopped()
+        container = Container(
+            name=_name(label),
+            image=image,
+            argv=("sleep", "infinity"),
+            tmpfs=("/tmp",),  # noqa: S108 - in the container
+            capabilities=base.ROOT_CAPABILITIES,
+            network=True,
+            labels=tuple(self._labels(label).items()),
+            host_ids=self._daemon.remapped,
+            writable=True,
+        )
+        try:
+            with translated(f"working in image {image}", self._endpoint):
+                images.pull(self._client, image)
+                with self._created(container) as name, log.open("ab", buffering=0) as sink:
+                    self._client.start(name)
+                    for argv in commands:
+                        status = self._execute(name, argv, env, sink)
+                        if status:
+                            raise base.command_failed(argv, f"image {image}", status=status, log=log)
+                    chunks, _ = self._client.get_archive(name, "/out")
+                    transfer.unpack(chunks, output)
+        except EngineError:
+            self._check_stopped()
+            raise
+
+    def _execute(self, container: str, argv: tuple[str, ...], env: Mapping[str, str], sink: io.RawIOBase) -> int:
+        command = Command(argv=argv, env=tuple(env.items()), network=True)
+        created = self._client.exec_create(container, list(base.exec_argv(command, proxies=self._proxies)))
+        for chunk in self._client.exec_start(created["Id"], stream=True):
+            sink.write(chunk)
+        return int(self._client.exec_inspect(created["Id"])["ExitCode"])
 
     # Commands
 
@@ -194,7 +195,7 @@ class DockerEngine:
             )
             try:
                 with translated(f"running {command.argv[0]}", self._endpoint):
-                    if self._image_id(builder) is None:
+                    if images.find(self._client, builder) is None:
                         raise EngineError(f"builder {builder.name} is not prepared in {self.name}")
                     status = self._run_bound(call) if self._binds(call) else self._run_sent(call)
             except EngineError:
@@ -202,7 +203,7 @@ class DockerEngine:
                 raise
         self._check_stopped()
         if status:
-            raise base.command_failed(builder, command, status=status, log=log)
+            raise base.command_failed(command.argv, f"builder {builder.name}", status=status, log=log)
 
     def repeat_line(self, builder: Builder, command: Command, mounts: Mounts, *, devices: tuple[str, ...] = ()) -> str:
         """Return the `docker run` or `podman run` line that runs the command again with its files bound."""
@@ -220,8 +221,8 @@ class DockerEngine:
     def _plan(self, builder: Builder, command: Command, *, label: str, devices: tuple[str, ...]) -> Container:
         uid, gid = (0, 0) if command.root else self._runner
         return Container(
-            name=f"osbuilder-{label[:12]}-{secrets.token_hex(6)}",
-            image=_image_name(builder),
+            name=_name(label),
+            image=images.name_of(builder),
             argv=base.exec_argv(command, proxies=self._proxies),
             uid=uid,
             gid=gid,
@@ -447,13 +448,5 @@ def _binds(call: _Call) -> tuple[Bind, ...]:
     return (*inputs, *writable)
 
 
-def _image_name(builder: Builder) -> str:
-    return f"{_REPOSITORY}-{builder.name}:{builder.sha256[:16]}"
-
-
-def _imported_id(answer: str) -> str:
-    """Return the image id that a streamed answer ends with: one JSON object a line. Raises EngineError."""
-    last = json.loads(answer.strip().splitlines()[-1])
-    if "error" in last:
-        raise EngineError(f"the engine cannot import the builder: {last['error']}")
-    return str(last["status"])
+def _name(label: str) -> str:
+    return f"osbuilder-{label[:12]}-{secrets.token_hex(6)}"

@@ -95,7 +95,7 @@ class SandboxEngine:
                     self._give_back(builder, mounts, log)
             self._check_stopped()
         if status:
-            raise base.command_failed(builder, command, status=status, log=log)
+            raise base.command_failed(command.argv, f"builder {builder.name}", status=status, log=log)
 
     def repeat_line(self, builder: Builder, command: Command, mounts: Mounts, *, devices: tuple[str, ...] = ()) -> str:
         """Return the bwrap line that runs the command again; as root for an ordinary user under unshare(1)."""

@@ -93,11 +93,7 @@ def _unpack(builder: Builder, target: Path) -> None:
     except (tarfile.TarError, FileExistsError, NotADirectoryError) as error:
         raise EngineError(f"builder {builder.name} is malformed ({builder.tar}): {error}") from error
     if hashing.hexdigest() != builder.sha256:
-        raise EngineError(
-            f"builder {builder.name} is damaged ({builder.tar}): "
-            f"expected sha256 {builder.sha256}, got {hashing.hexdigest()}",
-            hint="Remove it from the store (`inv cache --gc`) and build again.",
-        )
+        raise base.damaged(builder, hashing.hexdigest())
     for name in _MOUNT_POINTS:
         (target / name).mkdir(parents=True, exist_ok=True)
     for name, text in _FILES:
