@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import urllib3.exceptions
 from docker.api.client import APIClient
 from docker.tls import TLSConfig
 
-from osbuilder.errors import EngineError
+from osbuilder.errors import EngineError, ToolMissing
 
 _MINIMUM_API: Final = (1, 40)
 
@@ -46,7 +47,12 @@ class Daemon:
 
 
 def connect(endpoint: Endpoint, *, timeout_s: int) -> APIClient:
-    """Return a client that has spoken to the daemon. Raises EngineError."""
+    """Return a client that has spoken to the daemon. Raises EngineError, and ToolMissing for ssh without paramiko."""
+    if endpoint.url.startswith("ssh:") and importlib.util.find_spec("paramiko") is None:
+        raise ToolMissing(
+            f"{endpoint.url}: the client library needs the Python package paramiko for ssh",
+            hint=".venv/bin/pip install 'docker[ssh]'   (or forward the socket: ssh -L and a unix:// address)",
+        )
     with translated("reaching the engine", endpoint):
         client = APIClient(
             base_url=endpoint.url,

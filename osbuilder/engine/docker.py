@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,15 +26,15 @@ from docker.api.client import APIClient
 from osbuilder.engine import base, images, transfer
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
+from osbuilder.engine.containers import Containers
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
-from osbuilder.errors import EngineError, Interrupted, TimeLimit
+from osbuilder.errors import EngineError
 from osbuilder.settings import Transfer
 
 _LABEL: Final = "osbuilder.label"
 _STORE_LABEL: Final = "osbuilder.store"
 _CACHE_LABEL: Final = "osbuilder.cache"
 
-_TIMEOUT_S: Final = 120
 _IMPORT_TIMEOUT_S: Final = 1800
 _OWNER_CAPABILITIES: Final = ("CHOWN", "DAC_READ_SEARCH")
 
@@ -46,6 +45,7 @@ class _Call:
 
     container: Container
     mounts: Mounts
+    what: str
     label: str
     log: Path
     timeout_s: float | None
@@ -80,11 +80,8 @@ class DockerEngine:
         self._store_id = store_id
         self._proxies = dict(proxies or {})
         self._transfer = transfer
-        self._local = threading.local()
-        self._lock = threading.RLock()
-        self._running: set[str] = set()
-        self._stopped = threading.Event()
-        self._init = True
+        self._containers = Containers(endpoint)
+        self._lock = threading.Lock()
         self._sees_host: bool | None = None
         self._daemon: Daemon = inspect_daemon(self._client, endpoint)
         # Ids as seen inside. Caches stay with `_keeper` between commands.
@@ -104,11 +101,7 @@ class DockerEngine:
 
     @property
     def _client(self) -> APIClient:
-        """This thread's client: a requests session is not to be shared."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
-        return client
+        return self._containers.client
 
     # Builders
 
@@ -136,7 +129,7 @@ class DockerEngine:
         env: Mapping[str, str],
     ) -> None:
         """Pull an image and run commands in one container of it. See engine.builder.ImageEngine."""
-        self._check_stopped()
+        self._containers.check_stopped()
         container = Container(
             name=_name(label),
             image=image,
@@ -151,24 +144,19 @@ class DockerEngine:
         try:
             with translated(f"working in image {image}", self._endpoint):
                 images.pull(self._client, image)
-                with self._created(container) as name, log.open("ab", buffering=0) as sink:
+                with self._containers.created(container) as name:
                     self._client.start(name)
                     for argv in commands:
-                        status = self._execute(name, argv, env, sink)
+                        command = Command(argv=argv, env=tuple(env.items()), network=True)
+                        inner = base.exec_argv(command, proxies=self._proxies)
+                        status = self._containers.execute(name, inner, log=log)
                         if status:
                             raise base.command_failed(argv, f"image {image}", status=status, log=log)
                     chunks, _ = self._client.get_archive(name, "/out")
                     transfer.unpack(chunks, output)
         except EngineError:
-            self._check_stopped()
+            self._containers.check_stopped()
             raise
-
-    def _execute(self, container: str, argv: tuple[str, ...], env: Mapping[str, str], sink: io.RawIOBase) -> int:
-        command = Command(argv=argv, env=tuple(env.items()), network=True)
-        created = self._client.exec_create(container, list(base.exec_argv(command, proxies=self._proxies)))
-        for chunk in self._client.exec_start(created["Id"], stream=True):
-            sink.write(chunk)
-        return int(self._client.exec_inspect(created["Id"])["ExitCode"])
 
     # Commands
 
@@ -184,11 +172,12 @@ class DockerEngine:
         timeout_s: float | None = None,
     ) -> None:
         """Run a command in a container, to its end. See engine.base.Engine."""
-        self._check_stopped()
+        self._containers.check_stopped()
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=mounts.work, ignore_cleanup_errors=True) as scratch:
             call = _Call(
                 container=self._plan(builder, command, label=label, devices=devices),
                 mounts=dataclasses.replace(mounts, work=Path(scratch)),
+                what=command.argv[0],
                 label=label,
                 log=log,
                 timeout_s=timeout_s,
@@ -199,9 +188,9 @@ class DockerEngine:
                         raise EngineError(f"builder {builder.name} is not prepared in {self.name}")
                     status = self._run_bound(call) if self._binds(call) else self._run_sent(call)
             except EngineError:
-                self._check_stopped()  # what was stopped fails in many ways
+                self._containers.check_stopped()  # what was stopped fails in many ways
                 raise
-        self._check_stopped()
+        self._containers.check_stopped()
         if status:
             raise base.command_failed(command.argv, f"builder {builder.name}", status=status, log=log)
 
@@ -210,6 +199,7 @@ class DockerEngine:
         call = _Call(
             container=self._plan(builder, command, label="", devices=devices),
             mounts=mounts,
+            what=command.argv[0],
             label="",
             log=Path(os.devnull),
             timeout_s=None,
@@ -258,7 +248,7 @@ class DockerEngine:
         witness = call.mounts.work / "witness"
         witness.write_bytes(nonce)
         try:
-            with self._created(
+            with self._containers.created(
                 self._helper(call, "look", (Bind(source=str(call.mounts.work), target="/work"),))
             ) as name:
                 chunks, _ = self._client.get_archive(name, "/work/witness")
@@ -305,15 +295,8 @@ class DockerEngine:
         binds = tuple(Bind(source=str(path), target=target) for target, path in folders.items())
         argv = base.chown_argv(tuple(folders), uid=uid, gid=gid)
         helper = self._helper(call, "owner", binds, argv=argv, capabilities=_OWNER_CAPABILITIES)
-        with self._created(helper, even_stopped=True) as name:
-            self._finish(name)
-
-    def _finish(self, helper: str) -> None:
-        """Run a helper that changes owners to its end. Raises EngineError."""
-        self._client.start(helper)
-        status = self._client.wait(helper)["StatusCode"]
-        if status:
-            raise EngineError(f"{self.name} could not change the owner of the command's files: exit status {status}")
+        with self._containers.created(helper, even_stopped=True) as name:
+            self._containers.finish(name)
 
     # Files by archives
 
@@ -330,9 +313,9 @@ class DockerEngine:
             binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
             argv = ("/usr/bin/chown", f"{container.uid}:{container.gid}", "/out", "/work", *kept)
             helper = self._helper(call, "door", tuple(binds), argv=argv, capabilities=_OWNER_CAPABILITIES)
-            with self._created(helper) as door:
+            with self._containers.created(helper) as door:
                 self._send(call, door)
-                self._finish(door)
+                self._containers.finish(door)
                 binds[0] = dataclasses.replace(binds[0], read_only=True)
                 status = self._supervise(call, dataclasses.replace(container, binds=tuple(binds)))
                 if not status:
@@ -341,7 +324,7 @@ class DockerEngine:
                 return status
         finally:
             for volume in volumes.values():
-                self._forget(volume=volume)
+                self._containers.forget(volume=volume)
 
     def _send(self, call: _Call, door: str) -> None:
         uid = call.container.uid
@@ -349,92 +332,19 @@ class DockerEngine:
         self._client.put_archive(door, "/in", transfer.pack(inputs, uid=uid))
         self._client.put_archive(door, "/out", transfer.pack([(".", call.mounts.output)], uid=uid))
 
-    # Containers
-
-    @contextlib.contextmanager
-    def _created(self, container: Container, *, even_stopped: bool = False) -> Iterator[str]:
-        """Create a container, and remove it whatever happens."""
-        name = container.name
-        with self._lock:
-            self._running.add(name)
-        try:
-            self._create(container)
-            if not even_stopped:
-                self._check_stopped()
-            yield name
-        finally:
-            self._forget(container=name)
-            with self._lock:
-                self._running.discard(name)
-
-    def _create(self, container: Container) -> None:
-        try:
-            dataclasses.replace(container, init=self._init).create(self._client)
-        except docker.errors.APIError as error:
-            # Podman's init is a package of its own. Without it the command is PID 1: nobody reaps orphans, no more.
-            if not self._init or "init binary not found" not in str(error.explanation):
-                raise
-            self._init = False
-            dataclasses.replace(container, init=False).create(self._client)
-
     def _supervise(self, call: _Call, container: Container) -> int:
-        """Run a container to its end and return its exit status; what it prints goes to the log at once."""
-        expired = threading.Event()
+        return self._containers.supervise(container, what=call.what, log=call.log, timeout_s=call.timeout_s)
 
-        def expire() -> None:
-            expired.set()
-            self._forget(container=container.name, kill_only=True)
-
-        with self._created(container) as name, call.log.open("ab", buffering=0) as sink:
-            output = self._client.attach(name, stdout=True, stderr=True, stream=True)
-            self._client.start(name)
-            timer = threading.Timer(call.timeout_s or threading.TIMEOUT_MAX, expire)
-            timer.daemon = True
-            timer.start()
-            try:
-                for chunk in output:
-                    sink.write(chunk)
-                status = self._client.wait(name)["StatusCode"]
-            finally:
-                timer.cancel()
-        if expired.is_set():
-            raise TimeLimit(f"{call.container.argv[-1]} took longer than {call.timeout_s:g} s", hint=f"See {call.log}.")
-        return int(status)
-
-    def _forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:
-        """Remove something through a connection of its own; that it is gone already, or the daemon, is no error."""
-        try:
-            client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
-        except EngineError:
-            return  # sweep removes it when the daemon is back
-        with contextlib.closing(client), contextlib.suppress(EngineError), translated("removing", self._endpoint):
-            if volume:
-                client.remove_volume(volume, force=True)
-            elif kill_only:
-                client.kill(container)
-            else:
-                client.remove_container(container, v=True, force=True)
-
-    def _check_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise Interrupted("stopped")
+    # The end
 
     def stop(self) -> None:
         """Remove every container of this object, for good: later commands raise Interrupted as well."""
-        self._stopped.set()
-        with self._lock:
-            names = sorted(self._running)
-        for name in names:
-            self._forget(container=name)
+        self._containers.stop()
 
     def sweep(self, label: str) -> None:
         """Remove the containers and volumes that were left under a label. Raises EngineError."""
-        wanted = {"label": [f"{key}={value}" for key, value in self._labels(label).items()]}
         with translated("removing what was left over", self._endpoint):
-            for container in self._client.containers(all=True, filters=wanted):
-                self._forget(container=container["Id"])
-            for volume in self._client.volumes(filters=wanted)["Volumes"] or ():
-                self._forget(volume=volume["Name"])
+            self._containers.sweep(self._labels(label))
 
 
 def _binds(call: _Call) -> tuple[Bind, ...]:

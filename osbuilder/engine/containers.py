@@ -1,0 +1,145 @@
+"""The life of containers on one daemon: created, watched to their end, and removed whatever happens.
+
+One object serves several threads. `stop` may be called from any of them, and from a signal handler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import docker.errors
+from docker.api.client import APIClient
+
+from osbuilder.engine.container import Container
+from osbuilder.engine.daemon import Endpoint, connect, translated
+from osbuilder.errors import EngineError, Interrupted, TimeLimit
+
+_TIMEOUT_S: Final = 120
+
+
+class Containers:
+    """Containers at one endpoint. What its methods raise is what the client library raises (see daemon.translated)."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._local = threading.local()
+        self._lock = threading.RLock()
+        self._names: set[str] = set()
+        self._stopped = threading.Event()
+        self._init = True
+
+    @property
+    def client(self) -> APIClient:
+        """This thread's client: a requests session is not to be shared."""
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
+        return client
+
+    @contextlib.contextmanager
+    def created(self, container: Container, *, even_stopped: bool = False) -> Iterator[str]:
+        """Create a container, yield its name, and remove it. Raises Interrupted after `stop`, unless `even_stopped`."""
+        name = container.name
+        with self._lock:
+            self._names.add(name)
+        try:
+            self._create(container)
+            if not even_stopped:
+                self.check_stopped()
+            yield name
+        finally:
+            self.forget(container=name)
+            with self._lock:
+                self._names.discard(name)
+
+    def _create(self, container: Container) -> None:
+        try:
+            dataclasses.replace(container, init=self._init).create(self.client)
+        except docker.errors.APIError as error:
+            # Podman's init is a package of its own. Without it the command is PID 1: nobody reaps orphans, no more.
+            if not self._init or "init binary not found" not in str(error.explanation):
+                raise
+            self._init = False
+            dataclasses.replace(container, init=False).create(self.client)
+
+    def supervise(self, container: Container, *, what: str, log: Path, timeout_s: float | None) -> int:
+        """Run a container to its end and return its exit status; what it prints is appended to `log` as it comes.
+
+        Raises TimeLimit, which names `what` runs.
+        """
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self.forget(container=container.name, kill_only=True)
+
+        with self.created(container) as name, log.open("ab", buffering=0) as sink:
+            output = self.client.attach(name, stdout=True, stderr=True, stream=True)
+            self.client.start(name)
+            timer = threading.Timer(threading.TIMEOUT_MAX if timeout_s is None else timeout_s, expire)
+            timer.daemon = True
+            timer.start()
+            try:
+                for chunk in output:
+                    sink.write(chunk)
+                status = self.client.wait(name)["StatusCode"]
+            finally:
+                timer.cancel()
+        if expired.is_set():
+            raise TimeLimit(f"{what} took longer than {timeout_s:g} s", hint=f"See {log}.")
+        return int(status)
+
+    def finish(self, name: str) -> None:
+        """Run a created container to its end without looking at what it prints. Raises EngineError if it fails."""
+        self.client.start(name)
+        status = self.client.wait(name)["StatusCode"]
+        if status:
+            raise EngineError(f"helper container {name} failed: expected status 0, got {status}")
+
+    def execute(self, name: str, argv: tuple[str, ...], *, log: Path) -> int:
+        """Run a further process in a running container and return its exit status."""
+        created = self.client.exec_create(name, list(argv))
+        with log.open("ab", buffering=0) as sink:
+            for chunk in self.client.exec_start(created["Id"], stream=True):
+                sink.write(chunk)
+        return int(self.client.exec_inspect(created["Id"])["ExitCode"])
+
+    def forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:
+        """Remove something through a connection of its own; that it is gone already, or the daemon, is no error."""
+        try:
+            client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
+        except EngineError:
+            return  # sweep removes it when the daemon is back
+        with contextlib.closing(client), contextlib.suppress(EngineError), translated("removing", self._endpoint):
+            if volume:
+                client.remove_volume(volume, force=True)
+            elif kill_only:
+                client.kill(container)
+            else:
+                client.remove_container(container, v=True, force=True)
+
+    def sweep(self, labels: Mapping[str, str]) -> None:
+        """Remove every container and volume with these labels, whoever made it."""
+        wanted = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        for container in self.client.containers(all=True, filters=wanted):
+            self.forget(container=container["Id"])
+        for volume in self.client.volumes(filters=wanted)["Volumes"] or ():
+            self.forget(volume=volume["Name"])
+
+    def stop(self) -> None:
+        """Remove every container of this object, for good: `created` raises Interrupted from now on."""
+        self._stopped.set()
+        with self._lock:
+            names = sorted(self._names)
+        for name in names:
+            self.forget(container=name)
+
+    def check_stopped(self) -> None:
+        """Raise Interrupted after `stop`."""
+        if self._stopped.is_set():
+            raise Interrupted("stopped")
