@@ -28,8 +28,9 @@ _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One look: what was looked at, whether it is well, what was found, and the Debian packages that mend it.
+    """One look: what was looked at, whether it is well, what was found, and what mends it.
 
+    `packages` are Debian's; `by_hand` are lines for a shell that change more than a package, so they are only shown.
     `needed` False means that osbuilder does without, only slower or in a builder.
     """
 
@@ -38,6 +39,7 @@ class Check:
     found: str
     needed: bool = True
     packages: tuple[str, ...] = ()
+    by_hand: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +74,13 @@ class Checkup:
         if not self.missing:
             return
         commands = self.commands()
-        hint = "Run `inv doctor --fix`, which runs: " + " && ".join(shlex.join(command) for command in commands)
+        ways = (
+            ["`inv doctor --fix` runs: " + " && ".join(shlex.join(command) for command in commands)] if commands else []
+        )
+        ways += [f"by hand: {line}" for check in self.missing for line in check.by_hand]
         raise ToolMissing(
             "this host lacks " + "; ".join(f"{check.name} ({check.found})" for check in self.missing),
-            hint=hint if commands else "No command of ours mends that; see the table above.",
+            hint="\n  ".join(ways),
         )
 
     def mend(self, *, confirm: Callable[[str], bool] | None, dry: bool, say: Callable[[str], None]) -> None:
@@ -148,8 +153,9 @@ def _engines(settings: Settings) -> tuple[Check, ...]:
     ]
     chosen = next((report.name for report in reports if report.works), "none works")
     # Whatever was asked for is what gets mended; without a wish it is the sandbox, which needs no daemon.
-    packages = () if works else reports[-1].packages
-    return (*checks, Check(name="engine", well=works, found=chosen, packages=packages))
+    mends = reports[-1]
+    packages, by_hand = ((), ()) if works else (mends.packages, mends.commands)
+    return (*checks, Check(name="engine", well=works, found=chosen, packages=packages, by_hand=by_hand))
 
 
 def _bootstrap(settings: Settings) -> tuple[Check, ...]:

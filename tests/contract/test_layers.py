@@ -1,4 +1,4 @@
-"""Imports point one way: tasks -> api -> plan/execute -> rooms -> tree/store/fetch -> arch/decode/errors."""
+"""Imports that run point one way: tasks -> api -> plan/execute -> rooms -> tree/store/fetch -> arch/decode/errors."""
 
 from __future__ import annotations
 
@@ -44,9 +44,17 @@ def modules() -> list[tuple[str, Path]]:
     return [(name, path) for name, path in named if name != "osbuilder"]
 
 
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is below a node, without the bodies of `if TYPE_CHECKING`: types may be named from anywhere."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from running(child)
+
+
 def imported(path: Path) -> Iterator[str]:
     known = {name for name, _ in modules()}
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in running(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("osbuilder."))
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "osbuilder":
