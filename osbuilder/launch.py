@@ -92,8 +92,9 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     root = _root_kind(request, arch)
     machine = _machine(request, arch, root)
     parts = []
-    kernel = Path(request.kernel) if _is_path(request.kernel) else Path(f"{machine.kernels[0]}.container")
-    if not _is_path(request.kernel):
+    kernel = _kernel_file(request)
+    if kernel is None:
+        kernel = Path(f"{machine.kernels[0]}.container")
         parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel)))
     file = request.image or request.initrd
     if file is None:
@@ -119,13 +120,14 @@ def _arch(request: BootRequest) -> Arch:
     return parse_arch(request.arch) if request.arch else host_arch()
 
 
-def _is_path(kernel: str | None) -> bool:
-    return kernel is not None and "/" in kernel
+def _kernel_file(request: BootRequest) -> Path | None:
+    """Return the kernel's file where the request names one rather than a line of versions.yaml."""
+    return Path(request.kernel) if request.kernel and "/" in request.kernel else None
 
 
 def _check_files(request: BootRequest) -> None:
-    kernel = Path(request.kernel) if request.kernel and _is_path(request.kernel) else None
-    for option, path in (("--image", request.image), ("--initrd", request.initrd), ("--kernel", kernel)):
+    files = (("--image", request.image), ("--initrd", request.initrd), ("--kernel", _kernel_file(request)))
+    for option, path in files:
         if path is not None and not path.is_file():
             what = "a folder" if path.is_dir() else "missing"
             raise UsageError(f"{option} {path}: expected a file, it is {what}", hint="`inv image` builds one.")
@@ -162,8 +164,9 @@ def _machine(request: BootRequest, arch: Arch, root: RootKind) -> Machine:
 
 def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> tuple[Path, tuple[str, ...]]:
     """Return a kernel's file and the probes that its capabilities promise; none for a kernel that we did not build."""
-    if request.kernel and _is_path(request.kernel):
-        return Path(request.kernel), ()
+    file = _kernel_file(request)
+    if file is not None:
+        return file, ()
     artifact = bench.build(KernelRequest(arch=arch.name, line=request.kernel)).artifact
     config = bench.store.find(artifact.manifest["input_keys"]["config"])
     capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"] if config else {}
