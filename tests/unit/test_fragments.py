@@ -255,9 +255,10 @@ def test_the_shipped_fragments_merge_for_every_architecture(arch: str) -> None:
     assert all(request.value != "m" for request in selection.requests), "the base kernel has no modules"
 
 
-def test_every_shipped_fragment_says_why_when_it_turns_something_off() -> None:
+def test_every_shipped_fragment_says_what_it_is_for_and_why_it_turns_something_off() -> None:
     for path in sorted(CONFIGS.rglob("*.conf")):
         lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), f"{path.name} does not begin by saying what it is for"
         for number, line in enumerate(lines):
             if line.endswith("=n"):
                 assert lines[number - 1].startswith("#"), f"{path.name}:{number + 1}: {line} without a reason above it"
