@@ -77,14 +77,23 @@ def inspect_daemon(client: APIClient, endpoint: Endpoint) -> Daemon:
     with translated("asking the engine what it is", endpoint):
         version: dict[str, Any] = client.version()
         info: dict[str, Any] = client.info()
-    options = {option.split(",")[0] for option in info.get("SecurityOptions") or ()}
+        podman = any("Podman" in part.get("Name", "") for part in version.get("Components") or ())
+        options = {option.split(",")[0] for option in info.get("SecurityOptions") or ()}
+        rootless = _podman_is_rootless(client) if podman else "name=rootless" in options
     return Daemon(
-        podman=any("Podman" in part.get("Name", "") for part in version.get("Components") or ()),
+        podman=podman,
         version=str(version.get("Version", "")),
-        rootless="name=rootless" in options,
+        rootless=rootless,
         remapped="name=userns" in options,
         selinux="name=selinux" in options,
     )
+
+
+def _podman_is_rootless(client: APIClient) -> bool:
+    """Ask through Podman's own API: as Docker, Podman 4 does not tell."""
+    answer = client.get(f"{client.base_url}/v3.0.0/libpod/info")
+    answer.raise_for_status()
+    return bool(answer.json()["host"]["security"]["rootless"])
 
 
 def _tls(endpoint: Endpoint) -> TLSConfig | bool:
