@@ -254,7 +254,8 @@ class LocalTree:
         run_script(job, self._script(), inputs={"linux": self.path}, output=output)
         if _fingerprint(self.path) != self.fingerprint:
             raise SourceError(f"{self.path} changed while it was read", hint="Run again when it is at rest.")
-        return _deliver(job, output, origin=str(self.path))
+        # A manifest tells what went in, not where this host keeps it.
+        return _deliver(job, output, origin=str(self.path)) | {"origin": f"the tree {self.path.name}"}
 
     def _script(self) -> str:
         return render(_TREE, epoch=_TREE_EPOCH)
