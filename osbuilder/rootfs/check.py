@@ -6,12 +6,12 @@ Every check can fail, and each has a test in which it does.
 from __future__ import annotations
 
 from osbuilder.arch import Arch
-from osbuilder.entry import Entry, Kind
 from osbuilder.errors import RootfsError, TreeError
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.agent import describe_machine, fits
 from osbuilder.rootfs.elf import parse_elf
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Entry, Kind
 
 _MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp")
 

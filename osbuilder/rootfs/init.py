@@ -43,6 +43,17 @@ _UNNEEDED_FILES: Final = (
     "systemd-tmpfiles-cleanup.timer",
 )
 
+# Beyond that list: upkeep of a machine that lives for years, and mounts that no container runtime asks for.
+_UPKEEP: Final = (
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "sys-fs-fuse-connections.mount",
+    "systemd-pstore.service",
+    "systemd-tmpfiles-clean.timer",
+)
+
 
 def set_up_systemd(tree: Tree, *, agent: str, files: Mapping[str, str]) -> None:
     """Bring systemd to the agent: its service and target, where they did not come with it, and /tmp on memory.
@@ -72,7 +83,7 @@ def set_up_agent_init(tree: Tree, *, agent: str) -> None:
 def remove_unneeded_units(tree: Tree) -> tuple[str, ...]:
     """Remove systemd's units and generators that a guest has no use for; return the names that went."""
     names = [f"{unit}.{kind}" for unit in _UNNEEDED_UNITS for kind in ("service", "socket")]
-    return tree.remove_glob(*(f"**/{name}" for name in (*names, *_UNNEEDED_FILES)))
+    return tree.remove_glob(*(f"**/{name}" for name in (*names, *_UNNEEDED_FILES, *_UPKEEP)))
 
 
 def _has_unit(tree: Tree, name: str) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from osbuilder.entry import Kind
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 # Modes of the folders that an init or an agent mounts on, so that what lies in them is never seen.
 _MOUNT_POINTS: Final = {"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777}

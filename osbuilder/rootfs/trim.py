@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from osbuilder.entry import Kind
 from osbuilder.rootfs.init import remove_unneeded_units
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 
 class Keep(enum.Enum):
