@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from osbuilder.entry import Entry, Kind
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Entry, Kind
 
 _KINDS = {
     0x1000: Kind.FIFO,

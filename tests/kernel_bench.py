@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from osbuilder.step import Step
 from osbuilder.store import Artifact, Workspace
-from tests.kernel_job import BuilderJob, artifact
+from tests.jobs import BuilderJob, artifact
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench

@@ -124,6 +124,4 @@ def _armour(data: bytes) -> str:
     text = base64.b64encode(data).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     checksum = base64.b64encode((crc & 0xFFFFFF).to_bytes(3)).decode()
-    return "\n".join(
-        ("-----BEGIN PGP SIGNATURE-----", "", *lines, f"={checksum}", "-----END PGP SIGNATURE-----", "")
-    )
+    return "\n".join(("-----BEGIN PGP SIGNATURE-----", "", *lines, f"={checksum}", "-----END PGP SIGNATURE-----", ""))

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from osbuilder.entry import Entry, Kind
 from osbuilder.errors import ImageError
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Entry, Kind
 
 BLOCK_BYTES = 4096  # DAX needs blocks of the page size
 _MIB = 1 << 20

@@ -17,10 +17,10 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from osbuilder.entry import Entry, Kind, Sink, Writable
 from osbuilder.errors import ImageError
 from osbuilder.outfile import replacing
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Entry, Kind, Sink, Writable
 
 _ALIGN_BYTES = 4
 _ARCHIVE_ALIGN_BYTES = 512

@@ -13,13 +13,13 @@ import struct
 import uuid
 from pathlib import Path
 
-from osbuilder.entry import Archive
 from osbuilder.errors import ImageError, TreeError
-from osbuilder.expand import open_archive
 from osbuilder.image import dax
 from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr
 from osbuilder.image.newc import MAGIC, read_newc
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Archive
+from osbuilder.tree.expand import open_archive
 
 _PT_LOAD, _PT_NOTE = 1, 4
 _PVH_NOTE = 18  # XEN_ELFNOTE_PHYS32_ENTRY (xen/include/public/elfnote.h)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from osbuilder.entry import Archive
 from osbuilder.errors import ImageError
+from osbuilder.tree.entry import Archive
 
 MAGIC = b"070701"
 _HEADER_BYTES = 110

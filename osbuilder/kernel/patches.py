@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _SERIES: Final = "series"
 _STRIP: Final = re.compile(r"-p([0-9])")
 _MARK: Final = "osbuilder: patch "
-_DONE_BEFORE: Final = "osbuilder: applied before"
+_APPLIED_BEFORE: Final = "osbuilder: applied before"
+_PATCHED: Final = "osbuilder: patched"
 
 # Without fuzz a hunk whose surroundings changed is refused instead of put somewhere. New timestamps are clamped, so
 # that the archive does not tell when it was made.
@@ -32,7 +33,7 @@ _APPLY = """\
 apply() {
   if ! patch --strip="$1" --fuzz=0 --force --no-backup-if-mismatch --reject-file=- --input="$2"; then
     if patch --strip="$1" --fuzz=0 --force --reject-file=- --dry-run --reverse --input="$2" > /dev/null; then
-      echo {{ done_before | sh }}
+      echo {{ applied_before | sh }}
     fi
     exit 1
   fi
@@ -44,6 +45,7 @@ cd /work/linux
 echo {{ (mark ~ patch.name) | sh }}
 apply {{ patch.strip }} /in/patches/{{ loop.index }}
 {% endfor %}
+echo {{ patched | sh }}
 tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime --owner=0 --group=0 --numeric-owner \\
   --mode=u=rwX,go=rX --directory=/work linux | zstd --quiet -3 -T1 -o /out/source.tar.zst
 """
@@ -87,18 +89,18 @@ class ApplyPatches:
         return dict(source.facts) | {"patches": [patch.name for patch in self.patches]}
 
     def _script(self) -> str:
-        return render(_APPLY, patches=self.patches, mark=_MARK, done_before=_DONE_BEFORE)
+        return render(_APPLY, patches=self.patches, mark=_MARK, applied_before=_APPLIED_BEFORE, patched=_PATCHED)
 
     def _explain(self, log: Path, version: str, error: CommandFailed) -> Exception:
-        """Say which patch, file and hunk it was; an error before the first patch stays what it is."""
-        before, mark, said = log.read_text(encoding="utf-8", errors="replace").rpartition(_MARK)
-        if not mark or (before and not before.endswith("\n")):
+        """Say which patch, file and hunk it was; an error before or after the patches stays what it is."""
+        _, mark, said = log.read_text(encoding="utf-8", errors="replace").rpartition(_MARK)
+        if not mark or _PATCHED in said:
             return error
         name, _, said = said.partition("\n")
         where = "\n".join(f"  {failure}" for failure in failures(said)) or f"  {said.strip()}"
         hint = (
             "The source has it already: drop it from the series."
-            if _DONE_BEFORE in said
+            if _APPLIED_BEFORE in said
             else f"Rebase it on {version}, or drop it from {self.series}/{_SERIES}. Log: {log}"
         )
         return PatchError(f"{self.series}/{name} does not apply to {version}:\n{where}", hint=hint)

@@ -15,8 +15,8 @@ from osbuilder.errors import CommandFailed, ContractError, StoreError
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
 from osbuilder.store import Artifact
+from tests.jobs import artifact
 from tests.kernel_bench import Compiler, Outcome
-from tests.kernel_job import artifact
 from tests.kernel_sources import EPOCH, SMALL_KERNEL, members, pack, write_archive
 
 X86_64 = parse_arch("x86_64")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from osbuilder.engine.base import Command, Mounts
-from osbuilder.entry import Kind
 from osbuilder.image.filesystem import (
     check_debugfs,
     mkfs_environment,
@@ -21,8 +20,9 @@ from osbuilder.image.filesystem import (
     size_ext4,
 )
 from osbuilder.image.inspect import inspect
-from osbuilder.posix_acl import encode_acl
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
+from osbuilder.tree.posix_acl import encode_acl
 from tests.ext4_reader import differences
 
 if TYPE_CHECKING:

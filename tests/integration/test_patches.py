@@ -14,8 +14,8 @@ from osbuilder.api import Workbench
 from osbuilder.errors import PatchError
 from osbuilder.kernel.patches import load_series
 from osbuilder.store import Artifact
+from tests.jobs import artifact
 from tests.kernel_bench import Compiler, Outcome
-from tests.kernel_job import artifact
 from tests.kernel_sources import EPOCH, FILES, members, pack, write_archive
 
 LINES = [f"line {number}" for number in range(1, 31)]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from osbuilder.entry import Kind
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 EPOCH = 1_700_000_000
 # GNU tar is always there; bsdtar joins in where it is installed.

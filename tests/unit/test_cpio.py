@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from osbuilder.entry import Kind
 from osbuilder.errors import ImageError
 from osbuilder.image.initrd import Compression, write_cpio, write_initrd
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 EPOCH = 1_700_000_000
 

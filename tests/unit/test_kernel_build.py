@@ -18,7 +18,7 @@ from osbuilder.kernel.script import lines, render
 from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact
-from tests.kernel_job import Ran, RecordingJob, artifact
+from tests.jobs import Ran, RecordingJob, artifact
 
 X86_64 = parse_arch("x86_64")
 LINE = KernelLine(package="linux-source-6.12", suite="trixie")

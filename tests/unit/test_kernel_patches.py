@@ -10,7 +10,7 @@ import pytest
 from osbuilder.errors import CommandFailed, PatchError, StoreError
 from osbuilder.kernel.patches import ApplyPatches, Patch, failures, load_series
 from osbuilder.step import parameters
-from tests.kernel_job import Ran, RecordingJob, artifact
+from tests.jobs import Ran, RecordingJob, artifact
 
 PATCH = "--- a/kernel/fork.c\n+++ b/kernel/fork.c\n@@ -1 +1 @@\n-int fork;\n+int spoon;\n"
 FACTS = {"version": "6.12.57", "epoch": 1_700_000_000, "origin": "linux.tar.xz"}
@@ -155,10 +155,12 @@ def test_a_patch_that_the_source_has_already_says_so(tmp_path: Path) -> None:
     assert caught.value.hint == "The source has it already: drop it from the series."
 
 
-def test_a_failure_before_the_first_patch_is_not_blamed_on_one(tmp_path: Path) -> None:
+def test_a_failure_that_no_patch_made_is_not_blamed_on_one(tmp_path: Path) -> None:
     action = ApplyPatches(series="s", patches=(Patch(name="a", strip=1, sha256="0", content=b""),))
     with pytest.raises(CommandFailed):
         action.run(job_that_says(tmp_path / "1", "tar: damaged\n"))
+    with pytest.raises(CommandFailed):
+        action.run(job_that_says(tmp_path / "3", "osbuilder: patch a\nosbuilder: patched\ntar: failed\n"))
     with pytest.raises(StoreError, match="the disk is full"):
         action.run(job_that_says(tmp_path / "2", "tar: Cannot write: No space left on device\n"))
 

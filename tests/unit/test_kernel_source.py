@@ -12,7 +12,7 @@ from osbuilder import decode
 from osbuilder.errors import CommandFailed, DecodeError, FetchError, SourceError, StoreError
 from osbuilder.kernel.source import DebianPackage, Git, KernelLine, LocalTree, Tarball
 from osbuilder.step import parameters
-from tests.kernel_job import Ran, RecordingJob
+from tests.jobs import Ran, RecordingJob
 from tests.kernel_sources import EPOCH, FILES, members, pack, write_archive, write_tree
 
 SHA256 = "5" * 64

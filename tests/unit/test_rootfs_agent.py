@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from osbuilder.arch import parse_arch
-from osbuilder.entry import Kind
 from osbuilder.errors import RootfsError, UsageError, VerificationError
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
@@ -16,7 +15,9 @@ from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.time import commands_without_user, configure
 from osbuilder.step import parameters
 from osbuilder.tree import Tree
-from tests.unit.test_rootfs_compose import FolderJob, elf
+from osbuilder.tree.entry import Kind
+from tests.jobs import RecordingJob, refuse
+from tests.unit.test_rootfs_compose import elf
 
 X86_64 = parse_arch("x86_64")
 
@@ -47,19 +48,17 @@ def test_an_agents_key_is_its_content_not_its_path(tmp_path: Path) -> None:
 
 
 def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
     action = AgentFile.of_path(_file(tmp_path, elf()), X86_64)
-    facts = action.run(FolderJob(base=tmp_path / "out", inputs={}))
+    facts = action.run(RecordingJob(tmp_path, refuse))
     assert (tmp_path / "out/agent").read_bytes() == elf()
     assert facts == {"size_bytes": len(elf()), "interpreter": ""}
 
 
 def test_a_file_that_changed_after_planning_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
     action = AgentFile.of_path(_file(tmp_path, elf()), X86_64)
     _file(tmp_path, elf() + b"more")
     with pytest.raises(VerificationError, match="changed during the build"):
-        action.run(FolderJob(base=tmp_path / "out", inputs={}))
+        action.run(RecordingJob(tmp_path, refuse))
 
 
 def test_a_missing_agent_is_refused(tmp_path: Path) -> None:

@@ -12,10 +12,7 @@ import yaml
 
 from osbuilder.arch import parse_arch
 from osbuilder.distro.recipe import Selection, choose, find_recipe
-from osbuilder.engine.base import Command
-from osbuilder.entry import Kind
 from osbuilder.errors import RootfsError
-from osbuilder.fetch import Source
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.compose import Compose
 from osbuilder.rootfs.summary import AgentName
@@ -23,6 +20,8 @@ from osbuilder.rootfs.trim import Keep
 from osbuilder.step import parameters
 from osbuilder.store import Artifact
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
+from tests.jobs import RecordingJob, refuse
 
 DISTROS = Path(__file__).resolve().parents[2] / "distros"
 EPOCH = 1754697600
@@ -38,44 +37,6 @@ def elf(*, machine: int = 62, interpreter: str = "", kind: int = 2, endian: str 
     header = ident + struct.pack(endian + "HHIQQQIHHHHHH", kind, machine, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
     table = struct.pack(endian + "IIQQQQQQ", 3, 4, 120, 0, 0, len(name), len(name), 1) if interpreter else b""
     return header + table + (name if interpreter else b"")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderJob:
-    """A Job without a builder, for actions that need none."""
-
-    base: Path
-    inputs: Mapping[str, Artifact]
-    jobs: int = 1
-    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def out(self) -> Path:
-        return self.base
-
-    @property
-    def work(self) -> Path:
-        return self.base
-
-    @property
-    def log(self) -> Path:
-        return self.base / "log"
-
-    def run(
-        self,
-        command: Command,
-        *,
-        inputs: Mapping[str, Path] | None = None,
-        caches: tuple[str, ...] = (),
-        output: Path | None = None,
-    ) -> None:
-        raise AssertionError("composition runs no command")
-
-    def fetch(self, source: Source) -> Path:
-        raise AssertionError("composition downloads nothing")
-
-    def cache(self, name: str) -> Path:
-        raise AssertionError("composition keeps nothing")
 
 
 def artifact(folder: Path, name: str, facts: Mapping[str, Any] = MappingProxyType({})) -> Artifact:
@@ -156,7 +117,7 @@ class Room:
     def run(
         self, tree: Tree, init: Init = Init.SYSTEMD, *, agent: bytes | None = None, keep: tuple[Keep, ...] = ()
     ) -> tuple[Tree, Mapping[str, Any]]:
-        for name in ("packages", "agent", "out"):
+        for name in ("packages", "agent"):
             (self.folder / name).mkdir(exist_ok=True)
         tree.write(self.folder / "packages/rootfs.tar", epoch=EPOCH)
         (self.folder / "agent/agent").write_bytes(elf() if agent is None else agent)
@@ -164,7 +125,7 @@ class Room:
             "rootfs": artifact(self.folder / "packages", "rootfs.tar", {"packages": [["bash", "5.2", "amd64"]]}),
             "agent": artifact(self.folder / "agent", "agent"),
         }
-        facts = action(init, keep).run(FolderJob(base=self.folder / "out", inputs=inputs))
+        facts = action(init, keep).run(RecordingJob(self.folder, refuse, **inputs))
         return Tree.read(self.folder / "out/rootfs.tar"), facts
 
 

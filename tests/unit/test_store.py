@@ -42,7 +42,6 @@ def test_the_same_files_have_the_same_digest_under_different_keys(tmp_path: Path
 def test_a_build_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-
     def fail() -> None:
         with store.workspace(KEY, "tea/pour") as space:
             (space.out / "file").write_bytes(b"half")

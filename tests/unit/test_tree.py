@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from osbuilder.entry import Kind
 from osbuilder.errors import TreeError
-from osbuilder.posix_acl import encode_acl
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
+from osbuilder.tree.posix_acl import encode_acl
 
 EPOCH = 1_700_000_000
 Stored = tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]

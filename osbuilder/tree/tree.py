@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from osbuilder.entry import Content, Entry, Kind, Sink, Writable
 from osbuilder.errors import TreeError
-from osbuilder.expand import open_archive
 from osbuilder.outfile import replacing
-from osbuilder.tarread import read_members
-from osbuilder.tarwrite import write_end, write_entry, write_link
-from osbuilder.treeload import load_members
+from osbuilder.tree.entry import Content, Entry, Kind, Sink, Writable
+from osbuilder.tree.expand import open_archive
+from osbuilder.tree.load import load_members
+from osbuilder.tree.tarread import read_members
+from osbuilder.tree.tarwrite import write_end, write_entry, write_link
 
 _MAX_LINKS = 40  # as many symlinks as the kernel follows (MAXSYMLINKS)
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import zstandard
 
-from osbuilder.entry import CHUNK_BYTES, Archive
 from osbuilder.errors import TreeError
+from osbuilder.tree.entry import CHUNK_BYTES, Archive
 
 
 def open_archive(path: Path) -> Archive:

@@ -5,7 +5,7 @@ No names of users, no fractions of seconds, no sparse maps, records sorted. Form
 
 from __future__ import annotations
 
-from osbuilder.entry import Entry, Kind, Sink
+from osbuilder.tree.entry import Entry, Kind, Sink
 
 BLOCK_BYTES = 512
 # GNU tar's default record: some readers (tape-minded ones) expect whole records.

@@ -1,4 +1,4 @@
-"""Jobs to run single kernel actions with: one that only remembers, and one that runs in a real builder."""
+"""Jobs to run single actions with: one that only remembers, and one that runs in a real builder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from osbuilder.engine.base import Command
+from osbuilder.engine.base import Command, Engine
 from osbuilder.execute import RunningJob
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.progress import SilentProgress
@@ -32,13 +32,18 @@ class Ran:
     script: str
 
 
+def refuse(ran: Ran) -> None:
+    """The `act` of an action that needs no builder."""
+    raise AssertionError(f"this action runs no command: {ran.command.argv}")
+
+
 class RecordingJob:
     """A step.Job that starts nothing: `act` stands for the command; it may write into `output`, or raise."""
 
     def __init__(self, base: Path, act: Callable[[Ran], None], **inputs: Artifact) -> None:
         self.out, self.work, self.log = base / "out", base / "work", base / "log"
-        self.out.mkdir(parents=True)
-        self.work.mkdir()
+        for folder in (self.out, self.work):
+            folder.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         self.inputs: Mapping[str, Artifact] = inputs
         self.jobs = 3
@@ -68,8 +73,15 @@ class RecordingJob:
     def fetch(self, source: Source) -> Path:
         raise AssertionError(f"a unit test downloads nothing: {source}")
 
+    @property
+    def engine(self) -> Engine:
+        raise AssertionError("this action has no business with the engine")
+
+    def check_stopped(self) -> None:
+        pass
+
     def cache(self, name: str) -> Path:
-        raise AssertionError(f"no kernel action looks into a cache: {name}")
+        raise AssertionError(f"this action keeps nothing: {name}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import NoReturn
 
-from osbuilder.entry import CHUNK_BYTES, EMPTY, Archive, Content, Entry, Kind, Span
 from osbuilder.errors import TreeError
+from osbuilder.tree.entry import CHUNK_BYTES, EMPTY, Archive, Content, Entry, Kind, Span
 
 BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from osbuilder.entry import Entry, Kind
 from osbuilder.errors import TreeError
-from osbuilder.posix_acl import ACCESS, DEFAULT, encode_acl
-from osbuilder.tarread import Member
+from osbuilder.tree.entry import Entry, Kind
+from osbuilder.tree.posix_acl import ACCESS, DEFAULT, encode_acl
+from osbuilder.tree.tarread import Member
 
 _ACL_XATTRS = {"SCHILY.acl.access": ACCESS, "SCHILY.acl.default": DEFAULT}
 _DATABASES = {"user": "etc/passwd", "group": "etc/group"}
