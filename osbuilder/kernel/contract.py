@@ -146,7 +146,7 @@ class _Explainer:
         counts = collections.Counter(word for name in known for word in set(name.split("_")))
 
         def weight(words: set[str]) -> float:
-            return sum(1 / math.log2(2 + counts[word]) for word in words)
+            return math.fsum(1 / math.log2(2 + counts[word]) for word in words)
 
         asked = set(symbol.split("_"))
         words = {name: set(name.split("_")) for name in known}
