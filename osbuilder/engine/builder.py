@@ -292,6 +292,9 @@ def normalise(raw: Path, target: Path, *, epoch: int) -> tuple[tuple[str, str, s
     tree.remove_glob(*_REMOVED)
     for path in _MOUNT_POINTS:
         tree.add_dir(path, replace=True)
+    # A tmpfs gets the mode of the folder that it is mounted on (runc), whatever mode is asked for.
+    for path in ("run", "tmp", "var/tmp"):
+        tree.add_dir(path, mode=0o1777, replace=True)
     tree.add_file("etc/hostname", f"{HOSTNAME}\n".encode(), replace=True)
     tree.add_file("etc/resolv.conf", b"", replace=True)
     packages = read_packages(tree)

@@ -14,6 +14,7 @@ from typing import Final
 
 import docker.errors
 from docker.api.client import APIClient
+from docker.types import CancellableStream
 
 from osbuilder.engine.container import Container
 from osbuilder.engine.daemon import Endpoint, connect, translated
@@ -35,11 +36,19 @@ class Containers:
 
     @property
     def client(self) -> APIClient:
-        """This thread's client: a requests session is not to be shared."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
+        """The client of this thread's session."""
+        client: APIClient = self._local.client
         return client
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Give this thread a connection of its own; what it opened is closed at the end. Raises EngineError."""
+        with contextlib.closing(connect(self._endpoint, timeout_s=_TIMEOUT_S)) as client:
+            self._local.client = client
+            try:
+                yield
+            finally:
+                del self._local.client
 
     @contextlib.contextmanager
     def created(self, container: Container, *, even_stopped: bool = False) -> Iterator[str]:
@@ -78,8 +87,11 @@ class Containers:
             expired.set()
             self.forget(container=container.name, kill_only=True)
 
-        with self.created(container) as name, log.open("ab", buffering=0) as sink:
+        with contextlib.ExitStack() as stack:
+            name = stack.enter_context(self.created(container))
+            sink = stack.enter_context(log.open("ab", buffering=0))
             output = self.client.attach(name, stdout=True, stderr=True, stream=True)
+            stack.callback(_hang_up, output)
             self.client.start(name)
             timer = threading.Timer(threading.TIMEOUT_MAX if timeout_s is None else timeout_s, expire)
             timer.daemon = True
@@ -104,9 +116,13 @@ class Containers:
     def execute(self, name: str, argv: tuple[str, ...], *, log: Path) -> int:
         """Run a further process in a running container and return its exit status."""
         created = self.client.exec_create(name, list(argv))
+        output = self.client.exec_start(created["Id"], stream=True)
         with log.open("ab", buffering=0) as sink:
-            for chunk in self.client.exec_start(created["Id"], stream=True):
-                sink.write(chunk)
+            try:
+                for chunk in output:
+                    sink.write(chunk)
+            finally:
+                _hang_up(output)
         return int(self.client.exec_inspect(created["Id"])["ExitCode"])
 
     def forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:
@@ -143,3 +159,11 @@ class Containers:
         """Raise Interrupted after `stop`."""
         if self._stopped.is_set():
             raise Interrupted("stopped")
+
+
+def _hang_up(output: CancellableStream[bytes]) -> None:
+    """Close the connection that a container's output came through; it may have been closed from the other side."""
+    with contextlib.suppress(OSError, AttributeError, docker.errors.DockerException):
+        output.close()
+    # close() shuts the socket down but keeps its descriptor, which the response owns.
+    output._response.close()  # type: ignore[attr-defined]

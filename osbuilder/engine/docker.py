@@ -83,7 +83,8 @@ class DockerEngine:
         self._containers = Containers(endpoint)
         self._lock = threading.Lock()
         self._sees_host: bool | None = None
-        self._daemon: Daemon = inspect_daemon(self._client, endpoint)
+        with self._containers.session():
+            self._daemon: Daemon = inspect_daemon(self._client, endpoint)
         # Ids as seen inside. Caches stay with `_keeper` between commands.
         self._caller = (0, 0) if self._daemon.rootless else (os.getuid(), os.getgid())
         self._runner = self._caller if self._caller[0] else (base.NOBODY_UID, base.NOBODY_UID)
@@ -107,7 +108,7 @@ class DockerEngine:
 
     def prepare(self, builder: Builder) -> None:
         """Import the builder as an image unless it is there. Raises EngineError."""
-        with translated(f"importing builder {builder.name}", self._endpoint):
+        with self._containers.session(), translated(f"importing builder {builder.name}", self._endpoint):
             if images.find(self._client, builder):
                 return
             with contextlib.closing(connect(self._endpoint, timeout_s=_IMPORT_TIMEOUT_S)) as client:
@@ -115,7 +116,7 @@ class DockerEngine:
 
     def discard(self, builder: Builder) -> None:
         """Remove the builder's images. Raises EngineError."""
-        with translated(f"removing builder {builder.name}", self._endpoint):
+        with self._containers.session(), translated(f"removing builder {builder.name}", self._endpoint):
             images.remove(self._client, builder)
 
     def run_in_image(
@@ -142,7 +143,7 @@ class DockerEngine:
             writable=True,
         )
         try:
-            with translated(f"working in image {image}", self._endpoint):
+            with self._containers.session(), translated(f"working in image {image}", self._endpoint):
                 images.pull(self._client, image)
                 with self._containers.created(container) as name:
                     self._client.start(name)
@@ -183,7 +184,7 @@ class DockerEngine:
                 timeout_s=timeout_s,
             )
             try:
-                with translated(f"running {command.argv[0]}", self._endpoint):
+                with self._containers.session(), translated(f"running {command.argv[0]}", self._endpoint):
                     if images.find(self._client, builder) is None:
                         raise EngineError(f"builder {builder.name} is not prepared in {self.name}")
                     status = self._run_bound(call) if self._binds(call) else self._run_sent(call)
@@ -343,7 +344,7 @@ class DockerEngine:
 
     def sweep(self, label: str) -> None:
         """Remove the containers and volumes that were left under a label. Raises EngineError."""
-        with translated("removing what was left over", self._endpoint):
+        with self._containers.session(), translated("removing what was left over", self._endpoint):
             self._containers.sweep(self._labels(label))
 
 

@@ -86,6 +86,7 @@ class SandboxEngine:
             for cache in mounts.caches.values():
                 if os.geteuid() == 0 and cache.stat().st_uid:  # left by Docker, whose commands are another user
                     chown_tree(cache, uid=0, gid=0)
+            _make_mount_points(self._tree(builder), command.tmpfs)
             argv = self._argv(builder, command, mounts, devices)
             try:
                 inner = base.exec_argv(command, proxies=self._proxies)
@@ -176,3 +177,12 @@ class SandboxEngine:
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("stopped")
+
+
+def _make_mount_points(tree: Path, paths: tuple[str, ...]) -> None:
+    """Make folders in a tree that something can be mounted on. Raises EngineError for one that a link leads outside."""
+    for path in paths:
+        folder = tree / path.lstrip("/")
+        if not folder.resolve().is_relative_to(tree.resolve()):
+            raise EngineError(f"cannot mount on {path}: a link in the builder leads outside of it")
+        folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,467 @@
+"""Every engine shows a command the same world, gives the same bytes, and leaves nothing behind."""
+
+# ruff: noqa: S607 - sh and unshare are taken from PATH
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker.api.client import APIClient
+
+from osbuilder.engine.base import ROOT_CAPABILITIES, Builder, Command, Mounts
+from osbuilder.engine.daemon import Endpoint
+from osbuilder.engine.docker import DockerEngine
+from osbuilder.engine.sandbox import SandboxEngine
+from osbuilder.errors import EngineError, Interrupted
+from tests.integration.engine_driver import make_engine
+from tests.integration.engines import (
+    ENGINES,
+    Room,
+    docker_url,
+    engine_builder,
+    engine_name,
+    ground,
+    make_room,
+    podman_url,
+    room,
+    stranger,
+)
+
+__all__ = ["docker_url", "engine_builder", "engine_name", "ground", "podman_url", "room", "stranger"]
+
+_CONNECT = "use IO::Socket::INET; exit !IO::Socket::INET->new(PeerAddr => $ARGV[0], Timeout => 5)"
+
+every_engine = pytest.mark.parametrize("engine_name", ENGINES, indirect=True)
+
+
+def _tar_of_a_tree() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("bin", "home", "var"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
+        for name, uid, mode, content in (
+            ("bin/tool", 0, 0o4755, b"x" * 5000),
+            ("home/\u00fcser", 1000, 0o600, b"secret\n"),
+            ("var/empty", 7, 0o644, b""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.uid, info.gid = len(content), mode, uid, uid
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def digests() -> dict[str, tuple[str, str]]:
+    """What earlier engines gave: {what: (engine, sha256)}."""
+    return {}
+
+
+def _same(digests: dict[str, tuple[str, str]], what: str, room: Room) -> None:
+    sha256 = hashlib.sha256((room.output / what).read_bytes()).hexdigest()
+    engine, expected = digests.setdefault(what, (room.name, sha256))
+    assert sha256 == expected, f"{what}: {room.name} and {engine} differ"
+
+
+@every_engine
+def test_a_filesystem_has_the_same_bytes_under_every_engine(room: Room, digests: dict[str, tuple[str, str]]) -> None:
+    room.write("tree.tar", _tar_of_a_tree())
+    seed = "00000000-0000-4000-8000-000000000000"
+    options = ("-q", "-F", "-t", "ext4", "-U", seed, "-E", f"hash_seed={seed}", "-d", "/in/tree.tar")
+    result = room.run("mke2fs", *options, "/out/root.ext4", "8M", env=(("SOURCE_DATE_EPOCH", "1700000000"),))
+    assert result.error is None, result.tail
+    _same(digests, "root.ext4", room)
+
+
+@every_engine
+def test_root_packs_the_same_bytes_under_every_engine(room: Room, digests: dict[str, tuple[str, str]]) -> None:
+    script = (
+        "mkdir -p /target/a/b && cp /bin/true /target/a/t && chown 5:7 /target/a/t && chmod 4711 /target/a/t &&"
+        "chown 65534:100 /target/a/b && ln -s x /target/l && ln /target/a/t /target/h &&"
+        "tar --sort=name --mtime=@0 --numeric-owner --format=pax --pax-option=delete=atime,delete=ctime"
+        " -cf /out/root.tar -C /target ."
+    )
+    assert room.run("sh", "-ec", script, root=True, tmpfs=("/target",)).error is None
+    _same(digests, "root.tar", room)
+
+
+@every_engine
+def test_the_environment_is_the_same_to_the_letter(room: Room) -> None:
+    result = room.run("sh", "-c", "env -0 | sort -z | tr '\\0' '\\n'; hostname; umask; pwd", env=(("A", "b c"),))
+    assert result.error is None
+    assert result.log.splitlines() == [
+        "A=b c",
+        "HOME=/tmp",
+        "LANG=C.UTF-8",
+        "LC_ALL=C.UTF-8",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PWD=/work",
+        "TZ=UTC",
+        "builder",
+        "0022",
+        "/work",
+    ]
+
+
+def test_only_output_and_scratch_can_be_written(room: Room) -> None:
+    room.write("file", b"data")
+    forbidden = ("/x", "/usr/x", "/in/x", "/in/file", "/cache/x")
+    allowed = ("/out/x", "/work/x", "/tmp/x", "/var/tmp/x", "/run/x", "/dev/shm/x", "/cache/kept/x")
+    script = 'for path; do if (echo x >> "$path") 2>/dev/null; then echo "$path"; fi; done'
+    result = room.run("sh", "-c", script, "sh", *forbidden, *allowed)
+    assert result.log.split() == [*allowed], result.log
+    assert [path.name for path in room.output.iterdir()] == ["x"]
+    assert list(room.work.iterdir()) == []
+    assert (room.folder / "inputs/file").read_bytes() == b"data"
+
+
+@every_engine
+def test_a_command_has_no_rights_and_root_only_the_listed_ones(room: Room) -> None:
+    show = "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status"
+    plain = room.run("sh", "-c", show)
+    assert plain.log.splitlines()[0] != "0"
+    assert plain.log.split()[1:] == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+    room.log.unlink()
+    numbers = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7}
+    numbers |= {"SYS_CHROOT": 18, "MKNOD": 27, "SETFCAP": 31}  # linux/capability.h
+    mask = f"{sum(1 << numbers[name] for name in ROOT_CAPABILITIES):016x}"
+    rooted = room.run("sh", "-c", show, root=True)
+    assert rooted.log.split() == ["0", "CapEff:", mask, "CapBnd:", mask, "NoNewPrivs:", "1"]
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_the_kernels_settings_cannot_be_written(room: Room, root: bool) -> None:
+    result = room.run("sh", "-c", "v=$(cat /proc/sys/vm/swappiness); echo $v > /proc/sys/vm/swappiness", root=root)
+    assert result.error == "CommandFailed"
+
+
+@every_engine
+def test_output_belongs_to_the_caller_whoever_made_it(room: Room) -> None:
+    assert room.run("sh", "-c", "echo a > /out/plain; ln -s plain /out/link").error is None
+    script = "cat /out/plain; mkdir -m 755 /out/d; echo b > /out/d/f; chown -R 5:5 /out/d; mkdir -m 700 /work/x"
+    assert room.run("sh", "-ec", script, root=True).error is None
+    assert room.run("sh", "-ec", "echo c >> /out/plain; echo c >> /out/d/f").error is None
+    assert (room.output / "plain").read_text() == "a\nc\n"
+    assert (room.output / "d/f").read_text() == "b\nc\n"
+    assert (room.output / "link").readlink() == Path("plain")
+    for path in (room.output, *room.output.rglob("*")):
+        assert path.lstat().st_uid == room.uid, path
+    assert list(room.work.iterdir()) == []
+
+
+@every_engine
+def test_a_cache_is_kept_for_whoever_comes_next(room: Room) -> None:
+    assert room.run("sh", "-c", "echo 1 > /cache/kept/plain").error is None
+    assert room.run("sh", "-ec", "cat /cache/kept/plain; echo 2 > /cache/kept/root", root=True).error is None
+    result = room.run("sh", "-ec", "cat /cache/kept/plain /cache/kept/root; echo 3 >> /cache/kept/root")
+    assert result.error is None, result.tail
+
+
+@every_engine
+def test_holes_in_the_output_stay_holes(room: Room) -> None:
+    assert room.run("sh", "-c", "truncate -s 64M /out/sparse; printf end >> /out/sparse").error is None
+    facts = (room.output / "sparse").stat()
+    assert facts.st_size == (64 << 20) + 3
+    assert facts.st_blocks * 512 < 1 << 20
+
+
+@every_engine
+def test_a_failure_tells_its_status_and_the_end_of_its_output(room: Room) -> None:
+    result = room.run("sh", "-c", "seq 100; echo broken >&2; exit 7")
+    assert (result.error, result.status) == ("CommandFailed", 7)
+    assert result.message.startswith(f"sh exited with status 7 (builder tests, log {room.log})")
+    assert "100" in result.tail.splitlines()[-2:]
+    assert "broken" in result.tail.splitlines()[-2:]
+
+
+def test_a_program_that_is_not_there_is_a_failure_that_names_it(room: Room) -> None:
+    result = room.run("no-such-program")
+    assert (result.error, result.status) == ("CommandFailed", 127)
+    assert "no-such-program" in result.tail
+
+
+def test_a_command_that_takes_too_long_is_ended(room: Room) -> None:
+    began = time.monotonic()
+    result = room.run("sleep", "300", timeout_s=2)
+    assert (result.error, result.message.splitlines()[0]) == ("TimeLimit", "sleep took longer than 2 s")
+    assert time.monotonic() - began < 60
+    assert _left_over(room) == []
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """HOST:PORT of something on this machine that accepts connections."""
+    with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104 - containers reach it from their bridge
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            host = probe.getsockname()[0]
+        yield f"{host}:{server.getsockname()[1]}"
+
+
+@every_engine
+def test_there_is_no_network_unless_asked_for(room: Room, listener: str) -> None:
+    assert room.run("perl", "-e", _CONNECT, listener).error == "CommandFailed"
+    if room.name == "podman" and not Path("/dev/net/tun").stat().st_mode & stat.S_IWOTH:
+        return  # Podman's own network for ordinary users needs that device; what is tested above does not
+    result = room.run("perl", "-e", _CONNECT, listener, network=True)
+    assert result.error is None, result.message
+
+
+def test_stop_ends_a_running_command_and_refuses_the_next(room: Room) -> None:
+    if room.user:
+        process = _started(room)
+        process.send_signal(signal.SIGTERM)  # the driver calls stop()
+        stdout, _ = process.communicate(timeout=60)
+        assert b'"Interrupted"' in stdout
+        assert _left_over(room) == []
+        return
+    engine = make_engine(room.spec)
+    engine.prepare(room.builder)
+    mounts = Mounts(inputs={}, output=room.output, work=room.work)
+    timer = threading.Timer(2, engine.stop)
+    timer.start()
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            engine.run(room.builder, Command(argv=("sleep", "300")), mounts, log=room.log, label=room.label)
+    timer.join()
+    assert _left_over(room) == []
+    assert list(room.work.iterdir()) == []
+
+
+def _started(room: Room, *, root: bool = False) -> subprocess.Popen[bytes]:
+    """Start a command that marks /out and sleeps, and wait for the mark."""
+    process = room.start(room.order(Command(argv=("sh", "-c", f"echo {room.label}; sleep 987"), root=root)))
+    deadline = time.monotonic() + 120
+    while room.label not in (room.log.read_text() if room.log.exists() else ""):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process
+
+
+def _left_over(room: Room) -> list[str]:
+    """Containers and volumes of a room, and processes of its sandbox."""
+    if room.spec["kind"] == "api":
+        client = APIClient(base_url=room.spec["url"], version="auto")
+        wanted = {"label": f"osbuilder.label={room.label}"}
+        found = [each["Id"] for each in client.containers(all=True, filters=wanted)]
+        found += [each["Name"] for each in client.volumes(filters=wanted)["Volumes"] or ()]
+        client.close()
+        return found
+    words = (str(room.folder).encode(), room.label.encode())
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if any(word in line for word in words):
+            found.append(line.decode("utf-8", "replace"))
+    return found
+
+
+def _settled(room: Room) -> list[str]:
+    """What is left over once the kernel had a moment to end what died."""
+    deadline = time.monotonic() + 10
+    while (left := _left_over(room)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_container_and_no_process(room: Room, number: signal.Signals) -> None:
+    process = _started(room, root=True)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert _settled(room) == []
+    assert list(room.work.iterdir()) == []
+
+
+@every_engine
+def test_what_a_killed_process_left_is_swept(room: Room) -> None:
+    process = _started(room, root=True)
+    process.kill()
+    process.communicate()
+    if room.spec["kind"] == "api":
+        assert _left_over(room) != []
+        make_engine(room.spec).sweep(room.label)
+    assert _settled(room) == []
+
+
+def test_a_builder_that_is_not_what_its_checksum_says_is_refused(room: Room, ground: Path) -> None:
+    tar = ground / "damaged.tar"
+    tar.write_bytes(_tar_of_a_tree())
+    tar.chmod(0o644)
+    sha256 = hashlib.sha256(b"something else").hexdigest()
+    room.builder = Builder(name="damaged", tar=tar, sha256=sha256)
+    result = room.run("true")
+    assert result.error == "EngineError"
+    assert f"expected sha256 {sha256}, got" in result.message
+
+
+def test_two_prepares_at_once_both_succeed(engine_name: str, room: Room, ground: Path) -> None:
+    if room.user:
+        processes = [room.start(room.order(Command(argv=("true",)))) for _ in range(2)]
+        assert [b'"error": null' in process.communicate()[0] for process in processes] == [True, True]
+        return
+    tar = ground / f"{engine_name}.tar"
+    tar.write_bytes(_tar_of_a_tree() + bytes(10240) + engine_name.encode())
+    builder = Builder(name="twice", tar=tar, sha256=hashlib.sha256(tar.read_bytes()).hexdigest())
+    engines = [make_engine(room.spec) for _ in range(2)]
+    threads = [threading.Thread(target=engine.prepare, args=(builder,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    mounts = Mounts(inputs={}, output=room.output, work=room.work)
+    for engine in engines:
+        engine.prepare(builder)
+    engines[0].discard(builder)
+    engines[0].discard(builder)
+    with pytest.raises(EngineError, match="not prepared"):
+        engines[1].run(builder, Command(argv=("true",)), mounts, log=room.log, label=room.label)
+
+
+def test_the_repeat_line_repeats_the_command(room: Room) -> None:
+    if room.name != "docker" and room.name != "sandbox":
+        return
+    if room.name == "docker" and not _has_docker_client():
+        pytest.skip("the docker command is not installed")
+    engine = make_engine(room.spec)
+    engine.prepare(room.builder)
+    room.output.chmod(0o777)
+    room.write("word", b"again\n")
+    mounts = Mounts(inputs={"word": room.folder / "inputs/word"}, output=room.output, work=room.work)
+    line = engine.repeat_line(room.builder, Command(argv=("cp", "/in/word", "/out/word")), mounts)
+    subprocess.run(["sh", "-c", line], check=True, timeout=60)
+    assert (room.output / "word").read_bytes() == b"again\n"
+
+
+def _has_docker_client() -> bool:
+    return any(Path(folder, "docker").exists() for folder in ("/usr/bin", "/usr/local/bin"))
+
+
+# Docker alone
+
+
+@pytest.fixture
+def docker_room(engine_builder: Builder, ground: Path, request: pytest.FixtureRequest) -> Iterator[Room]:
+    with make_room("docker", engine_builder, ground, request) as made:
+        yield made
+
+
+class _Relay:
+    """A unix socket in front of another one, which can be cut."""
+
+    def __init__(self, path: Path, target: str) -> None:
+        self._target = target
+        self._pairs: list[socket.socket] = []
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(path))
+        self._server.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._target)
+            self._pairs += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for each in self._pairs:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_a_daemon_that_goes_away_is_told_and_swept_when_it_is_back(docker_room: Room) -> None:
+    path = docker_room.folder / "relay.sock"
+    relay = _Relay(path, docker_room.spec["url"].removeprefix("unix://"))
+    engine = DockerEngine(Endpoint(url=f"unix://{path}"), store_id="tests")
+    engine.prepare(docker_room.builder)
+    mounts = Mounts(inputs={}, output=docker_room.output, work=docker_room.work)
+    threading.Timer(3, relay.cut).start()
+    with pytest.raises(EngineError, match="the engine went away") as caught:
+        engine.run(
+            docker_room.builder, Command(argv=("sleep", "300")), mounts, log=docker_room.log, label=docker_room.label
+        )
+    assert "inv doctor" in caught.value.hint
+    assert _left_over(docker_room) != []
+    make_engine(docker_room.spec).sweep(docker_room.label)
+    assert _left_over(docker_room) == []
+
+
+def test_a_daemon_that_cannot_see_the_files_gets_them_as_archives(docker_room: Room) -> None:
+    """Files on a tmpfs that is mounted in this process' own namespace stand for another machine."""
+    script = 'mount -t tmpfs none "$1" && mkdir "$1/o" "$1/w" && echo word > "$1/i" && shift && exec "$@"'
+    spec = docker_room.spec
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from osbuilder.engine.base import Builder, Command, Mounts\n"
+        "from tests.integration.engine_driver import make_engine\n"
+        "top = Path(sys.argv[1])\n"
+        f"engine = make_engine({dict(spec)!r})\n"
+        f"builder = Builder(name='tests', tar=Path({str(docker_room.builder.tar)!r}), "
+        f"sha256={docker_room.builder.sha256!r})\n"
+        "engine.prepare(builder)\n"
+        "mounts = Mounts(inputs={'i': top / 'i'}, output=top / 'o', work=top / 'w')\n"
+        f"engine.run(builder, Command(argv=('cp', '/in/i', '/out/o')), mounts, log=top / 'log', "
+        f"label={docker_room.label!r})\n"
+        "print((top / 'o/o').read_text(), end='')\n"
+    )
+    if os.getuid() != 0:
+        pytest.skip("only root can hide files from the daemon here")
+    hidden = docker_room.folder / "hidden"
+    hidden.mkdir()
+    argv = ["unshare", "--mount", "sh", "-ec", script, "sh", str(hidden), sys.executable, "-c", code, str(hidden)]
+    result = subprocess.run(
+        argv, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120
+    )
+    assert result.stdout == "word\n"
+    assert _left_over(docker_room) == []
+
+
+def test_inputs_that_only_the_caller_may_read_reach_the_command(docker_room: Room) -> None:
+    docker_room.write("secret", b"word\n")
+    (docker_room.folder / "inputs/secret").chmod(0o600)
+    result = docker_room.run("cat", "/in/secret")
+    assert (result.error, result.log) == (None, "word\n")
+
+
+def test_a_sandbox_forgets_its_tree(engine_builder: Builder, tmp_path: Path) -> None:
+    engine = SandboxEngine(trees=tmp_path / "trees")
+    engine.prepare(engine_builder)
+    assert (tmp_path / "trees" / engine_builder.sha256 / "usr/bin/env").exists()
+    engine.discard(engine_builder)
+    assert list((tmp_path / "trees").iterdir()) == []
