@@ -70,7 +70,12 @@ def _make(bench: Workbench, request: BuildRequest, *, output: str | None, dry: b
 
 
 def _rootfs(
-    distro: str, release: str | None, arch: str | None, init: str | None, agent: str | None, package: Sequence[str]
+    distro: str,
+    release: str | None,
+    arch: str | None,
+    init: str | None,
+    agent: str | None,
+    package: Sequence[str] | None,
 ) -> RootfsRequest:
     from osbuilder.pid1 import Init
     from osbuilder.request import RootfsRequest, parse_choice
@@ -81,7 +86,7 @@ def _rootfs(
         arch=arch,
         init=parse_choice(init, Init, "init") if init else None,
         agent=agent,
-        packages=tuple(package),
+        packages=tuple(package or ()),
     )
 
 
@@ -93,10 +98,10 @@ def rootfs(
     arch: str | None = None,
     init: str | None = None,
     agent: str | None = None,
-    package: Sequence[str] = (),
+    package: Sequence[str] | None = None,
     output: str | None = None,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Build a root filesystem (a tar) with the agent baked in."""
     with _workbench(setting) as bench:
@@ -111,14 +116,14 @@ def image(
     arch: str | None = None,
     init: str | None = None,
     agent: str | None = None,
-    package: Sequence[str] = (),
+    package: Sequence[str] | None = None,
     fs: str = "ext4",
     dax: bool = True,
     free_space_mib: int = 0,
     align_mib: int = 128,
     output: str | None = None,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Build a disk image whose root a guest can map with DAX."""
     with _workbench(setting) as bench:
@@ -142,11 +147,11 @@ def initrd(
     arch: str | None = None,
     init: str | None = None,
     agent: str | None = None,
-    package: Sequence[str] = (),
+    package: Sequence[str] | None = None,
     compression: str = "zstd",
     output: str | None = None,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Build an initrd that is the whole guest."""
     with _workbench(setting) as bench:
@@ -169,7 +174,7 @@ def kernel(
     arch: str | None = None,
     kernel: str | None = None,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
     with _workbench(setting) as bench:
@@ -185,7 +190,7 @@ def agent(
     arch: str | None = None,
     output: str | None = None,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Build the agent alone."""
     with _workbench(setting) as bench:
@@ -225,7 +230,7 @@ def boot(
     timeout_s: int = 180,
     json: bool = False,
     dry: bool = False,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
     with _workbench(setting) as bench:
@@ -277,9 +282,9 @@ def why(
     arch: str | None = None,
     init: str | None = None,
     agent: str | None = None,
-    package: Sequence[str] = (),
+    package: Sequence[str] | None = None,
     kernel: str | None = None,
-    setting: Sequence[str] = (),
+    setting: Sequence[str] | None = None,
 ) -> None:
     """Say which step of a target would run now, and what changed since it ran last."""
     with _workbench(setting) as bench:
@@ -290,7 +295,7 @@ def why(
 
 
 @task(help={"setting": _COMMON["setting"]}, iterable=["setting"])
-def settings(_: Context, setting: Sequence[str] = ()) -> None:
+def settings(_: Context, setting: Sequence[str] | None = None) -> None:
     """Print each setting, its value and where the value comes from."""
     with _workbench(setting) as bench:
         print(bench.list_settings())
@@ -311,7 +316,9 @@ def versions(_: Context) -> None:
 
 
 @task(help={"fix": "install what is missing", "yes": "do not ask before", **_COMMON}, iterable=["setting"])
-def doctor(_: Context, fix: bool = False, yes: bool = False, dry: bool = False, setting: Sequence[str] = ()) -> None:
+def doctor(
+    _: Context, fix: bool = False, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None
+) -> None:
     """Check what this machine has, and print (or with --fix run) the commands that mend it."""
     with _workbench(setting) as bench:
         checkup = bench.examine()
@@ -323,7 +330,7 @@ def doctor(_: Context, fix: bool = False, yes: bool = False, dry: bool = False, 
 
 
 @task(help={"yes": "do not ask before installing what the host lacks", **_COMMON}, iterable=["setting"])
-def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequence[str] = ()) -> None:
+def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Set up, build a kernel and a Debian image, and boot it with its root mapped: the main job in one command."""
     with _workbench(setting) as bench:
         from osbuilder.request import BootRequest
@@ -341,7 +348,7 @@ def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequen
 
 
 @task(help={"dry": "only say what would be removed", "setting": _COMMON["setting"]}, iterable=["setting"])
-def clean(_: Context, dry: bool = False, setting: Sequence[str] = ()) -> None:
+def clean(_: Context, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Remove the build folder; the store keeps what was built."""
     with _workbench(setting) as bench:
         print(bench.clean(dry=dry))
@@ -355,7 +362,7 @@ def clean(_: Context, dry: bool = False, setting: Sequence[str] = ()) -> None:
     },
     iterable=["setting"],
 )
-def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] = ()) -> None:
+def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] | None = None) -> None:
     """Show what the store holds, or tidy it."""
     with _workbench(setting) as bench:
         print(bench.cache(collect=gc, verify=verify))

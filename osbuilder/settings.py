@@ -12,7 +12,7 @@ import functools
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,6 +154,8 @@ def load_settings(
     in_file = decode.load(path, _file_model()) if path.exists() else None
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    for name in flags or {}:
+        _known(name, {field.name for field in fields()}, "setting")
     for field in fields():
         value, origin = _effective(field, flags or {}, environment, in_file)
         if origin != "default":
@@ -234,5 +236,10 @@ def _file_model() -> type:
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {f"{PREFIX}{field.name.upper()}" for field in fields()}
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
-            raise UsageError(f"unknown setting {name} in the environment", hint=suggest(name, known))
+        if name.startswith(PREFIX):
+            _known(name, known, "setting in the environment:")
+
+
+def _known(name: str, known: Collection[str], what: str) -> None:
+    if name not in known:
+        raise UsageError(f"unknown {what} {name}", hint=suggest(name, known))

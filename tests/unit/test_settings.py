@@ -53,9 +53,15 @@ def test_mirrors_are_named_by_distribution(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_in_the_environment_is_refused_with_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown setting OSBUILDER_ENGIN") as caught:
+    with pytest.raises(UsageError, match="unknown setting in the environment: OSBUILDER_ENGIN") as caught:
         settings(tmp_path, environment={"OSBUILDER_ENGIN": "docker"})
     assert "Did you mean OSBUILDER_ENGINE?" in caught.value.hint
+
+
+def test_an_unknown_flag_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown setting engin") as caught:
+        settings(tmp_path, {"engin": "docker"})
+    assert "Did you mean engine?" in caught.value.hint
 
 
 def test_an_unknown_key_in_the_file_names_its_line(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Guests really start: every root and machine of x86_64, and what each one says about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from osbuilder.api import Workbench, open_workbench
+from osbuilder.errors import BootError
+from osbuilder.guest.boot import dax
+from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.report import Result
+from osbuilder.launch import Outcome
+from osbuilder.pid1 import Init
+from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+
+# Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM.
+NOT_HERE = frozenset({"vsock", "ptp"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guests:
+    """The files that are booted."""
+
+    bench: Workbench
+    vmlinux: Path
+    vmlinuz: Path
+    image: Path
+    initrd: Path
+
+    def boot(self, *, machine: str, root: RootKind, kernel: Path | None = None, vcpus: int = 1) -> Outcome:
+        """Start a guest; without `kernel` it is the project's, with the probes that its capabilities promise."""
+        initrd = root is RootKind.INITRD
+        return self.bench.boot(
+            BootRequest(
+                image=None if initrd else self.image,
+                initrd=self.initrd if initrd else None,
+                kernel=str(kernel) if kernel else None,
+                machine=machine,
+                root=root,
+                vcpus=vcpus,
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def guests(bench: Workbench) -> Guests:
+    vmlinux, vmlinuz, *_ = bench.build(KernelRequest()).files
+    image = bench.build(ImageRequest(rootfs=RootfsRequest(distro="debian"))).files[0]
+    initrd = bench.build(InitrdRequest(rootfs=RootfsRequest(distro="debian"))).files[0]
+    return Guests(bench=bench, vmlinux=vmlinux, vmlinuz=vmlinuz, image=image, initrd=initrd)
+
+
+@pytest.mark.parametrize(
+    ("machine", "root"),
+    [
+        ("q35", RootKind.PMEM),
+        ("q35", RootKind.VIRTIO_BLK),
+        ("q35", RootKind.INITRD),
+        ("microvm", RootKind.VIRTIO_BLK),
+        ("microvm", RootKind.INITRD),
+    ],
+    ids=str,
+)
+def test_a_guest_comes_up_and_keeps_every_promise_of_its_kernel(guests: Guests, machine: str, root: RootKind) -> None:
+    outcome = guests.boot(machine=machine, root=root)
+    report = outcome.boot.report
+    outcome.check()
+    assert outcome.boot.required
+    results = {probe.name: probe for probe in report.probes}
+    assert set(outcome.boot.required) == set(results)
+    assert [probe.name for probe in report.probes if probe.result is Result.FAIL] == []
+    absent = set() if machine == "q35" else {"cpu-hotplug", "memory-hotplug"}
+    absent |= set() if root is RootKind.PMEM else {"pmem", "root-dax"}
+    absent |= {"virtio-blk"} if root is not RootKind.VIRTIO_BLK else set()
+    skipped = {probe.name for probe in report.probes if probe.result is Result.SKIP}
+    assert skipped <= NOT_HERE | absent | {"virtio-net"}, {name: results[name].detail for name in skipped}
+    assert dax(report) is (root is RootKind.PMEM)
+    assert report.pid1 is (root is RootKind.INITRD)
+    assert report.memory.total_kib > 200_000
+
+
+def test_the_root_of_the_dax_image_is_mapped_from_the_nvdimm(guests: Guests) -> None:
+    report = guests.boot(machine="q35", root=RootKind.PMEM).boot.report
+    assert report.root.device == "/dev/pmem0p1"
+    assert report.root.fstype == "ext4"
+    assert "dax=always" in report.root.options
+    assert "ro" in report.root.options
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_the_compressed_kernel_boots_as_well(guests: Guests, machine: str) -> None:
+    report = guests.boot(machine=machine, root=RootKind.INITRD, kernel=guests.vmlinuz).boot.report
+    assert report.pid1
+    assert report.kernel.machine == "x86_64"
+
+
+def test_a_second_processor_is_seen(guests: Guests) -> None:
+    assert guests.boot(machine="q35", root=RootKind.INITRD, vcpus=2).boot.report.vcpus == 2
+
+
+def test_a_guest_boots_with_qemu_in_a_builder(guests: Guests) -> None:
+    bench = open_workbench(("qemu=builder", f"build={guests.bench.settings.build}"), stream=sys.stderr)
+    outcome = bench.boot(BootRequest(initrd=guests.initrd, machine="microvm"))
+    outcome.check()
+    assert outcome.boot.report.pid1
+
+
+def test_an_image_with_the_agent_as_init_boots_without_systemd(guests: Guests) -> None:
+    rootfs = RootfsRequest(distro="debian", init=Init.AGENT)
+    image = guests.bench.build(ImageRequest(rootfs=rootfs)).files[0]
+    report = guests.bench.boot(BootRequest(image=image, machine="q35", root=RootKind.PMEM)).boot.report
+    assert report.pid1
+    assert dax(report)
+
+
+def test_a_guest_that_says_nothing_is_an_error_with_the_end_of_its_console(guests: Guests, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.initrd"
+    broken.write_bytes(b"not a cpio archive")
+    with pytest.raises(BootError, match="the guest did not say that it is ready") as caught:
+        guests.bench.boot(BootRequest(initrd=broken, machine="q35", timeout_s=60))
+    assert "panic" in caught.value.console

@@ -1,0 +1,120 @@
+"""`inv` as a person uses it: what it refuses, how it says so, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ./inv in a folder with a store of its own."""
+    return subprocess.run(
+        [str(ROOT / "inv"), *arguments],
+        cwd=folder,
+        env={**os.environ, "OSBUILDER_STORE": str(folder / "store"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (("rootfs", "--distro", "debain"), ("unknown distro 'debain'", "Did you mean debian?")),
+        (("rootfs", "--release", "trixy"), ("unknown release 'trixy' of debian", "Did you mean trixie?")),
+        (("rootfs", "--arch", "x86-64"), ("unknown architecture 'x86-64'", "Did you mean x86_64?")),
+        (("rootfs", "--init", "sysv"), ("unknown init 'sysv'", "agent, systemd")),
+        (("rootfs", "--package", "--force"), ("not a package name: '--force'",)),
+        (("rootfs", "--agent", "prob"), ("unknown agent 'prob'", "Did you mean probe?")),
+        (("rootfs", "--agent", "./nothing"), ("no such agent (nothing)",)),
+        (("image", "--fs", "ext5"), ("unknown fs 'ext5'", "Did you mean ext4?")),
+        (("image", "--align-mib", "100"), ("--align-mib: expected a power of two, got 100",)),
+        (("image", "--free-space-mib", "-1"), ("--free-space-mib: expected 0 or more, got -1",)),
+        (("image", "--output", "."), ("--output . is a folder", "Name a file in it.")),
+        (("image", "--output", "no/where.img"), ("there is no folder",)),
+        (("initrd", "--compression", "zst"), ("unknown compression 'zst'", "Did you mean zstd?")),
+        (("kernel", "--kernel", "debian-6.13"), ("unknown kernel 'debian-6.13'", "Did you mean debian-6.12?")),
+        (("boot", "--image", "missing.img"), ("--image missing.img: expected a file",)),
+        (("boot", "--image", "a", "--initrd", "b"), ("--image and --initrd exclude each other",)),
+        (("boot", "--distro", "debian", "--machine", "q53"), ("unknown machine 'q53' for x86_64", "Did you mean q35?")),
+        (("boot", "--distro", "debian", "--machine", "microvm", "--root", "pmem", "--dry"), ("takes no NVDIMM",)),
+        (("why", "kernle"), ("unknown target 'kernle'", "Did you mean kernel?")),
+        (("image", "--setting", "engin=docker"), ("unknown setting engin", "Did you mean engine?")),
+        (("image", "--setting", "jobs"), ("--setting jobs: expected NAME=VALUE",)),
+        (("image", "--setting", "mirrors=debian=ftp://x/"), ("not a Debian mirror: 'ftp://x/'",)),
+        (("inspect", "nothing.img"), ("nothing.img",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_bad_request_says_what_is_wrong_and_exits_non_zero(
+    tmp_path: Path, arguments: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    ran = inv(*arguments, folder=tmp_path)
+    assert ran.returncode != 0
+    assert ran.stderr.startswith("error: ")
+    assert "Traceback" not in ran.stderr
+    for message in messages:
+        assert message in ran.stderr
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_dry_run_prints_each_command_and_writes_nothing(tmp_path: Path) -> None:
+    for arguments in (("image",), ("initrd",), ("kernel",), ("agent",), ("rootfs",), ("boot",), ("quickstart",)):
+        ran = inv(*arguments, "--dry", folder=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert "mmdebstrap" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_has_help(tmp_path: Path) -> None:
+    listed = inv("--list", "--list-format=json", folder=tmp_path)
+    names = [entry["name"] for entry in json.loads(listed.stdout)["tasks"]]
+    assert {"rootfs", "image", "initrd", "kernel", "agent", "boot", "inspect", "why", "settings", "doctor"} <= {*names}
+    for name in names:
+        told = inv(name, "--help", folder=tmp_path)
+        assert told.returncode == 0
+        assert "none" not in told.stdout.split("Docstring:")[1].split("Options:")[0]
+
+
+def test_settings_tell_where_each_value_comes_from(tmp_path: Path) -> None:
+    (tmp_path / "osbuilder.yaml").write_text("attempts: 7\n")
+    ran = inv("settings", "--setting", "jobs=1", folder=tmp_path, OSBUILDER_ENGINE="sandbox")
+    rows = {line.split()[0]: line.split()[1:3] for line in ran.stdout.splitlines()}
+    assert rows["jobs"] == ["1", "flag"]
+    assert rows["engine"] == ["sandbox", "OSBUILDER_ENGINE"]
+    assert rows["attempts"] == ["7", "osbuilder.yaml"]
+    assert rows["qemu"] == ["auto", "default"]
+
+
+def test_a_store_that_cannot_be_used_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = inv("agent", folder=tmp_path, OSBUILDER_STORE=str(tmp_path / "file" / "store"))
+    assert ran.returncode == 1
+    assert "the store cannot be used" in ran.stderr
+    assert "OSBUILDER_STORE" in ran.stderr
+
+
+def test_an_engine_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    ran = inv(
+        "agent", "--setting", "engine=docker", "--setting", f"engine_url=unix://{tmp_path}/none.sock", folder=tmp_path
+    )
+    assert ran.returncode == 3
+    assert "no engine works on this host" in ran.stderr
+
+
+def test_clean_removes_results_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("build/x86_64/kata.image", "build/notes/keep", "other"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert "would remove" in inv("clean", "--dry", folder=tmp_path).stdout
+    inv("clean", folder=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["notes"]
+    assert (tmp_path / "other").exists()

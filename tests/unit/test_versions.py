@@ -1,0 +1,61 @@
+"""versions.yaml is read strictly: what it does not say clearly, it does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from osbuilder.errors import DecodeError, UsageError
+from osbuilder.versions import FILE, load_versions
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / FILE).read_text()
+
+
+def refused(tmp_path: Path, old: str, new: str) -> str:
+    assert old in TEXT
+    (tmp_path / FILE).write_text(TEXT.replace(old, new, 1))
+    with pytest.raises(DecodeError) as caught:
+        load_versions(tmp_path)
+    return str(caught.value)
+
+
+def test_the_projects_own_pins_are_whole() -> None:
+    versions = load_versions(ROOT)
+    assert versions.kernel(versions.defaults.kernel).package == "linux-source-6.12"
+    assert versions.agent(versions.defaults.agent).source == "agents/probe"
+    assert {"rootfs", "compiler", "qemu"} <= set(versions.builders)
+
+
+def test_an_unknown_key_names_its_line_and_the_nearest_known_one(tmp_path: Path) -> None:
+    message = refused(tmp_path, "    suite: trixie", "    siute: trixie")
+    assert (
+        f"{FILE}:{TEXT[: TEXT.index('    suite: trixie')].count(chr(10)) + 1}: builders.rootfs: unknown key 'siute'"
+        in message
+    )
+    assert "Did you mean suite?" in message
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    assert "given twice" in refused(tmp_path, "  kernel: debian-6.12", "  kernel: debian-6.12\n  kernel: other")
+
+
+def test_a_wrong_type_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, "    source: agents/probe", "    source: [agents/probe]")
+    assert "agents.probe.source" in message
+
+
+def test_a_version_without_quotes_is_refused_before_it_loses_its_zero(tmp_path: Path) -> None:
+    message = refused(tmp_path, "    package: linux-source-6.12", "    package: 6.10")
+    assert "6.10 is a number in YAML and would lose its zero" in message
+
+
+def test_a_default_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "unknown kernel 'debian-6.1'" in refused(tmp_path, "kernel: debian-6.12", "kernel: debian-6.1")
+
+
+def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match=r"unknown kernel 'debian-6\.13'") as caught:
+        load_versions(ROOT).kernel("debian-6.13")
+    assert "Did you mean debian-6.12?" in caught.value.hint
