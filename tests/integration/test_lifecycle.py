@@ -1,0 +1,172 @@
+"""Builds that are killed, stopped or doubled leave a correct store, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from osbuilder.api import Workbench, open_workbench
+from osbuilder.errors import ToolMissing
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Home:
+    """A store of its own that has the compiler builder already, and `inv agent` to build in it."""
+
+    def __init__(self, folder: Path, bench: Workbench, engine: str) -> None:
+        self.folder = folder
+        self.engine = engine
+        artifact = bench.executor.run(bench.planner.builder("compiler"))
+        target = folder / "store" / "objects" / artifact.key
+        target.mkdir(parents=True)
+        for path in artifact.folder.iterdir():
+            (target / path.name).hardlink_to(path)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(ROOT / "inv"), "agent"],
+            cwd=self.folder,
+            env={**os.environ, "OSBUILDER_STORE": str(self.folder / "store"), "OSBUILDER_ENGINE": self.engine},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def agents(self) -> list[Path]:
+        return list((self.folder / "store" / "objects").glob("*/agent"))
+
+    def leftovers(self) -> list[Path]:
+        return list((self.folder / "store" / "tmp").iterdir())
+
+    def bench(self) -> Workbench:
+        return open_workbench((f"store={self.folder}/store", f"engine={self.engine}"), stream=sys.stderr, root=ROOT)
+
+    def compiling(self) -> bool:
+        logs = (self.folder / "store" / "logs").glob("probe-*.agent-*.log")
+        return any("gcc" in log.read_text() for log in logs)
+
+
+@pytest.fixture(params=["docker", "sandbox"])
+def home(request: pytest.FixtureRequest, tmp_path: Path, bench: Workbench) -> Iterator[Home]:
+    try:
+        open_workbench((f"engine={request.param}",), stream=sys.stderr, root=ROOT).executor.engine.sweep("0" * 64)
+    except ToolMissing as error:
+        pytest.skip(error.message)
+    home = Home(tmp_path, bench, request.param)
+    yield home
+    with contextlib.suppress(ToolMissing):
+        builder = home.bench()
+        with builder.builder("compiler") as (engine, tools):
+            if request.param == "sandbox":
+                engine.discard(tools)
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.05)
+
+
+def processes(needle: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if needle in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_build_that_was_killed_is_swept_and_done_again(home: Home) -> None:
+    process = home.start()
+    wait_for(home.compiling)
+    process.kill()
+    process.wait()
+    assert home.agents() == []
+    status, out, err = home.finish(home.start())
+    assert status == 0, err
+    assert Path(out.split()[0]).stat().st_size > 100_000
+    assert len(home.agents()) == 1
+    assert home.leftovers() == []
+    wait_for(lambda: processes(str(home.folder)) == [], timeout_s=20)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_a_build_that_is_asked_to_stop_takes_everything_with_it(home: Home, number: int, expected: int) -> None:
+    process = home.start()
+    wait_for(home.compiling)
+    process.send_signal(number)
+    status, _, err = home.finish(process)
+    assert status == expected, err
+    assert "Traceback" not in err
+    assert home.agents() == []
+    assert home.leftovers() == []
+    assert processes(str(home.folder)) == []
+
+
+def test_two_builds_of_the_same_thing_do_it_once_and_both_have_it(home: Home) -> None:
+    first, second = home.start(), home.start()
+    (status_1, out_1, err_1), (status_2, out_2, err_2) = home.finish(first), home.finish(second)
+    assert (status_1, status_2) == (0, 0), err_1 + err_2
+    assert out_1 == out_2
+    assert len(home.agents()) == 1
+    assert (err_1 + err_2).count("agent      probe-x86_64: done in") == 1
+    assert (err_1 + err_2).count("agent      probe-x86_64: in the store") == 1
+
+
+def test_an_artifact_that_was_damaged_is_built_again(home: Home) -> None:
+    assert home.finish(home.start())[0] == 0
+    (agent,) = home.agents()
+    whole = agent.read_bytes()
+    agent.chmod(0o644)
+    agent.write_bytes(whole[:-1] + b"\0")
+    status, out, err = home.finish(home.start())
+    assert status == 0
+    assert "agent      probe-x86_64: done in" in err
+    assert Path(out.split()[0]).read_bytes() == whole
+
+
+FULL = """
+import sys
+from osbuilder.api import open_workbench, render_error
+from osbuilder.errors import OsbuilderError
+from osbuilder.request import AgentRequest
+try:
+    open_workbench(("store=STORE", "engine=sandbox"), stream=sys.stderr).build(AgentRequest())
+except OsbuilderError as error:
+    print(render_error(error))
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    script = FULL.replace("STORE", str(store))
+    setup = f"mount -t tmpfs -o size=20m none {store} && exec {sys.executable} -c '{script}'"
+    ran = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", setup],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if "unshare" in ran.stderr and "Operation not permitted" in ran.stderr:
+        pytest.skip("this host has no user namespaces to mount a small disk in")
+    assert ran.returncode == 1, ran.stderr
+    assert "No space left" in ran.stdout or "the disk is full" in ran.stdout, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
