@@ -80,6 +80,8 @@ def _locked(folder: Path, builder: Builder) -> Iterator[None]:
 
 
 def _unpack(builder: Builder, target: Path) -> None:
+    if not builder.tar.is_file():
+        raise EngineError(f"builder {builder.name} is missing ({builder.tar})")
     target.mkdir(mode=0o755)
     try:
         with builder.tar.open("rb") as raw:
@@ -88,9 +90,7 @@ def _unpack(builder: Builder, target: Path) -> None:
                 _extract(archive, target)
             while hashing.read(_CHUNK_BYTES):
                 pass  # what follows the end of the archive is part of the checksum
-    except FileNotFoundError as error:
-        raise EngineError(f"builder {builder.name} is missing ({builder.tar})") from error
-    except (tarfile.TarError, FileExistsError, NotADirectoryError) as error:
+    except (tarfile.TarError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise EngineError(f"builder {builder.name} is malformed ({builder.tar}): {error}") from error
     if hashing.hexdigest() != builder.sha256:
         raise base.damaged(builder, hashing.hexdigest())
