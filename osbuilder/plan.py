@@ -16,7 +16,6 @@ from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.image.build import AssembleImage, MakeExt4, MakeInitrd
-from osbuilder.kernel.build import plan_kernel
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
@@ -176,6 +175,9 @@ class Planner:
         )
 
     def _kernel(self, request: KernelRequest) -> Step:
+        # Imported here: what plans no kernel does not wait for the Kconfig reader.
+        from osbuilder.kernel.build import plan_kernel
+
         name = request.line or self.versions.defaults.kernel
         return plan_kernel(
             name,

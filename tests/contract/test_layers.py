@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
-    frozenset(f"osbuilder.{name}" for name in ("tree", "store", "fetch", "partfile", "step")),
+    frozenset(f"osbuilder.{name}" for name in ("tree", "store", "fetch", "download", "partfile", "step")),
     frozenset(f"osbuilder.{name}" for name in ("arch", "decode", "errors", "pid1", "settings", "outfile", "progress")),
 )
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from osbuilder import fetch as module
+from osbuilder import download
 from osbuilder.errors import FetchError, Interrupted, StoreError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.partfile import PartFile
@@ -84,7 +84,7 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     ],
 )
 def test_a_proxy_serves_its_scheme_except_for_the_hosts_of_no_proxy(url: str, no_proxy: str, proxied: bool) -> None:
-    proxies = module._proxies(url, {"http_proxy": "http://proxy:3128", "no_proxy": no_proxy})
+    proxies = download._proxies(url, {"http_proxy": "http://proxy:3128", "no_proxy": no_proxy})
     assert proxies == ({"http": "http://proxy:3128"} if proxied else {})
 
 
@@ -102,9 +102,9 @@ def test_a_proxy_serves_its_scheme_except_for_the_hosts_of_no_proxy(url: str, no
 def test_retry_after_is_read_in_both_its_forms_and_capped(
     text: str, wait_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("osbuilder.fetch.time.time", lambda: 1795305600.0)  # 2026-11-22 00:00:00 UTC
+    monkeypatch.setattr("osbuilder.download.time.time", lambda: 1795305600.0)  # 2026-11-22 00:00:00 UTC
     response: Any = types.SimpleNamespace(headers={"Retry-After": text})
-    assert module._retry_after_s(response) == wait_s
+    assert download._retry_after_s(response) == wait_s
 
 
 # --- file URLs and offline -----------------------------------------------------------------------------------------
