@@ -1,8 +1,9 @@
 """Builders: a Debian suite and packages, bootstrapped with mmdebstrap and normalised to one tar, the same everywhere.
 
-On the host mmdebstrap runs as it is meant to: as root in mode root, as an ordinary user in a user namespace (mode
-unshare). Where a registry answers, it can run in a container of an image instead, and the host needs neither it nor
-Debian's keys. Signatures are always checked, against Debian's archive keyring and nothing else.
+On the host mmdebstrap runs as root in mode root, in namespaces that take its mounts and processes with them when it
+ends, and as an ordinary user in its own user namespace (mode unshare). Where a registry answers, it can run in a
+container of an image instead, and the host needs neither it nor Debian's keys. Signatures are always checked, against
+Debian's archive keyring and nothing else.
 
 What varies between hosts and runs is removed from the tree: logs, caches, backups, compiled Python, machine identity,
 device nodes; and what no tool reads: documentation and translations. apt and its sources stay: the kernel's source
@@ -192,6 +193,8 @@ def bootstrap_on_host(
         **proxies,
     }
     argv = mmdebstrap_argv(spec, str(target), mirror, mode="root" if root else "unshare")
+    if root:
+        argv = (*_isolation(), *argv)
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -210,6 +213,21 @@ def bootstrap_on_host(
         )
 
 
+_NAMESPACES: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def _isolation() -> tuple[str, ...]:
+    """Return what keeps the mounts of mmdebstrap's mode root off this host, even when it is killed.
+
+    Root without CAP_SYS_ADMIN (in a container) can make no namespaces, and mmdebstrap then mounts nothing either.
+    """
+    try:
+        tried = subprocess.run((*_NAMESPACES, "true"), check=False, capture_output=True, env={"PATH": _PATH})
+    except FileNotFoundError as error:
+        raise ToolMissing("unshare is missing", hint="sudo apt-get install util-linux") from error
+    return _NAMESPACES if tried.returncode == 0 else ()
+
+
 def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
     try:
         while True:
@@ -218,8 +236,8 @@ def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
             except subprocess.TimeoutExpired:
                 check()
     except BaseException:
-        # It unmounts and removes what it made when it is asked to end.
-        process.terminate()
+        # mmdebstrap removes what it made when all its processes are asked to end, as a terminal does.
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(_TERMINATE_S)
         except subprocess.TimeoutExpired:
@@ -269,7 +287,7 @@ def bootstrap_in_image(
             (
                 ("apt-get", "--quiet", "update"),
                 ("apt-get", "--quiet", "--yes", "--no-install-recommends", "install", *_IMAGE_PACKAGES),
-                ("mkdir", "/out"),
+                ("mkdir", "--parents", "/out"),
                 mmdebstrap_argv(spec, f"/out/{BUILDER_TAR}", mirror, mode="root"),
             ),
             output=Path(folder),

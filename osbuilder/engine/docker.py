@@ -312,7 +312,9 @@ class DockerEngine:
             for volume in kept.values():
                 self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: volume})
             binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
-            argv = ("/usr/bin/chown", f"{container.uid}:{container.gid}", "/out", "/work", *kept)
+            # Root may write to what others left in a cache; others may not write to what root left there.
+            owned = ("/out", "/work", *(kept if container.uid else ()))
+            argv = base.chown_argv(owned, uid=container.uid, gid=container.gid)
             helper = self._helper(call, "door", tuple(binds), argv=argv, capabilities=_OWNER_CAPABILITIES)
             with self._containers.created(helper) as door:
                 self._send(call, door)

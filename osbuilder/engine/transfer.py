@@ -81,20 +81,11 @@ def unpack(chunks: Iterable[bytes], target: Path) -> None:
     """
     for old in target.iterdir():
         shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-    links: list[tuple[Path, tarfile.TarInfo]] = []
-    folders: list[tuple[Path, int]] = []
-    with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks), _CHUNK_BYTES), mode="r|") as archive:
-        for member in archive:
-            path = _inside(target, member.name)
-            if member.isdir():
-                path.mkdir(exist_ok=True)
-                folders.append((path, member.mode))
-            elif member.isreg():
-                _write(archive, member, path)
-            elif member.issym() or member.islnk():
-                links.append((path, member))
-            else:
-                raise EngineError(f"the command left {member.name}: expected files, folders and links only")
+    rest = iter(chunks)
+    with tarfile.open(fileobj=io.BufferedReader(_Chunks(rest), _CHUNK_BYTES), mode="r|") as archive:
+        links, folders = _unpack_files(archive, target)
+    for _ in rest:
+        pass  # to its end, or the connection that it comes from stays busy
     # Last, so that no member is ever written through a link.
     for path, member in links:
         if member.issym():
@@ -104,6 +95,26 @@ def unpack(chunks: Iterable[bytes], target: Path) -> None:
     for path, mode in reversed(folders):
         if path != target:
             path.chmod(mode | stat.S_IRWXU)
+
+
+def _unpack_files(
+    archive: tarfile.TarFile, target: Path
+) -> tuple[list[tuple[Path, tarfile.TarInfo]], list[tuple[Path, int]]]:
+    """Write files and make folders; return the links that are still to make, and the folders with their modes."""
+    links: list[tuple[Path, tarfile.TarInfo]] = []
+    folders: list[tuple[Path, int]] = []
+    for member in archive:
+        path = _inside(target, member.name)
+        if member.isdir():
+            path.mkdir(exist_ok=True)
+            folders.append((path, member.mode))
+        elif member.isreg():
+            _write(archive, member, path)
+        elif member.issym() or member.islnk():
+            links.append((path, member))
+        else:
+            raise EngineError(f"the command left {member.name}: expected files, folders and links only")
+    return links, folders
 
 
 def _inside(target: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from osbuilder.api import Workbench
 
 ENGINES = ("docker", "docker-archive", "podman", "sandbox", "sandbox-user")
+WITHOUT_PODMAN = tuple(name for name in ENGINES if name != "podman")
 QUICK = ("docker", "sandbox", "sandbox-user")
 DOCKER_URL = "unix:///var/run/docker.sock"
 
 _USER = "osbuilder-tests"
 _ROOT = Path(__file__).resolve().parents[2]
-_LIBRARIES = ("docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer", "yaml")
+_LIBRARIES = ("docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer", "yaml", "zstandard")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ def stranger(ground: Path) -> Iterator[Stranger]:
     try:
         account = pwd.getpwnam(_USER)
         library = ground / "library"
-        ignore = shutil.ignore_patterns("__pycache__", "*.so")
+        ignore = shutil.ignore_patterns("__pycache__")
         for name in ("osbuilder", "tests"):
             shutil.copytree(_ROOT / name, library / name, ignore=ignore)
         for name in _LIBRARIES:
@@ -200,7 +202,16 @@ def stranger(ground: Path) -> Iterator[Stranger]:
         )
         yield person
     finally:
-        subprocess.run(["userdel", _USER], check=True, capture_output=True)
+        _end_processes(pwd.getpwnam(_USER).pw_uid)
+        subprocess.run(["userdel", "--force", _USER], check=True, capture_output=True)
+
+
+def _end_processes(uid: int) -> None:
+    """Kill what the tests' user still runs: Podman leaves a process that holds its user namespace."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nUid:\t{uid}\t" in status.read_text(encoding="utf-8"):
+                os.kill(int(status.parent.name), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +263,7 @@ def podman_url(stranger: Stranger, ground: Path) -> Iterator[str]:
         service.wait()
         # Its layers belong to subordinate ids.
         clean = stranger.popen("podman", "unshare", "rm", "-rf", str(home / "root"), str(home / "run"), env=env)
-        clean.wait()
+        clean.communicate()
 
 
 @pytest.fixture(params=QUICK)
