@@ -24,6 +24,8 @@ _ROOTFS = {
     "init": "what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)",
     "agent": "an agent of versions.yaml, or the path of a file (default: that of versions.yaml)",
     "package": "a further package; may be given several times",
+    "feature": "a feature of the recipe (debian: debug); may be given several times",
+    "keep": "do not trim docs, locales or units; may be given several times",
 }
 _IMAGE = {
     "fs": "filesystem of the root partition",
@@ -36,7 +38,7 @@ _COMMON = {
     "setting": "a setting as NAME=VALUE (see `inv settings`); may be given several times",
 }
 _OUTPUT = {"output": "also write a copy of the result to this path"}
-_SEVERAL = ["package", "setting"]
+_SEVERAL = ["package", "feature", "keep", "setting"]
 
 
 @contextlib.contextmanager
@@ -48,11 +50,14 @@ def _workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
     def terminate(number: int, _: object) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminate)
     try:
         yield api.open_workbench(tuple(settings or ()), stream=sys.stderr)
     except OsbuilderError as error:
         raise Exit(api.render_error(error), error.exit_code) from None
+    except OSError as error:
+        raise Exit(f"error: {error}", 1) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", Interrupted.exit_code) from None
     except BrokenPipeError:
@@ -76,9 +81,12 @@ def _rootfs(
     init: str | None,
     agent: str | None,
     package: Sequence[str] | None,
+    feature: Sequence[str] | None,
+    keep: Sequence[str] | None,
 ) -> RootfsRequest:
     from osbuilder.pid1 import Init
     from osbuilder.request import RootfsRequest, parse_choice
+    from osbuilder.rootfs.trim import Keep
 
     return RootfsRequest(
         distro=distro,
@@ -87,6 +95,8 @@ def _rootfs(
         init=parse_choice(init, Init, "init") if init else None,
         agent=agent,
         packages=tuple(package or ()),
+        features=tuple(feature or ()),
+        keep=tuple(parse_choice(group, Keep, "group to keep") for group in keep or ()),
     )
 
 
@@ -99,13 +109,15 @@ def rootfs(
     init: str | None = None,
     agent: str | None = None,
     package: Sequence[str] | None = None,
+    feature: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
     output: str | None = None,
     dry: bool = False,
     setting: Sequence[str] | None = None,
 ) -> None:
     """Build a root filesystem (a tar) with the agent baked in."""
     with _workbench(setting) as bench:
-        _make(bench, _rootfs(distro, release, arch, init, agent, package), output=output, dry=dry)
+        _make(bench, _rootfs(distro, release, arch, init, agent, package, feature, keep), output=output, dry=dry)
 
 
 @task(help={**_ROOTFS, **_IMAGE, **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
@@ -117,6 +129,8 @@ def image(
     init: str | None = None,
     agent: str | None = None,
     package: Sequence[str] | None = None,
+    feature: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
     fs: str = "ext4",
     dax: bool = True,
     free_space_mib: int = 0,
@@ -130,7 +144,7 @@ def image(
         from osbuilder.request import Filesystem, ImageRequest, parse_choice
 
         request = ImageRequest(
-            rootfs=_rootfs(distro, release, arch, init, agent, package),
+            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
             filesystem=parse_choice(fs, Filesystem, "fs"),
             dax=dax,
             free_space_mib=free_space_mib,
@@ -148,6 +162,8 @@ def initrd(
     init: str | None = None,
     agent: str | None = None,
     package: Sequence[str] | None = None,
+    feature: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
     compression: str = "zstd",
     output: str | None = None,
     dry: bool = False,
@@ -159,7 +175,7 @@ def initrd(
         from osbuilder.request import InitrdRequest, parse_choice
 
         request = InitrdRequest(
-            rootfs=_rootfs(distro, release, arch, init, agent, package),
+            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
             compression=parse_choice(compression, Compression, "compression"),
         )
         _make(bench, request, output=output, dry=dry)
@@ -283,13 +299,15 @@ def why(
     init: str | None = None,
     agent: str | None = None,
     package: Sequence[str] | None = None,
+    feature: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
     kernel: str | None = None,
     setting: Sequence[str] | None = None,
 ) -> None:
     """Say which step of a target would run now, and what changed since it ran last."""
     with _workbench(setting) as bench:
         request = bench.request_for(
-            target, rootfs=_rootfs(distro, release, arch, init, agent, package), kernel_line=kernel
+            target, rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep), kernel_line=kernel
         )
         print(bench.why(request))
 
@@ -325,6 +343,8 @@ def doctor(
         print(checkup.table())
         if fix or dry:
             checkup.mend(confirm=None if yes else _ask, dry=dry, say=print)
+            if not dry:
+                bench.examine().check()
         else:
             checkup.check()
 
@@ -342,6 +362,7 @@ def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequen
         if dry:
             print(bench.describe_boot(request))
             return
+        bench.examine().check()
         outcome = bench.boot(request)
         print(outcome.table())
         outcome.check()

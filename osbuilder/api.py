@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -227,14 +226,25 @@ class Workbench:
         """Return what the store holds, after tidying it as asked."""
         lines = []
         if verify:
-            damaged = [item for item in self.store.artifacts() if not self.store.intact(item, thorough=True)]
-            for item in damaged:
-                remove_tree(item.folder)
-            lines.append(f"verified every artifact, dropped {len(damaged)} damaged")
+            with self.store.alone():
+                lines.append(f"verified every artifact, dropped {self.store.drop_damaged()} damaged")
         if collect:
-            removed, freed = self.store.collect()
-            lines.append(f"removed {removed} artifacts, {freed // 2**20} MiB")
+            with self.store.alone():
+                removed, freed = self.store.collect()
+                freed += self._collect_trees()
+            lines.append(f"removed {removed} artifacts and what they left, {freed // 2**20} MiB")
         return "\n".join([*lines, show.store_text(self.store)])
+
+    def _collect_trees(self) -> int:
+        """Remove the sandbox's unpacked builders whose tar is gone; returns the bytes freed."""
+        from osbuilder.engine.trees import remove_tree as remove_unpacked
+
+        kept = {item.sha256(BUILDER_TAR) for item in self.store.artifacts() if BUILDER_TAR in item.manifest["outputs"]}
+        dropped = [tree for tree in self.store.folder("trees").iterdir() if tree.is_dir() and tree.name not in kept]
+        freed = sum(show.disk_bytes(tree) for tree in dropped)
+        for tree in dropped:
+            remove_unpacked(tree)
+        return freed
 
     # -- running builders ------------------------------------------------------------------------------------------
 
@@ -247,12 +257,6 @@ class Workbench:
         with self.store.lock(f"builder-{builder.sha256}"):
             engine.prepare(builder)
         yield engine, builder
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Yield a temporary folder on the store's disk."""
-        with tempfile.TemporaryDirectory(dir=self.store.folder("caches"), prefix=".scratch.") as name:
-            yield Path(name)
 
 
 def _is_arch(path: Path) -> bool:

@@ -139,7 +139,11 @@ def _store(settings: Settings) -> Check:
 def _disk(settings: Settings) -> Check:
     free = shutil.disk_usage(_existing(settings.store_path)).free / 2**30
     return Check(
-        name="disk", well=free >= _DISK_GIB, found=f"{free:.0f} GiB free for the store, {_DISK_GIB} GiB are needed"
+        name="disk",
+        well=free >= _DISK_GIB,
+        found=f"{free:.0f} GiB free for the store, a first build takes {_DISK_GIB} GiB",
+        # A store that is there has taken its share already.
+        needed=not (settings.store_path / "objects").is_dir(),
     )
 
 
@@ -175,6 +179,17 @@ def _bootstrap(settings: Settings) -> tuple[Check, ...]:
             found=str(_KEYRING) if _KEYRING.exists() else "not installed; they verify the builders' packages",
             packages=("debian-archive-keyring",),
         ),
+        *((_newuidmap(),) if os.geteuid() else ()),
+    )
+
+
+def _newuidmap() -> Check:
+    program = shutil.which("newuidmap")
+    return Check(
+        name="newuidmap",
+        well=program is not None,
+        found=program or "not installed; mmdebstrap needs it for an ordinary user",
+        packages=("uidmap",),
     )
 
 

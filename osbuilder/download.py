@@ -106,9 +106,8 @@ class _Download:
 
     def run(self) -> None:
         """Fill the part. Raises FetchError or VerificationError with a line for each mirror."""
-        urls = [url for url in self._source.urls if not (self._settings.offline and _is_remote(url))]
         failures: list[tuple[str, _Refused]] = []
-        for url in urls:
+        for url in self._source.urls:
             try:
                 self._from_mirror(url)
             except _Refused as refusal:
@@ -120,11 +119,7 @@ class _Download:
 
     def _fail(self, failures: list[tuple[str, _Refused]]) -> None:
         lines = [f"  {shown(url)}: {refusal}" for url, refusal in failures]
-        if self._settings.offline:
-            lines += [f"  {shown(url)}: not tried (offline)" for url in self._source.urls if _is_remote(url)]
-            hint = "Run once without offline, or name a file:// mirror that holds it."
-        else:
-            hint = "Check the network, the proxy settings and the mirrors, and run again."
+        hint = "Check the network, the proxy settings and the mirrors, and run again."
         message = f"cannot download {self._source.name} (sha256 {self._source.sha256}):\n" + "\n".join(lines)
         if any(refusal.unverified for _, refusal in failures):
             raise VerificationError(message, hint="Either the pin is wrong or the mirror is: nothing of it was kept.")

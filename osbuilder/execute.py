@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from osbuilder.step import Json
 
 BUILDER_TAR = "builder.tar"
+_LOCK_POLL_S = 0.2
 
 
 class Reporter(Protocol):
@@ -78,10 +79,14 @@ class Executor:
     def run(self, target: Step) -> Artifact:
         """Return the artifact of a step, building what is not in the store.
 
-        Raises the OsbuilderError of the first step that failed, with notes that name the step, its log and the command
-        that repeats it. A KeyboardInterrupt stops every command before it goes on.
+        Raises the OsbuilderError of the first step that failed, with notes that name the step and its log, which has
+        the line that repeats its command. A KeyboardInterrupt stops every command before it goes on.
         """
-        self.store.sweep(self._forget)
+        with self.store.in_use():
+            self.store.sweep(self._forget)
+            return self._run(target)
+
+    def _run(self, target: Step) -> Artifact:
         steps = tuple(target.walk())
         futures: dict[int, Future[Artifact]] = {}
         pool = ThreadPoolExecutor(max_workers=len(steps), thread_name_prefix="step")
@@ -97,6 +102,11 @@ class Executor:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            if self._stopped.is_set():
+                # The next plan starts afresh; an engine that was stopped stays stopped.
+                self._stopped = threading.Event()
+                with self._mutex:
+                    self._engine = None
 
     def peek(self, target: Step) -> Mapping[str, Artifact | None]:
         """Return, for each step of a plan by ident, its artifact if it is up to date in the store; builds nothing."""
@@ -128,7 +138,7 @@ class Executor:
         key = key_of(ingredients)
         artifact = self._usable(key)
         if artifact is None:
-            with self._slots, self.store.lock(key):
+            with self._slots, self._locked(key):
                 self._check_stopped()
                 artifact = self._usable(key)
                 if artifact is None:
@@ -181,6 +191,17 @@ class Executor:
             if space.log.stat().st_size:
                 error.add_note(f"log: {space.log}")
             raise
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold a lock of the store; waiting for another process ends when the build is stopped."""
+        while True:
+            with self.store.lock(name, wait=False) as held:
+                if held:
+                    yield
+                    return
+            if self._stopped.wait(_LOCK_POLL_S):
+                raise Interrupted("stopped")
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
@@ -260,16 +281,17 @@ class RunningJob:
             sha256=artifact.sha256(BUILDER_TAR),
         )
         engine = executor.engine
-        with executor.store.lock(f"builder-{builder.sha256}"):
+        with executor._locked(f"builder-{builder.sha256}"):
             engine.prepare(builder)
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(f"$ {shlex.join(command.argv)}\n")
         mounts = Mounts(
             inputs=inputs or {},
             output=output or self.out,
             work=self.work,
             caches={name: self.cache(name) for name in caches},
         )
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {engine.repeat_line(builder, command, mounts)}\n")
+        executor._check_stopped()
         try:
             engine.run(builder, command, mounts, log=self.log, label=self.key)
         except CommandFailed:

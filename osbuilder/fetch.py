@@ -52,7 +52,7 @@ class FetchSettings:
 
     `attempts` are made at each mirror, `backoff_s` apart and doubling; `read_timeout_s` is how long a server may send
     nothing. `proxies` has the keys http_proxy, https_proxy and no_proxy; `ca_bundle` replaces the built-in
-    certificate authorities. `offline` leaves only file URLs.
+    certificate authorities.
     """
 
     connect_timeout_s: float = 10.0
@@ -61,7 +61,6 @@ class FetchSettings:
     backoff_s: float = 1.0
     proxies: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     ca_bundle: Path | None = None
-    offline: bool = False
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0 or self.backoff_s < 0:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
-from osbuilder.errors import PlanError, UsageError
+from osbuilder.errors import PlanError, StoreError, ToolMissing, UsageError
 from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
-from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv
+from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.image import dax
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
@@ -65,6 +66,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     _check_files(request)
     root = _root_kind(request, arch)
     machine = _machine(request, arch, root)
+    render_argv(_rehearsed(request, arch, machine, root))  # refuses what cannot be before anything is built
     kernel, probes = _kernel(bench, request, arch, machine)
     image, initrd = _root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
@@ -89,31 +91,28 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
 def describe(bench: Workbench, request: BootRequest) -> str:
     """Return what `boot` would do: the plans of what it builds, and QEMU's command; runs nothing."""
     arch = _arch(request)
+    _check_files(request)
     root = _root_kind(request, arch)
-    machine = _machine(request, arch, root)
+    guest = _rehearsed(request, arch, _machine(request, arch, root), root)
     parts = []
-    kernel = _kernel_file(request)
-    if kernel is None:
-        kernel = Path(f"{machine.kernels[0]}.container")
+    if _kernel_file(request) is None:
         parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel)))
-    file = request.image or request.initrd
-    if file is None:
+    if request.image is None and request.initrd is None:
         parts.append(bench.describe(_root_request(request, root)))
-        file = Path("kata-containers-initrd.img" if root is RootKind.INITRD else "kata-containers.img")
-    guest = _guest(
-        request,
-        arch,
-        machine,
-        root,
-        kernel=kernel,
-        image=None if root is RootKind.INITRD else file,
-        initrd=file if root is RootKind.INITRD else None,
-    )
-    if root is RootKind.PMEM and not guest.image_size_bytes:
-        # An image that is not there yet has no size: the least that an nvdimm can be stands for it.
-        guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
     return "\n".join(parts)
+
+
+def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind) -> Guest:
+    """Return the guest with stand-ins for the files that are not built yet."""
+    kernel = _kernel_file(request) or Path(f"{machine.kernels[0]}.container")
+    initrd = (request.initrd or Path("kata-containers-initrd.img")) if root is RootKind.INITRD else None
+    image = (request.image or Path("kata-containers.img")) if initrd is None else None
+    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
+    if request.image is None and root is RootKind.PMEM:
+        # The least that an nvdimm can be.
+        guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
+    return guest
 
 
 def _arch(request: BootRequest) -> Arch:
@@ -167,9 +166,14 @@ def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
     file = _kernel_file(request)
     if file is not None:
         return file, ()
-    artifact = bench.build(KernelRequest(arch=arch.name, line=request.kernel)).artifact
-    config = bench.store.find(artifact.manifest["input_keys"]["config"])
-    capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"] if config else {}
+    wanted = KernelRequest(arch=arch.name, line=request.kernel)
+    artifact = bench.build(wanted).artifact
+    # The configuration of today, not the one that the kernel was compiled from: probes may change and bytes not.
+    step = bench.planner.plan(wanted)
+    config = bench.executor.peek(step)[dict(step.inputs)["config"].ident]
+    if config is None:
+        raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
+    capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
     probes = dict.fromkeys(probe for names in capabilities.values() for probe in names)
     return artifact.path(machine.kernels[0]), tuple(probes)
 
@@ -180,7 +184,10 @@ def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | Initrd
 
 
 def _root_file(bench: Workbench, request: BootRequest, root: RootKind) -> tuple[Path | None, Path | None]:
-    file = request.image or request.initrd or bench.build(_root_request(request, root)).files[0]
+    file = request.image or request.initrd
+    if file is None:
+        # From the store: what is in the build folder may be replaced by another build meanwhile.
+        file = bench.build(_root_request(request, root)).artifact.path("initrd" if root is RootKind.INITRD else "image")
     return (None, file) if root is RootKind.INITRD else (file, None)
 
 
@@ -205,14 +212,18 @@ def _guest(
         initrd=initrd,
         memory_mib=request.memory_mib,
         vcpus=request.vcpus,
+        devices=tuple(Device),
     )
 
 
 @contextlib.contextmanager
 def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
     wanted = bench.settings.qemu
-    on_host = wanted is QemuChoice.HOST or (wanted is QemuChoice.AUTO and host_qemu(arch.qemu))
-    with bench.scratch() as folder:
+    there = host_qemu(arch.qemu)
+    if wanted is QemuChoice.HOST and not there:
+        raise ToolMissing(f"{arch.qemu} is not on this host", hint="Install it, or use --setting qemu=builder.")
+    on_host = there and wanted is not QemuChoice.BUILDER
+    with bench.store.scratch(f"boot-{secrets.token_hex(8)}") as folder:
         if on_host:
             yield HostPlace(folder=folder)
         else:

@@ -15,6 +15,7 @@ from osbuilder.distro.adapters import plan_bootstrap
 from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
+from osbuilder.errors import UsageError
 from osbuilder.image.build import AssembleImage, MakeExt4, MakeInitrd
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
@@ -113,7 +114,7 @@ class Planner:
     def _rootfs(self, request: RootfsRequest) -> Step:
         choice = self.choice(request)
         subject = _subject(choice)
-        packages = select_packages(choice, extra=request.packages)
+        packages = select_packages(choice, features=request.features, extra=request.packages)
         agent, agent_name = self._agent(request.agent, choice.arch)
         return Step(
             name="rootfs",
@@ -123,6 +124,7 @@ class Planner:
                 packages=packages,
                 agent=agent_name,
                 epoch=self._epoch(choice.recipe, choice.release_name),
+                keep=request.keep,
             ),
             inputs=(("agent", agent), ("rootfs", self._packages(choice, packages))),
         )
@@ -139,6 +141,7 @@ class Planner:
                     epoch=self._epoch(recipe, choice.release_name),
                     mirrors=tuple(self.settings.mirrors.get(recipe.name, ())),
                     components=tuple(self.settings.components.get(recipe.name, ())),
+                    keyring=self._keyring(recipe),
                     timeout_s=self.settings.read_timeout_s,
                     attempts=self.settings.attempts,
                 )
@@ -187,6 +190,13 @@ class Planner:
             root=self.root / "kernel",
             epoch=self.settings.source_date_epoch,
         )
+
+    def _keyring(self, recipe: Recipe) -> Path | None:
+        """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""
+        named = self.settings.keyrings.get(recipe.name, ())
+        if len(named) > 1:
+            raise UsageError(f"setting keyrings: expected one file for {recipe.name}, got {len(named)}")
+        return Path(named[0]) if named else None
 
     def _epoch(self, recipe: Recipe, release: str) -> int:
         """Return the latest time that a file may bear: the setting, else the day of the release."""

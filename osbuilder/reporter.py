@@ -72,12 +72,14 @@ class TerminalReporter(LineReporter):
 
     def finished(self, step: Step, *, seconds: float | None) -> None:
         """Take a step off the live line and say how long it took."""
-        self._running.pop(step.ident, None)
+        with self._mutex:
+            self._running.pop(step.ident, None)
         super().finished(step, seconds=seconds)
 
     def failed(self, step: Step) -> None:
         """Take a step off the live line and say that it failed."""
-        self._running.pop(step.ident, None)
+        with self._mutex:
+            self._running.pop(step.ident, None)
         super().failed(step)
 
     def _write(self, line: str) -> None:

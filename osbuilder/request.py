@@ -14,6 +14,7 @@ from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.qemu import RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.pid1 import Init
+from osbuilder.rootfs.trim import Keep
 
 
 class Filesystem(enum.Enum):
@@ -38,7 +39,8 @@ def parse_choice(text: str, choices: type[E], what: str) -> E:
 class RootfsRequest:
     """A root filesystem. None means the default of versions.yaml or of the recipe.
 
-    `agent` is the name of an agent of versions.yaml, or the path of a file (anything with a slash).
+    `agent` is the name of an agent of versions.yaml, or the path of a file (anything with a slash). `features` are
+    names of the recipe's; `keep` are groups of files that would be trimmed otherwise.
     """
 
     distro: str
@@ -47,6 +49,8 @@ class RootfsRequest:
     init: Init | None = None
     agent: str | None = None
     packages: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    keep: tuple[Keep, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

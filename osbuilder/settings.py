@@ -84,6 +84,9 @@ class Settings:
     components: Mapping[str, tuple[str, ...]] = _setting(
         dict, "a distribution's components: debian=main,contrib (default: the recipe's)"
     )
+    keyrings: Mapping[str, tuple[str, ...]] = _setting(
+        dict, "the keys of a distribution's own mirrors: debian=FILE (default: those that the recipe pins)"
+    )
     qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
     accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")
     source_date_epoch: int | None = _setting(

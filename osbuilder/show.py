@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.settings import fields
@@ -77,9 +78,14 @@ def store_text(store: Store) -> str:
         by_target[artifact.manifest["ident"]] = (count + 1, size + total_bytes(artifact.folder.iterdir()))
     rows = [(name, str(count), _mib(size)) for name, (count, size) in sorted(by_target.items())]
     for name in ("caches", "downloads", "logs", "trees"):
-        files = [path for path in store.folder(name).rglob("*") if path.is_file() and not path.is_symlink()]
-        rows.append((f"{name}/", str(len(files)), _mib(total_bytes(files))))
+        folder = store.folder(name)
+        rows.append((f"{name}/", str(len(list(folder.iterdir()))), _mib(disk_bytes(folder))))
     return _columns(("TARGET", "COUNT", "DISK"), rows) + f"\n{store.root}"
+
+
+def disk_bytes(folder: Path) -> int:
+    """Return the disk space that the files below a folder take, in bytes."""
+    return total_bytes(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def _mib(size_bytes: int) -> str:

@@ -42,6 +42,10 @@ class Job(Protocol):
     """What an action has while it runs. Implemented by osbuilder.execute."""
 
     @property
+    def key(self) -> str:
+        """The step's key: the label of whatever an engine makes for it."""
+
+    @property
     def inputs(self) -> Mapping[str, Artifact]:
         """The artifacts of the step's inputs, by name."""
 

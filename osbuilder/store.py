@@ -29,6 +29,7 @@ from osbuilder.step import canonical
 
 MANIFEST: Final = "manifest.json"
 _STAT: Final = "stat.json"
+_STORE_LOCK: Final = "store"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -140,6 +141,34 @@ class Store:
             os.close(descriptor)
 
     @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `alone` out: hold this while artifacts are built or read."""
+        with (self.root / "locks" / _STORE_LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the whole store, to remove from it. Raises StoreError while a build or a boot is under way."""
+        with (self.root / "locks" / _STORE_LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError("a build is under way", hint="Run it again when the build has ended.") from None
+            yield
+
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """Yield a folder that is gone afterwards; if its process is killed, the next `sweep` removes it."""
+        with self.lock(name):
+            folder = self.root / "tmp" / name
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                remove_tree(folder)
+
+    @contextlib.contextmanager
     def workspace(self, key: str, ident: str) -> Iterator[Workspace]:
         """Yield fresh folders for a build; they are gone afterwards, whatever happens. The caller holds lock(key)."""
         base = self.root / "tmp" / key
@@ -184,27 +213,38 @@ class Store:
     def sweep(self, forget: Callable[[str], None]) -> None:
         """Remove what killed builds left: folders of tmp/ whose lock nobody holds; `forget(key)` clears the engine."""
         for folder in (self.root / "tmp").iterdir():
-            with self.lock(folder.name, wait=False) as held:
+            with (
+                self._explained("what a killed build left cannot be removed"),
+                self.lock(folder.name, wait=False) as held,
+            ):
                 if held and folder.exists():
                     forget(folder.name)
                     remove_tree(folder)
 
     def collect(self) -> tuple[int, int]:
-        """Remove every artifact that no target's last build needs, and old logs. Returns (artifacts, bytes) freed."""
+        """Remove every artifact that no target's last build needs, and old logs. Returns (artifacts, bytes) freed.
+
+        The caller holds `alone`.
+        """
         needed = self._needed()
-        removed = freed = 0
-        for folder in (self.root / "objects").iterdir():
-            if folder.name in needed:
-                continue
-            with self.lock(folder.name, wait=False) as held:
-                if held:
-                    freed += sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-                    remove_tree(folder)
-                    removed += 1
+        dropped = [folder for folder in (self.root / "objects").iterdir() if folder.name not in needed]
+        freed = sum(total_bytes(folder.iterdir()) for folder in dropped)
+        for folder in dropped:
+            remove_tree(folder)
         for log in (self.root / "logs").iterdir():
             if not any(log.stem.endswith(key[:12]) for key in needed):
-                log.unlink(missing_ok=True)
-        return removed, freed
+                log.unlink()
+        return len(dropped), freed
+
+    def drop_damaged(self) -> int:
+        """Read every artifact and remove those that are not what was published. The caller holds `alone`."""
+        damaged = 0
+        for folder in (self.root / "objects").iterdir():
+            artifact = self.find(folder.name)
+            if artifact is None or not self.intact(artifact, thorough=True):
+                remove_tree(folder)
+                damaged += 1
+        return damaged
 
     def artifacts(self) -> Iterator[Artifact]:
         """Yield every artifact that is whole by name and size."""

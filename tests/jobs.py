@@ -47,6 +47,7 @@ class RecordingJob:
         self.log.touch()
         self.inputs: Mapping[str, Artifact] = inputs
         self.jobs = 3
+        self.key = "0" * 64
         self.proxies: Mapping[str, str] = {}
         self.ran: list[Ran] = []
         self._act = act

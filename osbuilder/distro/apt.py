@@ -38,7 +38,7 @@ ROOTFS_TAR: Final = "rootfs.tar"
 CUSTOMIZE_HOOK: Final = """\
 #!/bin/sh
 set -eu
-mkdir -p /out/releases
+mkdir -p -m 0777 /out/releases
 cp "$1"/var/lib/apt/lists/*Release /out/releases/
 rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap"
 [ -e "$1/usr/bin/apt-get" ] || rm -f "$1/etc/apt/sources.list"
@@ -212,7 +212,9 @@ def bootstrap(order: Order) -> Bootstrap:
         architecture=choice.arch.debian,
         components=order.components or choice.release.components,
         packages=order.packages.everything,
-        keyring=Keyring(
+        keyring=Keyring.of_file(order.keyring)
+        if order.keyring
+        else Keyring(
             builder_path=choice.recipe.keyring,
             fingerprints=tuple(key.text for key in choice.release.signed_by),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 class Order:
     """Packages to install into an empty root filesystem.
 
-    `mirrors` are tried in order; none means the package manager's own. `components` replaces the recipe's unless empty.
-    `epoch` (seconds since 1970) is the latest time that a file may bear. A mirror that sends nothing for `timeout_s`
-    is given up after `attempts` tries.
+    `mirrors` are tried in order; none means the package manager's own. `components` replaces the recipe's unless empty,
+    `keyring` (a file of this host) the keys that the recipe pins. `epoch` (seconds since 1970) is the latest time that
+    a file may bear. A mirror that sends nothing for `timeout_s` is given up after `attempts` tries.
     """
 
     choice: Choice
@@ -23,5 +24,6 @@ class Order:
     epoch: int
     mirrors: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
+    keyring: Path | None = None
     timeout_s: int = 30
     attempts: int = 3

@@ -159,7 +159,7 @@ def damaged(builder: Builder, sha256: str) -> EngineError:
     """Return the exception for a builder whose tar is not what its checksum says."""
     return EngineError(
         f"builder {builder.name} is damaged ({builder.tar}): expected sha256 {builder.sha256}, got {sha256}",
-        hint="Remove it from the store (`inv cache --gc`) and build again.",
+        hint="Remove it from the store (`inv cache --verify`) and build again.",
     )
 
 

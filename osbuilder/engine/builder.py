@@ -140,6 +140,7 @@ class BootstrapBuilder:
                 mirror=mirror,
                 image=self.base_image,
                 engine=job.engine,
+                label=job.key,
                 log=job.log,
                 proxies=job.proxies,
             )
@@ -195,6 +196,8 @@ def bootstrap_on_host(
     argv = mmdebstrap_argv(spec, str(target), mirror, mode="root" if root else "unshare")
     if root:
         argv = (*_isolation(), *argv)
+    # It ends with us, however we end: the next build writes to the same place.
+    argv = ("setpriv", "--pdeathsig", "KILL" if root else "TERM", "--", *argv)
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -264,6 +267,7 @@ def bootstrap_in_image(
     mirror: str | None,
     image: str,
     engine: object,
+    label: str,
     log: Path,
     proxies: Mapping[str, str],
 ) -> None:
@@ -292,7 +296,7 @@ def bootstrap_in_image(
             ),
             output=Path(folder),
             log=log,
-            label=f"builder-{spec.suite}",
+            label=label,
             env={"DEBIAN_FRONTEND": "noninteractive", "SOURCE_DATE_EPOCH": str(spec.epoch), **proxies},
         )
         (Path(folder) / BUILDER_TAR).replace(target)

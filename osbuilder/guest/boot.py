@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Final, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
-from osbuilder.errors import BootError, CommandFailed, TimeLimit
+from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit
 from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
 from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
 
@@ -62,7 +62,13 @@ class HostPlace:
         with log.open("ab") as stream:
             # A session of its own, so that Ctrl-C is told to us and not to QEMU.
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+                # setpriv: QEMU ends with us, however we end.
+                ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *argv),
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
             )
             try:
                 status = process.wait(timeout_s)
@@ -162,16 +168,17 @@ def start(
     notes: list[str] = []
     for number, accel in enumerate(accels, 1):
         trial = accel is Accel.KVM and number < len(accels)
+        limit_s = min(KVM_TRIAL_S, timeout_s) if trial else timeout_s
         try:
-            boot = _attempt(dataclasses.replace(guest, accel=accel), place, KVM_TRIAL_S if trial else timeout_s)
-        except BootError:
+            boot = _attempt(dataclasses.replace(guest, accel=accel), place, limit_s)
+        except (BootError, EngineError):
             if not trial:
                 raise
-            remember(False)
-            notes.append(f"KVM is there but ran no guest within {KVM_TRIAL_S} s: emulated (TCG) instead")
+            notes.append(f"KVM is there but ran no guest within {limit_s} s: emulated (TCG) instead")
             continue
-        if accel is Accel.KVM:
-            remember(True)
+        # A guest that comes up nowhere says nothing about KVM.
+        if accel is Accel.KVM or notes:
+            remember(accel is Accel.KVM)
         return dataclasses.replace(boot, required=required, notes=tuple(notes))
     raise BootError("no accelerator to boot with")
 
@@ -210,7 +217,7 @@ def _attempt(guest: Guest, place: Place, timeout_s: int) -> Boot:
     except TimeLimit:
         ended = f"it was still running after {timeout_s} s"
     except CommandFailed as failure:
-        ended = f"QEMU exited with status {failure.status}: {failure.tail.strip().splitlines()[-1:]}"
+        ended = f"QEMU exited with status {failure.status}: {' '.join(failure.tail.strip().splitlines()[-1:])}"
     console, port = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
     try:
         report = parse_port(port) if port.strip() else parse_console(console)

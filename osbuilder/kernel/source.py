@@ -354,6 +354,11 @@ class KernelLine:
         if self.tree is None:
             self.source(Path())
 
+    def __str__(self) -> str:
+        """What it is made from, for `inv versions`."""
+        parts = (self.package, self.suite, self.version, *(self.urls or ()), self.git, self.ref, self.tree)
+        return " ".join(part for part in parts if part)
+
     def source(self, root: Path) -> AnySource:
         """Return the action that gets the source; a relative tree is looked up below `root`.
 

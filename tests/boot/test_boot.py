@@ -77,7 +77,7 @@ def test_a_guest_comes_up_and_keeps_every_promise_of_its_kernel(guests: Guests, 
     absent |= set() if root is RootKind.PMEM else {"pmem", "root-dax"}
     absent |= {"virtio-blk"} if root is not RootKind.VIRTIO_BLK else set()
     skipped = {probe.name for probe in report.probes if probe.result is Result.SKIP}
-    assert skipped <= NOT_HERE | absent | {"virtio-net"}, {name: results[name].detail for name in skipped}
+    assert skipped <= NOT_HERE | absent, {name: results[name].detail for name in skipped}
     assert dax(report) is (root is RootKind.PMEM)
     assert report.pid1 is (root is RootKind.INITRD)
     assert report.memory.total_kib > 200_000

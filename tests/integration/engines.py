@@ -1,4 +1,4 @@
-"""Fixtures for tests against real engines. A test module imports by name those that it uses, with what they need.
+"""Fixtures for tests against real engines; conftest.py hands them to every module.
 
 Every engine is a row of ENGINES. Two of them run as an ordinary user who is made for the tests where root runs them.
 """

@@ -25,9 +25,7 @@ from osbuilder.engine.builder import BootstrapBuilder, bootstrap_in_image, boots
 from osbuilder.engine.daemon import Endpoint
 from osbuilder.engine.docker import DockerEngine
 from osbuilder.errors import CommandFailed, EngineError, Interrupted
-from tests.integration.engines import Stranger, docker_url, engine_builder, ground, stranger
-
-__all__ = ["docker_url", "engine_builder", "ground", "stranger"]
+from tests.integration.engines import Stranger
 
 SMALL = BootstrapBuilder(suite="trixie", packages=("zstd",), architecture=host_arch().debian, epoch=1700000000)
 
@@ -160,7 +158,14 @@ def test_an_image_from_a_registry_bootstraps_a_builder_and_no_container_is_left(
 ) -> None:
     engine = DockerEngine(Endpoint(url=docker_url), store_id="builder-tests")
     bootstrap_in_image(
-        SMALL, tmp_path / "raw.tar", mirror=None, image=base_image, engine=engine, log=tmp_path / "log", proxies={}
+        SMALL,
+        tmp_path / "raw.tar",
+        mirror=None,
+        image=base_image,
+        engine=engine,
+        label="t",
+        log=tmp_path / "log",
+        proxies={},
     )
     packages = normalise(tmp_path / "raw.tar", tmp_path / "builder.tar", epoch=SMALL.epoch)
     assert packages == bootstrapped[1]
@@ -175,7 +180,14 @@ def test_an_image_that_the_registry_does_not_have_is_told(registry: str, docker_
     image = f"{registry}/debian@sha256:{'0' * 64}"
     with pytest.raises(EngineError, match=r"working in image .* failed: the engine says"):
         bootstrap_in_image(
-            SMALL, tmp_path / "raw.tar", mirror=None, image=image, engine=engine, log=tmp_path / "log", proxies={}
+            SMALL,
+            tmp_path / "raw.tar",
+            mirror=None,
+            image=image,
+            engine=engine,
+            label="t",
+            log=tmp_path / "log",
+            proxies={},
         )
 
 

@@ -27,21 +27,7 @@ from osbuilder.engine.docker import DockerEngine
 from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.errors import EngineError, Interrupted
 from tests.integration.engine_driver import make_engine
-from tests.integration.engines import (
-    ENGINES,
-    WITHOUT_PODMAN,
-    Room,
-    docker_url,
-    engine_builder,
-    engine_name,
-    ground,
-    make_room,
-    podman_url,
-    room,
-    stranger,
-)
-
-__all__ = ["docker_url", "engine_builder", "engine_name", "ground", "podman_url", "room", "stranger"]
+from tests.integration.engines import ENGINES, WITHOUT_PODMAN, Room, make_room
 
 _CONNECT = "use IO::Socket::INET; exit !IO::Socket::INET->new(PeerAddr => $ARGV[0], Timeout => 5)"
 

@@ -107,7 +107,7 @@ class _ImageEngine:
 
 def _in_image(tmp_path: Path, image: str, engine: object) -> None:
     builder.bootstrap_in_image(
-        SPEC, tmp_path / "b.tar", mirror=None, image=image, engine=engine, log=tmp_path / "log", proxies={}
+        SPEC, tmp_path / "b.tar", mirror=None, image=image, engine=engine, label="t", log=tmp_path / "log", proxies={}
     )
 
 

@@ -188,6 +188,9 @@ class Refusing:
             stream.write("no such tea\n")
         raise CommandFailed("pour exited with status 3", status=3, tail="no such tea")
 
+    def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
+        return "pour it yourself"
+
     def sweep(self, label: str) -> None:
         pass
 
@@ -204,7 +207,17 @@ def test_the_log_of_a_failed_command_is_named_and_kept(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         executor(tmp_path, Heard(), Refusing).run(step)  # type: ignore[arg-type]
     log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
-    assert Path(log).read_text() == "$ pour 'a cup'\nno such tea\n"
+    assert Path(log).read_text() == "$ pour 'a cup'\n# by hand: pour it yourself\nno such tea\n"
+
+
+def test_after_a_failure_the_same_executor_builds_again(tmp_path: Path) -> None:
+    def fail(job: Job) -> None:
+        raise RootfsError("the cup is empty")
+
+    runner = executor(tmp_path, Heard())
+    with pytest.raises(RootfsError):
+        runner.run(chain("a", "b", hook=fail))
+    assert runner.run(chain("a", "b")).path("file").read_text() == "ab"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Downloads as far as they need no network: pins, file URLs, offline, full disks, parts, progress."""
+"""Downloads as far as they need no network: pins, file URLs, full disks, parts, progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from osbuilder.progress import BarProgress, LineProgress, SilentProgress, progre
 
 DATA = bytes(range(256)) * 1000
 PIN = hashlib.sha256(DATA).hexdigest()
-OFFLINE = FetchSettings(offline=True)
+SETTINGS = FetchSettings()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "downloads" / "f.tar"
 
 
-def get(target: Path, *urls: str, settings: FetchSettings = OFFLINE, **pins: Any) -> Path:
+def get(target: Path, *urls: str, settings: FetchSettings = SETTINGS, **pins: Any) -> Path:
     source = Source(**{"name": "f.tar", "urls": urls, "sha256": PIN, **pins})
     return fetch(source, target, settings=settings, progress=SilentProgress())
 
@@ -107,7 +107,7 @@ def test_retry_after_is_read_in_both_its_forms_and_capped(
     assert download._retry_after_s(response) == wait_s
 
 
-# --- file URLs and offline -----------------------------------------------------------------------------------------
+# --- file URLs -----------------------------------------------------------------------------------------
 
 
 def test_a_file_url_is_copied_and_verified_like_any_mirror(mirror: Path, target: Path) -> None:
@@ -116,20 +116,7 @@ def test_a_file_url_is_copied_and_verified_like_any_mirror(mirror: Path, target:
     assert [path.name for path in target.parent.iterdir()] == ["f.tar"]
 
 
-def test_offline_leaves_only_file_urls_and_says_what_is_needed(mirror: Path, target: Path) -> None:
-    get(target, "https://user:secret@host/f.tar", mirror.as_uri())
-    target.unlink()
-    with pytest.raises(FetchError) as caught:
-        get(target, "https://user:secret@host/f.tar", "file:///no/such/file")
-    assert caught.value.message == (
-        f"cannot download f.tar (sha256 {PIN}):\n"
-        "  file:///no/such/file: cannot be read: No such file or directory\n"
-        "  https://host/f.tar: not tried (offline)"
-    )
-    assert "offline" in caught.value.hint
-
-
-def test_offline_is_no_matter_for_what_is_there(target: Path) -> None:
+def test_what_is_there_is_not_asked_for_again(target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(DATA)
     assert get(target, "https://host/f.tar") == target
@@ -236,7 +223,7 @@ def test_an_interrupted_download_keeps_its_part(mirror: Path, target: Path) -> N
 
     source = Source(name="f.tar", urls=(mirror.as_uri(),), sha256=PIN)
     with pytest.raises(KeyboardInterrupt):
-        fetch(source, target, settings=OFFLINE, progress=Impatient())
+        fetch(source, target, settings=SETTINGS, progress=Impatient())
     assert target.with_name("f.tar.part").stat().st_size == 64 << 10
     assert not target.exists()
     get(target, mirror.as_uri())
@@ -247,7 +234,7 @@ def test_a_stopped_download_ends_at_its_next_block_and_keeps_what_came(mirror: P
     stop.set()
     source = Source(name="f.tar", urls=(mirror.as_uri(),), sha256=PIN)
     with pytest.raises(Interrupted, match=r"the download of f\.tar was stopped"):
-        fetch(source, target, settings=OFFLINE, progress=SilentProgress(), stop=stop)
+        fetch(source, target, settings=SETTINGS, progress=SilentProgress(), stop=stop)
     assert target.with_name("f.tar.part").stat().st_size == 64 << 10
 
 

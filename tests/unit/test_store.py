@@ -121,6 +121,37 @@ def test_collect_keeps_what_a_target_needs_and_its_inputs(tmp_path: Path) -> Non
     assert {artifact.key[0] for artifact in store.artifacts()} == {"a", "b"}
 
 
+def test_nothing_is_removed_while_a_build_is_under_way(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.in_use(), pytest.raises(StoreError, match="a build is under way"), store.alone():
+        pass
+    with store.alone():
+        assert store.collect() == (0, 0)
+
+
+def test_verifying_drops_what_is_truncated_and_what_is_changed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key, content in (("a" * 64, b"byte"), ("b" * 64, b"Bytes"), ("c" * 64, b"bytes")):
+        path = publish(store, key).path("file")
+        path.chmod(0o644)
+        path.write_bytes(content)
+    assert store.drop_damaged() == 2
+    assert [artifact.key[0] for artifact in store.artifacts()] == ["c"]
+
+
+def test_a_scratch_folder_goes_with_its_process_or_with_the_next_sweep(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    forgotten: list[str] = []
+    with store.scratch("boot-1") as folder:
+        (folder / "console").write_text("")
+        store.sweep(forgotten.append)
+        assert folder.exists()
+    assert not folder.exists()
+    (tmp_path / "tmp" / "boot-2").mkdir()
+    store.sweep(forgotten.append)
+    assert forgotten == ["boot-2"]
+
+
 def test_a_lock_that_is_held_is_not_given_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.lock("x"), store.lock("x", wait=False) as held:
