@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from osbuilder.engine.base import Builder
 from osbuilder.engine.builder import BootstrapBuilder, bootstrap_in_image, bootstrap_on_host, normalise
 from osbuilder.engine.daemon import Endpoint
 from osbuilder.engine.docker import DockerEngine
-from osbuilder.errors import CommandFailed, EngineError, Interrupted
+from osbuilder.errors import EngineError, FetchError, Interrupted
 from tests.integration.engines import Stranger
 
 SMALL = BootstrapBuilder(suite="trixie", packages=("zstd",), architecture=host_arch().debian, epoch=1700000000)
@@ -92,21 +93,36 @@ def test_a_bootstrap_that_is_stopped_leaves_no_process_and_no_mount(tmp_path: Pa
     assert not [line for line in lines if str(tmp_path).encode() in line]
 
 
-def test_a_package_that_does_not_exist_is_a_failure_that_shows_what_apt_said(tmp_path: Path) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+    """As much of a job as a bootstrap on the host uses."""
+
+    work: Path
+    out: Path
+    log: Path
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def check_stopped(self) -> None:
+        pass
+
+
+def test_mirrors_are_tried_in_order_and_each_refusal_is_told(tmp_path: Path) -> None:
     _needs_mmdebstrap()
-    spec = BootstrapBuilder(suite="trixie", packages=("no-such-package",), architecture=SMALL.architecture, epoch=0)
-    with pytest.raises(CommandFailed) as caught:
-        bootstrap_on_host(spec, tmp_path / "raw.tar", mirror=None, log=tmp_path / "log", proxies={}, check=lambda: None)
-    assert "no-such-package" in (tmp_path / "log").read_text()
-    assert caught.value.status
+    mirrors = ("http://127.0.0.1:9/debian", "http://127.0.0.1:10/debian")
+    spec = dataclasses.replace(SMALL, mirrors=mirrors)
+    job = _Job(work=tmp_path, out=tmp_path, log=tmp_path / "log")
+    with pytest.raises(FetchError) as caught:
+        spec.run(job)  # type: ignore[arg-type]
+    assert caught.value.message == "; ".join(f"the mirror {mirror} refuses connections" for mirror in mirrors)
 
 
 # In an image from a registry
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of an empty registry on this machine; Docker trusts loopback without TLS."""
+    tmp_path = tmp_path_factory.mktemp("registry")
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed")
@@ -137,7 +153,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base_image(registry: str, docker_url: str, engine_builder: Builder) -> Iterator[str]:
     """A Debian image with its digest that is only in the registry: a builder, as any Debian image has apt."""
     client = APIClient(base_url=docker_url, version="auto", timeout=300)
