@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from osbuilder.engine.daemon import Endpoint, connect, translated
 from osbuilder.errors import EngineError, Interrupted, TimeLimit
 
 _TIMEOUT_S: Final = 120
+_RETRIES_S: Final = (0.2, 1.0, 0.0)
 
 
 class Containers:
@@ -126,18 +128,22 @@ class Containers:
         return int(self.client.exec_inspect(created["Id"])["ExitCode"])
 
     def forget(self, *, container: str = "", volume: str = "", kill_only: bool = False) -> None:
-        """Remove something through a connection of its own; that it is gone already, or the daemon, is no error."""
+        """Remove something through a connection of its own; that it is gone already, or the daemon, is no error.
+
+        A daemon under load may refuse once (a layer that is busy): it is asked again.
+        """
         try:
             client = connect(self._endpoint, timeout_s=_TIMEOUT_S)
         except EngineError:
             return  # sweep removes it when the daemon is back
-        with contextlib.closing(client), contextlib.suppress(EngineError), translated("removing", self._endpoint):
-            if volume:
-                client.remove_volume(volume, force=True)
-            elif kill_only:
-                client.kill(container)
-            else:
-                client.remove_container(container, v=True, force=True)
+        with contextlib.closing(client):
+            for wait_s in _RETRIES_S:
+                try:
+                    with translated("removing", self._endpoint):
+                        _remove(client, container=container, volume=volume, kill_only=kill_only)
+                    return
+                except EngineError:
+                    time.sleep(wait_s)
 
     def sweep(self, labels: Mapping[str, str]) -> None:
         """Remove every container and volume with these labels, whoever made it."""
@@ -159,6 +165,16 @@ class Containers:
         """Raise Interrupted after `stop`."""
         if self._stopped.is_set():
             raise Interrupted("stopped")
+
+
+def _remove(client: APIClient, *, container: str, volume: str, kill_only: bool) -> None:
+    with contextlib.suppress(docker.errors.NotFound):
+        if volume:
+            client.remove_volume(volume, force=True)
+        elif kill_only:
+            client.kill(container)
+        else:
+            client.remove_container(container, v=True, force=True)
 
 
 def _hang_up(output: CancellableStream[bytes]) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from docker.api.client import APIClient
 
 from osbuilder.engine.base import Builder, Command, Mounts
 from tests.integration.engine_driver import obey, order
@@ -215,15 +216,20 @@ def _end_processes(uid: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def docker_url() -> str:
-    """The system's Docker, where this process may use it."""
+def docker_url() -> Iterator[str]:
+    """The system's Docker, where this process may use it. What tests leave in it is removed at the end."""
     from osbuilder.engine.choose import detect
     from osbuilder.settings import load_settings
 
     (report,) = detect(load_settings({"engine": "docker", "engine_url": DOCKER_URL}))
     if not report.works:
         pytest.skip(f"Docker: {report.found}")
-    return DOCKER_URL
+    yield DOCKER_URL
+    with contextlib.closing(APIClient(base_url=DOCKER_URL, version="auto")) as client:
+        for image in client.images(name="osbuilder/builder-tests"):
+            client.remove_image(image["Id"], force=True)
+        for volume in client.volumes(filters={"label": "osbuilder.store=tests"})["Volumes"] or ():
+            client.remove_volume(volume["Name"], force=True)
 
 
 @pytest.fixture(scope="session")
