@@ -43,9 +43,8 @@ def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: P
             if name.link:
                 _relink(folder / name.link, name.published)
     except OSError as error:
-        raise explain(
-            error, "the result cannot be put into the build folder", folder if folder.exists() else store.root
-        ) from error
+        there = folder if folder.exists() else store.root
+        raise explain(error, "the result cannot be put into the build folder", there, setting="build") from error
     return tuple(folder / name.published for name in names)
 
 

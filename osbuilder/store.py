@@ -272,17 +272,18 @@ class Store:
             raise explain(error, what, self.root) from error
 
 
-def explain(error: OSError, what: str, root: Path) -> StoreError:
-    """Return the StoreError for an operating system error below the store's folder."""
+def explain(error: OSError, what: str, root: Path, *, setting: str = "store") -> StoreError:
+    """Return the StoreError for an operating system error below a folder that a setting names."""
     if error.errno in _FULL:
         free = shutil.disk_usage(root).free
         return StoreError(
             f"{what} ({error.filename or root}): the disk is full, {free // 2**20} MiB are free",
-            hint="Free some space (`inv cache --gc` drops old artifacts), or set OSBUILDER_STORE to another disk.",
+            hint="Free some space (`inv cache --gc` drops old artifacts), "
+            f"or set OSBUILDER_{setting.upper()} to another disk.",
         )
     return StoreError(
         f"{what} ({error.filename or root}): {error.strerror or error}",
-        hint="Set OSBUILDER_STORE to a folder that you own and can write to.",
+        hint=f"Set OSBUILDER_{setting.upper()} to a folder that you own and can write to.",
     )
 
 

@@ -56,11 +56,12 @@ def test_another_user_in_another_checkout_builds_the_same_image_and_initrd(
     environment = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))}
     environment |= {"HOME": str(home), "PYTHON": "/usr/bin/python3", "PIP_CACHE_DIR": str(home / "pip")}
     environment |= {"OSBUILDER_STORE": str(home / "store"), "OSBUILDER_ENGINE": "sandbox"}
+    environment |= {"OSBUILDER_BUILD": str(home / "build")}
     for name in requests:
         process = stranger.popen(str(clone / "inv"), name, env=environment, stderr=subprocess.PIPE)
         stdout, stderr = process.communicate(timeout=900)
         assert process.returncode == 0, stderr.decode()
-        built = stranger.library / stdout.decode().split()[0]
+        built = Path(stdout.decode().split()[0])
         assert digest(built) == expected[name], name
         assert built.stat().st_uid == stranger.uid
 
