@@ -3,7 +3,7 @@
     python -m bench.speed [--engine docker|sandbox] [NAME ...]
 
 Each row names its reference. Ours and the reference run in turns, ROUNDS times each; what counts is the ratio of the
-least wall times. Builders and the agent come from the user's own store, results go into stores that are thrown away.
+least wall times. Builders and the agent come from the user's own store, results go into one that is thrown away.
 The initrd and the tree have a bench of their own, bench_tree.py.
 """
 
@@ -55,35 +55,41 @@ class Row:
 
 
 class Ground:
-    """The user's workbench, and stores to throw away that share what is built already."""
+    """A workbench on a store to throw away, which shares what the user's store has: builders ready to run in."""
 
     def __init__(self, engine: str, folder: Path) -> None:
         self.folder = folder
         self.engine = engine
-        self.bench = self._open("build")
-        self.target = self.bench.planner.plan(DEBIAN)
+        users = open_workbench((f"engine={engine}", f"build={folder}/build"), stream=io.StringIO(), root=ROOT)
+        self.target = users.planner.plan(DEBIAN)
+        users.executor.run(self.target)
+        store = Store(folder / "store")
+        for step in self.target.walk():
+            artifact = users.store.last(step.ident)
+            assert artifact is not None
+            shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link)
+        self.bench = self.workbench(ROOT)
         self.bench.executor.run(self.target)
         self.steps = {step.name: step for step in self.target.walk() if step.name != "builder"}
+        for builder in ("rootfs", "compiler"):
+            step = next(each for each in self.target.walk() if each.ident == f"{builder}/builder")
+            self.bare(step, Command(argv=("true",)))
 
-    def _open(self, build: str, *settings: str, root: Path = ROOT) -> Workbench:
-        chosen = (f"engine={self.engine}", f"build={self.folder}/{build}", *settings)
-        return open_workbench(chosen, stream=io.StringIO(), root=root)
+    def workbench(self, root: Path) -> Workbench:
+        settings = (f"engine={self.engine}", f"store={self.folder}/store", f"build={self.folder}/build")
+        return open_workbench(settings, stream=io.StringIO(), root=root)
 
-    def fresh(self, *, without: tuple[str, ...], root: Path = ROOT) -> Workbench:
-        """Return a workbench whose store has all of the image's steps but some."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        store = Store(folder)
-        for step in self.target.walk():
-            artifact = self.bench.store.last(step.ident)
-            if artifact and step.name not in without:
-                shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link)
-        return self._open(folder.name, f"store={folder}", root=root)
+    def forget(self, *names: str) -> None:
+        """Remove what some of the image's steps left."""
+        for name in names:
+            artifact = self.bench.store.last(self.steps[name].ident)
+            assert artifact is not None
+            shutil.rmtree(artifact.folder)
 
     def bare(self, step: Step, command: Command, **inputs: Path) -> float:
         """Return the wall seconds of one command in the builder of a step."""
-        assert step.builder is not None
         with (
-            self.bench.builder(step.builder.subject) as (engine, builder),
+            self.bench.builder((step.builder or step).subject) as (engine, builder),
             tempfile.TemporaryDirectory(dir=self.folder) as name,
         ):
             folder = Path(name)
@@ -118,8 +124,8 @@ def rootfs(ground: Ground) -> Row:
     ours, bare = [], []
     for _ in range(ROUNDS):
         bare.append(ground.bare(step, command))
-        bench = ground.fresh(without=("packages", "rootfs", "filesystem", "image"))
-        ours.append(seconds(lambda bench=bench: bench.executor.run(bench.planner.plan(DEBIAN.rootfs))))  # type: ignore[misc]
+        ground.forget("packages", "rootfs")
+        ours.append(seconds(lambda: ground.bench.executor.run(ground.bench.planner.plan(DEBIAN.rootfs))))
     return Row(name="rootfs", ours_s=min(ours), reference_s=min(bare), against="mmdebstrap", aim=1.15)
 
 
@@ -135,15 +141,15 @@ def image(ground: Ground) -> Row:
     ours, bare = [], []
     for _ in range(ROUNDS):
         bare.append(ground.bare(step, command, tar=tar))
-        bench = ground.fresh(without=("filesystem", "image"))
-        ours.append(seconds(lambda bench=bench: bench.executor.run(bench.planner.plan(DEBIAN))))  # type: ignore[misc]
+        ground.forget("filesystem", "image")
+        ours.append(seconds(lambda: ground.bench.executor.run(ground.bench.planner.plan(DEBIAN))))
     return Row(name="image", ours_s=min(ours), reference_s=min(bare), against="mke2fs -d", aim=1.5)
 
 
 def unchanged(ground: Ground) -> Row:
     """`inv image` with nothing changed, as a command."""
     argv = [str(ROOT / "inv"), "image", "--setting", f"engine={ground.engine}"]
-    argv += ["--setting", f"build={ground.folder}/build"]
+    argv += ["--setting", f"store={ground.folder}/store", "--setting", f"build={ground.folder}/build"]
     taken = [seconds(lambda: subprocess.run(argv, check=True, capture_output=True)) for _ in range(ROUNDS)]
     return Row(name="unchanged", ours_s=min(taken), reference_s=None, against="inv image, nothing changed", aim=1.0)
 
@@ -158,7 +164,7 @@ def agent(ground: Ground) -> Row:
             copy(ROOT / name, root / name)
         with (root / "agents" / "probe" / "main.c").open("a") as stream:
             stream.write(f'const char osbuilder_bench[] __attribute__((used)) = "{number}";\n')
-        bench = ground.fresh(without=("agent", "rootfs", "filesystem", "image"), root=root)
+        bench = ground.workbench(root)
         taken.append(seconds(lambda bench=bench: bench.build(DEBIAN)))  # type: ignore[misc]
     return Row(name="agent", ours_s=min(taken), reference_s=None, against="an image, only the agent changed", aim=6.0)
 
