@@ -1,14 +1,17 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and copies that keep holes."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from osbuilder.errors import OsbuilderError
+
+_BLOCK_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -35,3 +38,37 @@ def replacing(path: Path, error: type[OsbuilderError]) -> Iterator[int]:
         raise
     finally:
         os.close(fd)
+
+
+def copy_data(source: int, target: int, *, offset: int = 0) -> None:
+    """Copy what is not a hole from one open file into another, `offset` bytes further on (lseek(2), SEEK_DATA).
+
+    Raises OSError, also when the source ends early because another process writes to it.
+    """
+    size = os.fstat(source).st_size
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        _copy_range(source, start, target, offset + start, at - start)
+
+
+def _copy_range(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
+    """Copy in the kernel where it can, which shares blocks on file systems that share."""
+    while length:
+        try:
+            done = os.copy_file_range(source, target, length, source_offset, target_offset)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            done = os.pwrite(target, os.pread(source, min(length, _BLOCK_BYTES), source_offset), target_offset)
+        if not done:
+            raise OSError(errno.ESTALE, "the content ended early while it was copied")
+        source_offset += done
+        target_offset += done
+        length -= done

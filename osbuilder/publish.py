@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.errors import UsageError
+from osbuilder.outfile import copy_data
 from osbuilder.store import Artifact, Store, explain
 
 if TYPE_CHECKING:
@@ -129,32 +130,9 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file's data and leave its holes holes (lseek(2), SEEK_DATA)."""
     with source.open("rb") as reader, target.open("wb") as writer:
-        size = os.fstat(reader.fileno()).st_size
-        os.ftruncate(writer.fileno(), size)
-        position = 0
-        while position < size:
-            try:
-                start = os.lseek(reader.fileno(), position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-                raise
-            position = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
-            reader.seek(start)
-            writer.seek(start)
-            _copy_range(reader.fileno(), writer.fileno(), start, position - start)
-
-
-def _copy_range(source: int, target: int, start: int, count: int) -> None:
-    os.lseek(target, start, os.SEEK_SET)
-    while count:
-        sent = os.sendfile(target, source, start, min(count, 1 << 30))
-        if not sent:
-            return
-        start += sent
-        count -= sent
+        os.ftruncate(writer.fileno(), os.fstat(reader.fileno()).st_size)
+        copy_data(reader.fileno(), writer.fileno())
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,15 +7,13 @@ sees it through nd_pmem, from dax.DATA_OFFSET_BYTES on. Both are made from the s
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from osbuilder.errors import ImageError
 from osbuilder.image import dax
 from osbuilder.image.mbr import MbrPartition, encode_mbr
-from osbuilder.outfile import replacing
+from osbuilder.outfile import copy_data, replacing
 
 MIB = 1 << 20
 # A partition table's customary room, and the offset of the first partition from it.
@@ -109,41 +107,10 @@ def assemble(layout: Layout, contents: tuple[Path, ...], output: Path, *, disk_i
                         f"content does not fit its partition ({path}): "
                         f"expected at most {partition.size_bytes} bytes, got {size}"
                     )
-                for start, end in _data_extents(source, size):
-                    _copy(source, start, image, partition.offset_bytes + start, end - start)
+                copy_data(source, image, offset=partition.offset_bytes)
             finally:
                 os.close(source)
 
 
 def _round_up(value: int, multiple: int) -> int:
     return value + -value % multiple
-
-
-def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of what is not a hole; where a file system cannot tell, that is everything."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole from here on
-                return
-            raise
-        at = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, at
-
-
-def _copy(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
-    """Copy in the kernel where it can, which shares blocks on file systems that share."""
-    while length:
-        try:
-            done = os.copy_file_range(source, target, length, source_offset, target_offset)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            done = os.pwrite(target, os.pread(source, min(length, MIB), source_offset), target_offset)
-        if not done:
-            raise ImageError("content ended early while it was copied: another process writes to it")
-        source_offset += done
-        target_offset += done
-        length -= done

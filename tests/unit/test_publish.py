@@ -1,0 +1,73 @@
+"""Results appear under the names that other programs read, whole, with a manifest, and copies stay sparse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from osbuilder.errors import UsageError
+from osbuilder.publish import Name, check_output, copy_out, publish
+from osbuilder.store import Artifact, Store
+
+KEY = "1" * 64
+HOLE_BYTES = 8 << 20
+
+
+def made(store: Store, content: bytes = b"image") -> Artifact:
+    body = {
+        "facts": {"packages": [["bash", "5.2", "amd64"]]},
+        "input_keys": {},
+        "wall_s": 1.5,
+        "ingredients": {"action": "tea.Pour", "parameters": {"cups": 1}},
+    }
+    with store.lock(KEY), store.workspace(KEY, "tea/image") as space:
+        with (space.out / "image").open("wb") as stream:
+            stream.write(content)
+            stream.truncate(HOLE_BYTES)
+        return store.publish(space, key=KEY, ident="tea/image", body=body)
+
+
+def test_a_result_has_its_name_its_link_and_its_manifest(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    artifact = made(store)
+    names = (Name(file="image", published="kata-tea.image", link="kata-containers.img"),)
+    (path,) = publish(store, artifact, names, tmp_path / "build")
+    assert path.name == "kata-tea.image"
+    assert (tmp_path / "build" / "kata-containers.img").readlink() == Path("kata-tea.image")
+    manifest = json.loads((tmp_path / "build" / "kata-tea.image.manifest.json").read_text())
+    assert manifest["sha256"] == artifact.sha256("image")
+    assert (manifest["key"], manifest["size_bytes"]) == (KEY, HOLE_BYTES)
+    assert manifest["disk_bytes"] < HOLE_BYTES
+    assert manifest["steps"][0]["facts"]["packages"] == [["bash", "5.2", "amd64"]]
+    assert manifest["steps"][0]["wall_s"] == 1.5
+
+
+def test_an_older_result_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    names = (Name(file="image", published="kata-tea.image", link="kata-containers.img"),)
+    publish(store, made(store, b"old"), names, tmp_path / "build")
+    (path,) = publish(store, made(store, b"new"), names, tmp_path / "build")
+    assert path.read_bytes().startswith(b"new")
+    assert sorted(each.name for each in (tmp_path / "build").iterdir()) == [
+        "kata-containers.img",
+        "kata-tea.image",
+        "kata-tea.image.manifest.json",
+    ]
+
+
+def test_a_copy_is_independent_and_as_sparse_as_the_original(tmp_path: Path) -> None:
+    artifact = made(Store(tmp_path / "store"))
+    copy = copy_out(artifact, "image", tmp_path / "copy.img")
+    assert copy.read_bytes() == artifact.path("image").read_bytes()
+    assert copy.stat().st_ino != artifact.path("image").stat().st_ino
+    assert copy.stat().st_blocks <= artifact.path("image").stat().st_blocks
+    assert copy.stat().st_mode & 0o200
+
+
+def test_an_output_that_cannot_become_a_file_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        check_output(tmp_path)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_output(tmp_path / "no" / "where.img")
