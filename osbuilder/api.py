@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from osbuilder import doctor, launch, show, why
-from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.arch import ARCHES, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
 from osbuilder.errors import CommandFailed, OsbuilderError, UsageError, suggest
@@ -120,7 +120,8 @@ class Workbench:
 
     def describe(self, request: BuildRequest) -> str:
         """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
-        return show.plan_text(self.planner.plan(request), self._peek(self.planner.plan(request)))
+        step = self.planner.plan(request)
+        return show.plan_text(step, self._peek(step))
 
     def why(self, request: BuildRequest) -> str:
         """Return, for each step of a request, whether it would run and what changed since it ran last."""
@@ -216,7 +217,7 @@ class Workbench:
 
     def clean(self, *, dry: bool = False) -> str:
         """Remove the build folder's architectures; returns what was (or would be) removed."""
-        folders = [path for path in self.settings.build_path.glob("*") if _is_arch(path)]
+        folders = [path for path in self.settings.build_path.glob("*") if path.name in ARCHES and path.is_dir()]
         for path in folders if not dry else ():
             remove_tree(path)
         verb = "would remove" if dry else "removed"
@@ -252,17 +253,7 @@ class Workbench:
     def builder(self, name: str) -> Iterator[tuple[Engine, Builder]]:
         """Yield the engine and a builder of versions.yaml that is ready to run in."""
         artifact = self.executor.run(self.planner.builder(name))
-        builder = Builder(name=name, tar=artifact.path(BUILDER_TAR), sha256=artifact.sha256(BUILDER_TAR))
-        engine = self.executor.engine
-        with self.store.lock(f"builder-{builder.sha256}"):
-            engine.prepare(builder)
-        yield engine, builder
-
-
-def _is_arch(path: Path) -> bool:
-    with contextlib.suppress(UsageError):
-        return path.is_dir() and isinstance(parse_arch(path.name), Arch)
-    return False
+        yield self.executor.ready(name, artifact)
 
 
 def render_error(error: OsbuilderError) -> str:

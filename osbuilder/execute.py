@@ -108,6 +108,14 @@ class Executor:
                 with self._mutex:
                     self._engine = None
 
+    def ready(self, name: str, artifact: Artifact) -> tuple[Engine, Builder]:
+        """Return the engine and a builder that it can run in, from the builder's artifact. Raises EngineError."""
+        builder = Builder(name=name, tar=artifact.path(BUILDER_TAR), sha256=artifact.sha256(BUILDER_TAR))
+        engine = self.engine
+        with self._locked(f"builder-{builder.sha256}"):
+            engine.prepare(builder)
+        return engine, builder
+
     def peek(self, target: Step) -> Mapping[str, Artifact | None]:
         """Return, for each step of a plan by ident, its artifact if it is up to date in the store; builds nothing."""
         found: dict[str, Artifact | None] = {}
@@ -274,15 +282,8 @@ class RunningJob:
     ) -> None:
         executor = self.executor
         executor._check_stopped()
-        artifact = self.inputs["builder"]
-        builder = Builder(
-            name=self.step.builder.subject if self.step.builder else "",
-            tar=artifact.path(BUILDER_TAR),
-            sha256=artifact.sha256(BUILDER_TAR),
-        )
-        engine = executor.engine
-        with executor._locked(f"builder-{builder.sha256}"):
-            engine.prepare(builder)
+        name = self.step.builder.subject if self.step.builder else ""
+        engine, builder = executor.ready(name, self.inputs["builder"])
         mounts = Mounts(
             inputs=inputs or {},
             output=output or self.out,
