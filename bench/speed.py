@@ -131,7 +131,7 @@ def rootfs(ground: Ground) -> Row:
 
 def image(ground: Ground) -> Row:
     """From rootfs.tar to a DAX image against mke2fs -d alone."""
-    step = ground.steps["filesystem"]
+    step = ground.steps["image"]
     artifact = ground.bench.store.last(ground.steps["rootfs"].ident)
     assert artifact is not None
     tar = artifact.path("rootfs.tar")
@@ -141,7 +141,7 @@ def image(ground: Ground) -> Row:
     ours, bare = [], []
     for _ in range(ROUNDS):
         bare.append(ground.bare(step, command, tar=tar))
-        ground.forget("filesystem", "image")
+        ground.forget("image")
         ours.append(seconds(lambda: ground.bench.executor.run(ground.bench.planner.plan(DEBIAN))))
     return Row(name="image", ours_s=min(ours), reference_s=min(bare), against="mke2fs -d", aim=1.5)
 
@@ -155,7 +155,7 @@ def unchanged(ground: Ground) -> Row:
 
 
 def agent(ground: Ground) -> Row:
-    """An image again after a change in the agent's source: compile, compose, mkfs, assemble."""
+    """An image again after a change in the agent's source: compile, compose, image."""
     taken = []
     for number in range(ROUNDS):
         root = Path(tempfile.mkdtemp(dir=ground.folder))

@@ -16,7 +16,7 @@ from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import UsageError
-from osbuilder.image.build import AssembleImage, MakeExt4, MakeInitrd
+from osbuilder.image.build import MakeImage, MakeInitrd
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
@@ -152,18 +152,14 @@ class Planner:
     def _image(self, request: ImageRequest) -> Step:
         choice = self.choice(request.rootfs)
         epoch = self._epoch(choice.recipe, choice.release_name)
-        filesystem = Step(
-            name="filesystem",
-            subject=_subject(choice),
-            action=MakeExt4(free_space_mib=request.free_space_mib, epoch=epoch),
-            inputs=(("rootfs", self._rootfs(request.rootfs)),),
-            builder=self.builder("rootfs"),
-        )
         return Step(
             name="image",
             subject=_subject(choice),
-            action=AssembleImage(dax=request.dax, align_mib=request.align_mib),
-            inputs=(("filesystem", filesystem),),
+            action=MakeImage(
+                free_space_mib=request.free_space_mib, dax=request.dax, align_mib=request.align_mib, epoch=epoch
+            ),
+            inputs=(("rootfs", self._rootfs(request.rootfs)),),
+            builder=self.builder("rootfs"),
         )
 
     def _initrd(self, request: InitrdRequest) -> Step:

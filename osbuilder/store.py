@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -192,7 +193,7 @@ class Store:
             outputs = {}
             for path in sorted(space.out.iterdir()):
                 path.chmod(0o444)
-                outputs[path.name] = {"sha256": sha256_file(path, sync=True), "size_bytes": path.stat().st_size}
+                outputs[path.name] = {"sha256": _sync_and_hash(path), "size_bytes": path.stat().st_size}
             digest = hashlib.sha256(canonical({name: entry["sha256"] for name, entry in outputs.items()})).hexdigest()
             manifest = {"key": key, "ident": ident, "digest": digest, "outputs": outputs, **body}
             _write_atomic(space.out / _STAT, canonical({name: _signature(space.out / name) for name in outputs}))
@@ -290,12 +291,19 @@ def explain(error: OSError, what: str, root: Path, *, setting: str = "store") ->
     )
 
 
-def sha256_file(path: Path, *, sync: bool = False) -> str:
-    """Return the sha256 (hex) of a file; with `sync` its bytes are on the disk first."""
+def sha256_file(path: Path) -> str:
+    """Return the sha256 (hex) of a file."""
     with path.open("rb") as stream:
-        if sync:
-            os.fsync(stream.fileno())
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_and_hash(path: Path) -> str:
+    """Return the sha256 (hex) of a file whose bytes are on the disk then; hashing does not wait for the disk."""
+    with path.open("rb") as stream, ThreadPoolExecutor(max_workers=1) as pool:
+        synced = pool.submit(os.fsync, stream.fileno())
+        digest = sha256_file(path)
+        synced.result()
+    return digest
 
 
 def remove_tree(path: Path) -> None:

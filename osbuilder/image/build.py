@@ -1,6 +1,6 @@
-"""The steps that turn a composed rootfs tar into something that boots: a filesystem, a disk image, an initrd.
+"""The steps that turn a composed rootfs tar into something that boots: a disk image, an initrd.
 
-Names of the files that they hand on: rootfs.tar in, filesystem.img between, image or initrd out.
+Names of the files that they hand on: rootfs.tar in, image or initrd out.
 """
 
 from __future__ import annotations
@@ -15,51 +15,65 @@ import zstandard
 from osbuilder.engine.base import Command
 from osbuilder.image import filesystem
 from osbuilder.image.initrd import DEFAULT_LEVELS, Compression, write_initrd
-from osbuilder.image.layout import assemble, plan_layout
+from osbuilder.image.layout import plan_layout, write_headers
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
-FILESYSTEM: Final = "filesystem.img"
 IMAGE: Final = "image"
 INITRD: Final = "initrd"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MakeExt4:
-    """Input "rootfs" (rootfs.tar) -> filesystem.img, an ext4 that holds exactly that tree.
+class MakeImage:
+    """Input "rootfs" (rootfs.tar) -> image: partition tables, DAX superblock if asked, an ext4 of exactly that tree.
 
-    Its identifiers come from the tar's sha256, its times from `epoch` (seconds since 1970).
+    mke2fs writes the filesystem where it belongs in the image, so that its bytes are written and read once. Identifiers
+    come from the tar's sha256, times from `epoch` (seconds since 1970).
     """
 
     free_space_mib: int
+    dax: bool
+    align_mib: int
     epoch: int
 
     def describe(self) -> tuple[str, ...]:
+        header = "two partition tables and a DAX superblock" if self.dax else "a partition table"
         return (
             f"compute blocks and inodes from rootfs.tar, with {self.free_space_mib} MiB of free space",
-            f"mke2fs -t ext4 -d /in/{ROOTFS_TAR} /out/{FILESYSTEM} (UUID and hash seed from the tar's sha256)",
-            f"debugfs -w /out/{FILESYSTEM} (only for extended attributes other than file capabilities)",
+            f"mke2fs -t ext4 -d /in/{ROOTFS_TAR} /out/{IMAGE} as partition 1 (identifiers from the tar's sha256)",
+            f"debugfs -w /out/{IMAGE} (only for extended attributes other than file capabilities)",
+            f"write {header}, size a multiple of {self.align_mib} MiB",
         )
 
     def run(self, job: Job) -> Mapping[str, Json]:
         rootfs = job.inputs["rootfs"]
-        tar = rootfs.path(ROOTFS_TAR)
+        tar, content_key = rootfs.path(ROOTFS_TAR), rootfs.sha256(ROOTFS_TAR)
         tree = Tree.read(tar)
         size = filesystem.size_ext4(tree, free_space_mib=self.free_space_mib)
+        layout = plan_layout(sizes_bytes=(size.size_bytes,), dax_header=self.dax, align_mib=self.align_mib)
+        offset_bytes = layout.partitions[0].offset_bytes
         argv = filesystem.render_mke2fs(
             tar=f"/in/{ROOTFS_TAR}",
-            output=f"/out/{FILESYSTEM}",
+            output=f"/out/{IMAGE}",
+            offset_bytes=offset_bytes,
             size=size,
-            content_key=rootfs.sha256(ROOTFS_TAR),
+            content_key=content_key,
         )
         job.run(self._command(argv), inputs={ROOTFS_TAR: tar})
-        self._set_xattrs(tree, job)
-        return {"filesystem": "ext4", "size_bytes": size.size_bytes, "inodes": size.inodes}
+        self._set_xattrs(tree, job, offset_bytes=offset_bytes)
+        write_headers(layout, job.out / IMAGE, disk_id=filesystem.derive_disk_id(content_key))
+        return {
+            "filesystem": "ext4",
+            "inodes": size.inodes,
+            "dax": self.dax,
+            "size_bytes": layout.size_bytes,
+            "partitions": [[part.offset_bytes, part.size_bytes] for part in layout.partitions],
+        }
 
-    def _set_xattrs(self, tree: Tree, job: Job) -> None:
+    def _set_xattrs(self, tree: Tree, job: Job, *, offset_bytes: int) -> None:
         script = filesystem.plan_xattrs(tree, values_folder="/in/xattrs")
         if script is None:
             return
@@ -68,7 +82,9 @@ class MakeExt4:
         (folder / "commands").write_text(script.commands)
         for name, value in script.values:
             (folder / name).write_bytes(value)
-        argv = filesystem.render_debugfs(commands="/in/xattrs/commands", filesystem=f"/out/{FILESYSTEM}")
+        argv = filesystem.render_debugfs(
+            commands="/in/xattrs/commands", filesystem=f"/out/{IMAGE}", offset_bytes=offset_bytes
+        )
         began = job.log.stat().st_size
         job.run(self._command(argv), inputs={"xattrs": folder})
         with job.log.open(encoding="utf-8", errors="replace") as stream:
@@ -79,30 +95,6 @@ class MakeExt4:
 
     def _command(self, argv: tuple[str, ...]) -> Command:
         return Command(argv=argv, env=tuple(filesystem.mkfs_environment(epoch=self.epoch).items()))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AssembleImage:
-    """Input "filesystem" (filesystem.img) -> image: partition tables, DAX superblock if asked, and the filesystem."""
-
-    dax: bool
-    align_mib: int
-
-    def describe(self) -> tuple[str, ...]:
-        header = "two partition tables and a DAX superblock" if self.dax else "a partition table"
-        return (f"write {header} and the filesystem as partition 1, size a multiple of {self.align_mib} MiB",)
-
-    def run(self, job: Job) -> Mapping[str, Json]:
-        artifact = job.inputs["filesystem"]
-        content = artifact.path(FILESYSTEM)
-        layout = plan_layout(sizes_bytes=(content.stat().st_size,), dax_header=self.dax, align_mib=self.align_mib)
-        disk_id = filesystem.derive_disk_id(artifact.sha256(FILESYSTEM))
-        assemble(layout, (content,), job.out / IMAGE, disk_id=disk_id)
-        return {
-            "dax": self.dax,
-            "size_bytes": layout.size_bytes,
-            "partitions": [[part.offset_bytes, part.size_bytes] for part in layout.partitions],
-        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

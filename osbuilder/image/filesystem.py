@@ -1,4 +1,4 @@
-"""ext4 for a tree: its size and inodes computed, the commands that make, complete and check it, as data.
+"""ext4 for a tree: its size and inodes computed, the commands that make and complete it, as data.
 
 `mke2fs -d TAR` (e2fsprogs 1.47.2) needs no mount and no privileges, but of all extended attributes it takes
 security.capability only (misc/create_inode_libarchive.c); debugfs sets the others afterwards from a script made here.
@@ -204,12 +204,13 @@ def derive_disk_id(content_key: str) -> int:
     return derive_uuid(content_key, "disk").int >> 96 or 1
 
 
-def render_mke2fs(*, tar: str, output: str, size: Ext4Size, content_key: str) -> tuple[str, ...]:
-    """Return the command that makes the filesystem in a new sparse file (`output` must not exist).
+def render_mke2fs(*, tar: str, output: str, size: Ext4Size, content_key: str, offset_bytes: int = 0) -> tuple[str, ...]:
+    """Return the command that makes the filesystem from `offset_bytes` on in a new sparse file (`output`).
 
     Run it with `mkfs_environment`. It says that its configuration does not define ext4: true, and meant.
     """
     extended = (
+        *((f"offset={offset_bytes}",) if offset_bytes else ()),
         f"hash_seed={derive_uuid(content_key, 'hash seed')}",
         # Inode tables count as initialised, so that no guest's kernel starts a thread to do it.
         "lazy_itable_init=0",
@@ -264,9 +265,9 @@ def plan_xattrs(tree: Tree, *, values_folder: str) -> XattrScript | None:
     return XattrScript(commands="".join(commands), values=tuple((file, value) for value, file in numbers.items()))
 
 
-def render_debugfs(*, commands: str, filesystem: str) -> tuple[str, ...]:
+def render_debugfs(*, commands: str, filesystem: str, offset_bytes: int = 0) -> tuple[str, ...]:
     """Return the command that runs an XattrScript's commands, in a file named `commands`, on the filesystem."""
-    return ("debugfs", "-w", "-f", commands, filesystem)
+    return ("debugfs", "-w", "-f", commands, at_offset(filesystem, offset_bytes))
 
 
 def check_debugfs(errors: str) -> None:
@@ -276,9 +277,9 @@ def check_debugfs(errors: str) -> None:
         raise ImageError(f"debugfs could not set extended attributes: {lines[0]} ({len(lines)} lines in all)")
 
 
-def render_fsck(*, filesystem: str) -> tuple[str, ...]:
-    """Return the command that checks the filesystem and changes nothing; it exits with 0 when all is well."""
-    return ("e2fsck", "-f", "-n", filesystem)
+def at_offset(file: str, offset_bytes: int) -> str:
+    """Return how libext2fs names a filesystem that begins further on in a file (ext2fs_open2, option offset)."""
+    return f"{file}?offset={offset_bytes}" if offset_bytes else file
 
 
 def mkfs_environment(*, epoch: int) -> Mapping[str, str]:

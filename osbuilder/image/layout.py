@@ -13,7 +13,6 @@ from pathlib import Path
 from osbuilder.errors import ImageError
 from osbuilder.image import dax
 from osbuilder.image.mbr import MbrPartition, encode_mbr
-from osbuilder.outfile import copy_data, replacing
 
 MIB = 1 << 20
 # A partition table's customary room, and the offset of the first partition from it.
@@ -86,30 +85,24 @@ def plan_layout(*, sizes_bytes: tuple[int, ...], dax_header: bool, align_mib: in
     return layout
 
 
-def assemble(layout: Layout, contents: tuple[Path, ...], output: Path, *, disk_id: int = 0) -> None:
-    """Write the image: headers, and each partition's content from a file that is at most as large as the partition.
+def write_headers(layout: Layout, image: Path, *, disk_id: int = 0) -> None:
+    """Make a file that holds the partitions' content an image: the headers, and its size; what was a hole stays one.
 
-    Holes stay holes. The output appears when it is whole. Raises ImageError when a content does not fit, or the output
-    cannot be written.
+    Raises ImageError when the file ends beyond the last partition, or cannot be written.
     """
-    if len(contents) != len(layout.partitions):
-        raise ImageError(f"cannot assemble {output}: {len(layout.partitions)} partitions, {len(contents)} contents")
-    with replacing(output, ImageError) as image:
-        os.ftruncate(image, layout.size_bytes)
-        for offset, data in layout.headers(disk_id=disk_id):
-            os.pwrite(image, data, offset)
-        for partition, path in zip(layout.partitions, contents, strict=True):
-            source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                size = os.fstat(source).st_size
-                if size > partition.size_bytes:
-                    raise ImageError(
-                        f"content does not fit its partition ({path}): "
-                        f"expected at most {partition.size_bytes} bytes, got {size}"
-                    )
-                copy_data(source, image, offset=partition.offset_bytes)
-            finally:
-                os.close(source)
+    end = max(part.offset_bytes + part.size_bytes for part in layout.partitions)
+    try:
+        with image.open("r+b") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > end:
+                raise ImageError(
+                    f"content does not fit its partition ({image}): expected an end at {end} bytes at most, got {size}"
+                )
+            os.ftruncate(stream.fileno(), layout.size_bytes)
+            for offset, data in layout.headers(disk_id=disk_id):
+                os.pwrite(stream.fileno(), data, offset)
+    except OSError as error:
+        raise ImageError(f"cannot write ({image}): {error.strerror or error}") from error
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ import pytest
 
 from osbuilder.engine.base import Command, Mounts
 from osbuilder.image.filesystem import (
+    at_offset,
     check_debugfs,
     mkfs_environment,
     plan_xattrs,
     render_debugfs,
-    render_fsck,
     render_mke2fs,
     size_ext4,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from osbuilder.api import Workbench
 
 EPOCH = 1_700_000_000
+OFFSET_BYTES = 3 << 20
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 Make = Callable[[Tree, int], Path]
@@ -36,7 +38,7 @@ Make = Callable[[Tree, int], Path]
 
 @pytest.fixture(scope="module")
 def make(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
-    """Return what makes and checks the ext4 of a tree, with the given MiB of free space, the way MakeExt4 does."""
+    """Return what makes and checks the ext4 of a tree with some MiB of free space, at an offset as in an image."""
     with bench.builder("rootfs") as (engine, builder):
 
         def made(tree: Tree, free_space_mib: int = 0) -> Path:
@@ -55,19 +57,25 @@ def make(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
             tree.write(folder / "rootfs.tar", epoch=EPOCH)
             size = size_ext4(tree, free_space_mib=free_space_mib)
-            argv = render_mke2fs(tar="/in/rootfs", output="/out/fs", size=size, content_key="key")
+            argv = render_mke2fs(
+                tar="/in/rootfs", output="/out/image", offset_bytes=OFFSET_BYTES, size=size, content_key="key"
+            )
             run(argv, rootfs=folder / "rootfs.tar")
             script = plan_xattrs(tree, values_folder="/in/xattrs")
             if script:
                 (folder / "xattrs" / "commands").write_text(script.commands)
                 for name, value in script.values:
                     (folder / "xattrs" / name).write_bytes(value)
-                said = run(
-                    render_debugfs(commands="/in/xattrs/commands", filesystem="/out/fs"), xattrs=folder / "xattrs"
+                argv = render_debugfs(
+                    commands="/in/xattrs/commands", filesystem="/out/image", offset_bytes=OFFSET_BYTES
                 )
+                said = run(argv, xattrs=folder / "xattrs")
                 check_debugfs("\n".join(line for line in said.splitlines() if not line.startswith(("$ ", "debugfs: "))))
-            run(render_fsck(filesystem="/out/fs"))
-            return folder / "out" / "fs"
+            run(("e2fsck", "-f", "-n", at_offset("/out/image", OFFSET_BYTES)))
+            with (folder / "out" / "image").open("rb") as image, (folder / "fs").open("wb") as alone:
+                assert not any(image.read(OFFSET_BYTES)), "mke2fs wrote before the filesystem's place"
+                shutil.copyfileobj(image, alone)
+            return folder / "fs"
 
         yield made
 

@@ -14,7 +14,6 @@ from osbuilder.image.filesystem import (
     mkfs_environment,
     plan_xattrs,
     render_debugfs,
-    render_fsck,
     render_mke2fs,
     size_ext4,
 )
@@ -58,7 +57,8 @@ def test_hard_links_count_once() -> None:
 def test_the_command_names_every_parameter_that_changes_the_bytes() -> None:
     command = render_mke2fs(
         tar="/in/rootfs.tar",
-        output="/out/filesystem.img",
+        output="/out/image",
+        offset_bytes=3 * MIB,
         size=Ext4Size(size_bytes=64 * MIB, inodes=1000),
         content_key="key",
     )
@@ -67,11 +67,11 @@ def test_the_command_names_every_parameter_that_changes_the_bytes() -> None:
         "-O none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
         "dir_nlink,extra_isize,metadata_csum -G 16 -J size=4 "
         f"-U {derive_uuid('key', 'filesystem')} "
-        f"-E hash_seed={derive_uuid('key', 'hash seed')},lazy_itable_init=0,lazy_journal_init=1,nodiscard,"
-        "root_owner=0:0 -d /in/rootfs.tar /out/filesystem.img 16384"
+        f"-E offset=3145728,hash_seed={derive_uuid('key', 'hash seed')},lazy_itable_init=0,lazy_journal_init=1,"
+        "nodiscard,root_owner=0:0 -d /in/rootfs.tar /out/image 16384"
     )
     assert render_debugfs(commands="c", filesystem="f") == ("debugfs", "-w", "-f", "c", "f")
-    assert render_fsck(filesystem="f") == ("e2fsck", "-f", "-n", "f")
+    assert render_debugfs(commands="c", filesystem="f", offset_bytes=9)[-1] == "f?offset=9"
     assert mkfs_environment(epoch=5)["SOURCE_DATE_EPOCH"] == "5"
 
 

@@ -16,7 +16,7 @@ from osbuilder.errors import ImageError
 from osbuilder.image import dax
 from osbuilder.image.initrd import Compression, write_initrd
 from osbuilder.image.inspect import inspect
-from osbuilder.image.layout import MIB, assemble, plan_layout
+from osbuilder.image.layout import MIB, plan_layout, write_headers
 from osbuilder.tree import Tree
 
 
@@ -31,9 +31,9 @@ def ext4_block() -> bytes:
 
 
 def image(path: Path, *, with_dax: bool, content: bytes = b"") -> Path:
-    (path.parent / "fs").write_bytes((content or ext4_block()).ljust(MIB, b"\0"))
     layout = plan_layout(sizes_bytes=(MIB,), dax_header=with_dax, align_mib=8)
-    assemble(layout, (path.parent / "fs",), path, disk_id=0xABCDEF01)
+    path.write_bytes(bytes(layout.partitions[0].offset_bytes) + (content or ext4_block()))
+    write_headers(layout, path, disk_id=0xABCDEF01)
     return path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from osbuilder.errors import ImageError
 from osbuilder.image import dax
-from osbuilder.image.layout import MIB, Layout, assemble, plan_layout
+from osbuilder.image.layout import MIB, Layout, plan_layout, write_headers
 from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr, encode_mbr
 
 
@@ -79,21 +79,20 @@ def test_a_table_that_is_decoded_says_what_was_encoded() -> None:
     assert decode_mbr(bytes(SECTOR_BYTES)) is None
 
 
-def filesystem(path: Path, size: int) -> Path:
-    """Make a file of which two blocks are data and the rest is a hole."""
+def contents(path: Path, layout: Layout) -> Path:
+    """Make a file of which the ends of each partition are data and the rest is a hole."""
     with path.open("wb") as file:
-        file.truncate(size)
-        os.pwrite(file.fileno(), b"first", 0)
-        os.pwrite(file.fileno(), b"last", size - 4)
+        for part in layout.partitions:
+            os.pwrite(file.fileno(), b"first", part.offset_bytes)
+            os.pwrite(file.fileno(), b"last", part.offset_bytes + part.size_bytes - 4)
     return path
 
 
-def test_an_assembled_image_holds_headers_and_content_and_its_holes_stay_holes(tmp_path: Path) -> None:
+def test_an_image_holds_headers_and_content_and_its_holes_stay_holes(tmp_path: Path) -> None:
     size = 64 * MIB
     layout = plan_layout(sizes_bytes=(size, size), dax_header=True)
-    content = filesystem(tmp_path / "fs", size)
-    assemble(layout, (content, content), tmp_path / "image", disk_id=9)
-    image = tmp_path / "image"
+    image = contents(tmp_path / "image", layout)
+    write_headers(layout, image, disk_id=9)
     assert image.stat().st_size == layout.size_bytes
     assert image.stat().st_blocks * 512 < MIB
     with image.open("rb") as file:
@@ -107,23 +106,21 @@ def test_an_assembled_image_holds_headers_and_content_and_its_holes_stay_holes(t
             assert file.read(4) == b"last"
 
 
-def test_content_that_does_not_fit_is_refused_and_leaves_no_image(tmp_path: Path) -> None:
-    layout = plan_layout(sizes_bytes=(MIB,), dax_header=True)
-    with pytest.raises(ImageError, match=r"content does not fit its partition .*expected at most 1048576 bytes"):
-        assemble(layout, (filesystem(tmp_path / "fs", 2 * MIB),), tmp_path / "image")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["fs"]
+def test_content_that_does_not_fit_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    image = contents(tmp_path / "image", plan_layout(sizes_bytes=(2 * MIB,), dax_header=True))
+    before = image.read_bytes()
+    with pytest.raises(ImageError, match=r"content does not fit its partition .*expected an end at 4194304 bytes"):
+        write_headers(plan_layout(sizes_bytes=(MIB,), dax_header=True), image)
+    assert image.read_bytes() == before
 
 
-def test_an_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    layout = plan_layout(sizes_bytes=(MIB,), dax_header=True)
-    (tmp_path / "image").mkdir()
-    with pytest.raises(ImageError, match=r"cannot write \(.*image\): Is a directory"):
-        assemble(layout, (filesystem(tmp_path / "fs", MIB),), tmp_path / "image")
+def test_an_image_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot write \(.*\): Is a directory"):
+        write_headers(plan_layout(sizes_bytes=(MIB,), dax_header=True), tmp_path)
 
 
 def test_identical_input_gives_identical_images(tmp_path: Path) -> None:
     layout = plan_layout(sizes_bytes=(MIB,), dax_header=True, align_mib=4)
-    content = filesystem(tmp_path / "fs", MIB)
     for name in ("a", "b"):
-        assemble(layout, (content,), tmp_path / name, disk_id=1)
+        write_headers(layout, contents(tmp_path / name, layout), disk_id=1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
