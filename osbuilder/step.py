@@ -188,7 +188,6 @@ def _jsonable(value: object) -> Json:
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 
-@functools.cache
 def source_digests(module: str) -> Mapping[str, str]:
     """Return {module: sha256 of its text} for a module and every osbuilder module that it imports, however deep.
 
@@ -200,13 +199,25 @@ def source_digests(module: str) -> Mapping[str, str]:
         name = queue.pop()
         if name in found or name in _INERT:
             continue
-        path = _module_path(name)
-        if path is None:
+        module_source = read_module(name)
+        if module_source is None:
             continue
-        text = path.read_bytes()
-        found[name] = hashlib.sha256(text).hexdigest()
-        queue.extend(_imports(text))
+        found[name], imports = module_source
+        queue.extend(imports)
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def read_module(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the sha256 of a module's text and what it imports; None for a name that is no module of ours.
+
+    Most modules stand below several actions, and parsing them is most of what finding nothing to do takes.
+    """
+    path = _module_path(name)
+    if path is None:
+        return None
+    text = path.read_bytes()
+    return hashlib.sha256(text).hexdigest(), tuple(_imports(text))
 
 
 def _module_path(name: str) -> Path | None:

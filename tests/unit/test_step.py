@@ -79,13 +79,13 @@ def test_the_source_of_a_module_includes_what_it_imports_but_not_type_checking_i
     for name in ("types_only", "lazy", "room/deep"):
         (tmp_path / f"{name}.py").write_text("")
     monkeypatch.setattr(step_module, "PACKAGE", tmp_path)
-    source_digests.cache_clear()
+    step_module.read_module.cache_clear()
     before = source_digests("osbuilder.top")
     assert set(before) == {"osbuilder.top", "osbuilder.room", "osbuilder.room.deep", "osbuilder.lazy"}
     (tmp_path / "room" / "deep.py").write_text("VALUE = 1\n")
-    source_digests.cache_clear()
+    step_module.read_module.cache_clear()
     assert source_digests("osbuilder.top") != before
-    source_digests.cache_clear()
+    step_module.read_module.cache_clear()
 
 
 def test_walk_yields_dependencies_first_and_each_step_once() -> None:
