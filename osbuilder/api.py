@@ -232,12 +232,13 @@ class Workbench:
         if collect:
             with self.store.alone():
                 removed, freed = self.store.collect()
-                freed += self._collect_trees()
+                freed += self._collect_builders()
             lines.append(f"removed {removed} artifacts and what they left, {freed // 2**20} MiB")
         return "\n".join([*lines, show.store_text(self.store)])
 
-    def _collect_trees(self) -> int:
-        """Remove the sandbox's unpacked builders whose tar is gone; returns the bytes freed."""
+    def _collect_builders(self) -> int:
+        """Remove what engines made of builders whose tar is gone (unpacked trees, images); returns the bytes freed."""
+        from osbuilder.engine.choose import container_engines
         from osbuilder.engine.trees import remove_tree as remove_unpacked
 
         kept = {item.sha256(BUILDER_TAR) for item in self.store.artifacts() if BUILDER_TAR in item.manifest["outputs"]}
@@ -245,7 +246,7 @@ class Workbench:
         freed = sum(show.disk_bytes(tree) for tree in dropped)
         for tree in dropped:
             remove_unpacked(tree)
-        return freed
+        return freed + sum(engine.collect(kept) for engine in container_engines(self.settings))
 
     # -- running builders ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pwd
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -86,15 +86,26 @@ def choose_engine(settings: Settings, *, trees: Path) -> Engine:
         elif report.endpoint is None:
             return SandboxEngine(trees=trees, proxies=settings.proxies)
         else:
-            return DockerEngine(
-                report.endpoint,
-                store_id=_store_id(settings),
-                proxies=settings.proxies,
-                transfer=settings.engine_transfer,
-            )
+            return _on_daemon(report.endpoint, settings)
     lacks = "".join(f"\n  {report.name}: {report.found}" for report in reports)
     ways = " or ".join(" && ".join(report.remedies) for report in reports if report.remedies)
     raise ToolMissing(f"no engine works on this host:{lacks}", hint=f"Run one of: {ways}" if ways else "")
+
+
+def container_engines(settings: Settings) -> Iterator[DockerEngine]:
+    """Yield every container engine that answers, of those that the settings allow."""
+    for report in detect(settings):
+        if report.works and report.endpoint:
+            yield _on_daemon(report.endpoint, settings)
+
+
+def _on_daemon(endpoint: Endpoint, settings: Settings) -> DockerEngine:
+    return DockerEngine(
+        endpoint,
+        store_id=_store_id(settings),
+        proxies=settings.proxies,
+        transfer=settings.engine_transfer,
+    )
 
 
 def _store_id(settings: Settings) -> str:

@@ -16,7 +16,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -118,6 +118,11 @@ class DockerEngine:
         """Remove the builder's images. Raises EngineError."""
         with self._containers.session(), translated(f"removing builder {builder.name}", self._endpoint):
             images.remove(self._client, builder)
+
+    def collect(self, kept: Collection[str]) -> int:
+        """Remove the images of builders whose tars (sha256) are not among these; returns the bytes freed."""
+        with self._containers.session(), translated("removing old builders", self._endpoint):
+            return images.collect(self._client, kept)
 
     def run_in_image(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import docker.errors
@@ -65,6 +65,21 @@ def remove(client: APIClient, builder: Builder) -> None:
     for image in client.images(filters={"label": f"{_SHA256_LABEL}={builder.sha256}"}):
         with contextlib.suppress(docker.errors.NotFound):
             client.remove_image(image["Id"], force=True)
+
+
+def collect(client: APIClient, kept: Collection[str]) -> int:
+    """Remove builders' images that were made from other tars than these (sha256) and that no container runs in.
+
+    Returns the bytes freed. Images are the daemon's, not a store's: one that another store wants is imported again.
+    """
+    freed = 0
+    for image in client.images(filters={"label": _SHA256_LABEL}):
+        if image["Labels"][_SHA256_LABEL] not in kept:
+            with contextlib.suppress(docker.errors.NotFound, docker.errors.APIError):
+                for name in image["RepoTags"] or [image["Id"]]:
+                    client.remove_image(name)
+                freed += image["Size"]
+    return freed
 
 
 def pull(client: APIClient, image: str) -> None:

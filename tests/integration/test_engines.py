@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from docker.api.client import APIClient
 
+from osbuilder.engine import images
 from osbuilder.engine.base import ROOT_CAPABILITIES, Builder, Command, Mounts
 from osbuilder.engine.daemon import Endpoint
 from osbuilder.engine.docker import DockerEngine
@@ -454,3 +455,23 @@ def test_a_sandbox_forgets_its_tree(engine_builder: Builder, tmp_path: Path) -> 
     assert (tmp_path / "trees" / engine_builder.sha256 / "usr/bin/env").exists()
     engine.discard(engine_builder)
     assert list((tmp_path / "trees").iterdir()) == []
+
+
+def test_old_builders_leave_the_daemon_and_the_kept_one_stays(docker_room: Room, tmp_path: Path) -> None:
+    engine = make_engine(docker_room.spec)
+    builders = []
+    for name in ("old", "kept"):
+        tar = tmp_path / name
+        tar.write_bytes(_tar_of_a_tree() + bytes(10240) + name.encode())
+        builders.append(Builder(name=name, tar=tar, sha256=hashlib.sha256(tar.read_bytes()).hexdigest()))
+        engine.prepare(builders[-1])
+    old, kept = builders
+    client = APIClient(base_url=docker_room.spec["url"], version="auto")
+    try:
+        made = {image["Labels"]["osbuilder.sha256"] for image in client.images(filters={"label": "osbuilder.sha256"})}
+        assert {old.sha256, kept.sha256} <= made
+        assert engine.collect(made - {old.sha256}) > 0
+        assert (images.find(client, old), bool(images.find(client, kept))) == (None, True)
+    finally:
+        client.close()
+        engine.discard(kept)
