@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -182,13 +183,25 @@ def initrd(
 
 
 @task(
-    help={"arch": _ROOTFS["arch"], "kernel": "a kernel of versions.yaml (see `inv versions`)", **_COMMON},
+    help={
+        "arch": _ROOTFS["arch"],
+        "kernel": "a kernel of versions.yaml (see `inv versions`)",
+        "git": "instead: the URL of a repository, with --ref",
+        "ref": "a branch, a tag or a full commit id of --git",
+        "tree": "instead: a kernel tree on this host",
+        "patches": "a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)",
+        **_COMMON,
+    },
     iterable=["setting"],
 )
 def kernel(
     _: Context,
     arch: str | None = None,
     kernel: str | None = None,
+    git: str | None = None,
+    ref: str | None = None,
+    tree: str | None = None,
+    patches: str | None = None,
     dry: bool = False,
     setting: Sequence[str] | None = None,
 ) -> None:
@@ -196,7 +209,26 @@ def kernel(
     with _workbench(setting) as bench:
         from osbuilder.request import KernelRequest
 
-        _make(bench, KernelRequest(arch=arch, line=kernel), output=None, dry=dry)
+        request = KernelRequest(
+            arch=arch, line=kernel, git=git, ref=ref, tree=Path(tree) if tree else None, patches=patches
+        )
+        _make(bench, request, output=None, dry=dry)
+
+
+@task(
+    help={
+        "check": "apply them to the source that each kernel line pins",
+        "kernel": "only this kernel of versions.yaml",
+        "setting": _COMMON["setting"],
+    },
+    iterable=["setting"],
+)
+def kernel_patches(
+    _: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None
+) -> None:
+    """List the patches of kernel/patches, or try whether they apply."""
+    with _workbench(setting) as bench:
+        print(bench.check_patches(kernel) if check else bench.list_patches())
 
 
 @task(help={"arch": _ROOTFS["arch"], "agent": _ROOTFS["agent"], **_OUTPUT, **_COMMON}, iterable=["setting"])
@@ -404,6 +436,21 @@ def test(context: Context, strict: bool = False, select: str = "") -> None:
         options = ["--strict-prerequisites"] if strict else []
         options += ["-k", select] if select else []
         context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
+
+
+def _namespace() -> Collection:
+    """Return all tasks; those about kernels are a collection, whose default is `inv kernel`."""
+    about_kernels = Collection("kernel")
+    about_kernels.add_task(kernel, default=True)
+    about_kernels.add_task(kernel_patches, name="patches")
+    root = Collection(about_kernels)
+    for each in globals().values():
+        if isinstance(each, Task) and each not in (kernel, kernel_patches):
+            root.add_task(each)
+    return root
+
+
+ns = _namespace()
 
 
 def _ask(question: str) -> bool:

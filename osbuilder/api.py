@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from osbuilder import doctor, launch, show, why
+from osbuilder import doctor, launch, patchcheck, show, why
 from osbuilder.arch import ARCHES, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
@@ -198,6 +198,14 @@ class Workbench:
     def list_versions(self) -> str:
         """Return what versions.yaml pins."""
         return show.versions_text(self.planner.versions)
+
+    def list_patches(self) -> str:
+        """Return the patches of kernel/patches, series by series. Raises PatchError for a malformed series."""
+        return patchcheck.listing(self.planner)
+
+    def check_patches(self, line: str | None = None) -> str:
+        """Apply the patches of a kernel line (None: of every line) to its source. Raises PatchError; see patchcheck."""
+        return patchcheck.check(self.planner, self.executor, line)
 
     # -- booting and checking --------------------------------------------------------------------------------------
 

@@ -46,8 +46,10 @@ def download(
             progress.note(line)
         pause(_LOCK_POLL_S)
 
-    with PartFile.locked(destination, sha256=source.sha256, wait=wait) as part, requests.Session() as session:
-        if is_whole(destination, source.sha256):
+    with PartFile.locked(destination, sha256=source.sha256 or "", wait=wait) as part, requests.Session() as session:
+        if source.sha256 is None:
+            part.restart()
+        elif is_whole(destination, source.sha256):
             return destination
         session.trust_env = False
         session.verify = str(settings.ca_bundle) if settings.ca_bundle else True
@@ -120,7 +122,8 @@ class _Download:
     def _fail(self, failures: list[tuple[str, _Refused]]) -> None:
         lines = [f"  {shown(url)}: {refusal}" for url, refusal in failures]
         hint = "Check the network, the proxy settings and the mirrors, and run again."
-        message = f"cannot download {self._source.name} (sha256 {self._source.sha256}):\n" + "\n".join(lines)
+        pin = f" (sha256 {self._source.sha256})" if self._source.sha256 else ""
+        message = f"cannot download {self._source.name}{pin}:\n" + "\n".join(lines)
         if any(refusal.unverified for _, refusal in failures):
             raise VerificationError(message, hint="Either the pin is wrong or the mirror is: nothing of it was kept.")
         raise FetchError(message, hint=hint)
@@ -282,7 +285,7 @@ class _Download:
 
     def _verify(self, kind: str) -> None:
         """Hold what came against the pin. Bytes that do not match are never kept."""
-        if self._part.whole:
+        if self._source.sha256 is None or self._part.whole:
             return
         came, spliced = self._part.sha256, self._part.spliced
         self._part.restart()

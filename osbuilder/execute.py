@@ -262,7 +262,7 @@ class RunningJob:
         return folder
 
     def fetch(self, source: Source) -> Path:
-        destination = self.executor.store.folder("downloads") / f"{source.sha256[:16]}-{source.name}"
+        destination = self.executor.store.folder("downloads") / f"{(source.sha256 or self.key)[:16]}-{source.name}"
         executor = self.executor
         return fetch(
             source,

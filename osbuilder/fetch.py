@@ -25,17 +25,18 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class Source:
     """Something to download. `urls` (https, http or file) are tried in order; nothing above `max_bytes` is taken.
 
-    `size_bytes` is checked where it is known. Raises ValueError for a malformed pin.
+    `size_bytes` is checked where it is known. `sha256` is None only for what proves itself, such as a signature: it is
+    downloaded anew each time, and its reader verifies it. Raises ValueError for a malformed pin.
     """
 
     name: str
     urls: tuple[str, ...]
-    sha256: str
+    sha256: str | None
     size_bytes: int | None = None
     max_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 of {self.name}: expected 64 lower-case hexadecimal digits, got {self.sha256!r}")
         if not self.urls:
             raise ValueError(f"urls of {self.name}: expected at least one")
@@ -100,7 +101,7 @@ def fetch(
     """
     if settings.ca_bundle is not None and not settings.ca_bundle.is_file():
         raise UsageError(f"ca_bundle: no such file: {settings.ca_bundle}", hint="Name a PEM file of certificates.")
-    if is_whole(destination, source.sha256):
+    if source.sha256 is not None and is_whole(destination, source.sha256):
         return destination
 
     # Imported here: a build that downloads nothing does not wait for the HTTP library (0.15 s).

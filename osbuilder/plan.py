@@ -17,6 +17,8 @@ from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_reci
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import UsageError
 from osbuilder.image.build import MakeImage, MakeInitrd
+from osbuilder.kernel.signature import PublicKeys
+from osbuilder.kernel.source import KernelLine
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
@@ -177,15 +179,46 @@ class Planner:
         # Imported here: what plans no kernel does not wait for the Kconfig reader.
         from osbuilder.kernel.build import plan_kernel
 
-        name = request.line or self.versions.defaults.kernel
+        name, line = self._kernel_line(request)
         return plan_kernel(
             name,
-            self.versions.kernel(name),
+            line,
             arch=_arch(request.arch),
             builder=self.builder("compiler"),
             root=self.root / "kernel",
             epoch=self.settings.source_date_epoch,
+            keys=self._kernel_keys(),
         )
+
+    def kernel_source(self, name: str) -> Step:
+        """Return the step that gets the source of a kernel line, with its patches applied if it has any."""
+        from osbuilder.kernel.build import plan_source
+
+        return plan_source(
+            name,
+            self.versions.kernel(name),
+            builder=self.builder("compiler"),
+            root=self.root / "kernel",
+            keys=self._kernel_keys(),
+        )
+
+    def _kernel_line(self, request: KernelRequest) -> tuple[str, KernelLine]:
+        """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
+        try:
+            if request.git is not None:
+                return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
+            if request.tree is not None:
+                return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
+            name = request.line or self.versions.defaults.kernel
+            line = self.versions.kernel(name)
+            return name, dataclasses.replace(line, patches=request.patches) if request.patches else line
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+
+    def _kernel_keys(self) -> PublicKeys | None:
+        """Return the keys that kernel tarballs' signatures are checked with, if that is asked for."""
+        path = self.settings.kernel_keys
+        return PublicKeys.of_path(path.expanduser()) if path else None
 
     def _keyring(self, recipe: Recipe) -> Path | None:
         """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""

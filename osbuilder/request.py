@@ -83,10 +83,28 @@ class InitrdRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRequest:
-    """A guest kernel. `line` is a name of versions.yaml (None: its default)."""
+    """A guest kernel. `line` is a name of versions.yaml (None: its default).
+
+    Instead of a line, `git` (a URL) with `ref` (a branch, a tag or a full commit id), or `tree`, a folder of this host.
+    `patches` is a folder of kernel/patches, instead of the line's own.
+    """
 
     arch: str | None = None
     line: str | None = None
+    git: str | None = None
+    ref: str | None = None
+    tree: Path | None = None
+    patches: str | None = None
+
+    def __post_init__(self) -> None:
+        flags = {"kernel": self.line, "git": self.git, "tree": self.tree}
+        given = [f"--{name}" for name, value in flags.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other", hint="Name one source of the kernel.")
+        if (self.git is None) != (self.ref is None):
+            raise UsageError(
+                "--git and --ref go together", hint="For example: --git https://HOST/linux.git --ref v6.12"
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,9 @@ class Settings:
     keyrings: Mapping[str, tuple[str, ...]] = _setting(
         dict, "the keys of a distribution's own mirrors: debian=FILE (default: those that the recipe pins)"
     )
+    kernel_keys: Path | None = _setting(
+        None, "public keys of who signs kernels, a file or a folder: set, signatures are checked (default: only sha256)"
+    )
     qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
     accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")
     source_date_epoch: int | None = _setting(

@@ -16,6 +16,7 @@ from pathlib import Path
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.decode import load
 from osbuilder.errors import DecodeError, PlanError, UsageError, suggest
+from osbuilder.openpgp import Fingerprint
 from osbuilder.pid1 import Init
 
 RECIPE = "recipe.yaml"
@@ -44,21 +45,6 @@ class Day:
         except ValueError:
             raise ValueError(f'expected a day such as "2025-08-09", got "{text}"') from None
         return cls(calendar.timegm(moment))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """An OpenPGP key's fingerprint: 40 hex digits, blanks allowed (a v4 key, RFC 4880 section 12.2)."""
-
-    text: str
-
-    @classmethod
-    def parse(cls, text: str) -> Fingerprint:
-        """Return the fingerprint in capitals without blanks. Raises ValueError."""
-        digits = text.replace(" ", "").upper()
-        if not re.fullmatch("[0-9A-F]{40}", digits):
-            raise ValueError(f'expected a fingerprint of 40 hex digits, got "{text}"')
-        return cls(digits)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,17 +9,24 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import zstandard
 
 from osbuilder.errors import SourceError
 
+if TYPE_CHECKING:
+    from osbuilder.step import Job
+
 ARCHIVE: Final = "source.tar.zst"
 """What every step that makes a kernel source calls its file."""
 
+UNPACKED_MAX_BYTES: Final = 8 << 30
+"""A source's tar may be this large. Linux 6.12 takes 1.6 GB."""
+
+_MEMBERS_MAX: Final = 1_000_000  # Linux 6.12 has 93,000
 _BLOCK: Final = 512
 _CHUNK_BYTES: Final = 1 << 20
 _HEADER_MAX_BYTES: Final = 1 << 20  # of an extended header or a long name
@@ -46,11 +53,27 @@ class _Member:
     mtime: int
 
 
+def deliver(job: Job, output: Path, *, origin: str) -> dict[str, Any]:
+    """Check the archive that a script left in `output`, make it the artifact, return the facts of every kind."""
+    found = inspect(output / ARCHIVE, origin=origin)
+    (output / ARCHIVE).rename(job.out / ARCHIVE)
+    return {"version": found.version, "epoch": found.epoch, "origin": origin}
+
+
+def too_large(origin: str) -> SourceError:
+    """Return the refusal of an archive that unpacks to more than UNPACKED_MAX_BYTES."""
+    return SourceError(
+        f"{origin}: unpacks to more than {UNPACKED_MAX_BYTES >> 30} GiB: expected the source of a kernel (1.6 GB)",
+        hint="Nothing of it was used. Check where the kernel line in versions.yaml gets it from.",
+    )
+
+
 def inspect(path: Path, *, origin: str) -> KernelSource:
     """Walk a zstd-compressed tar of a kernel source that has one top folder; `origin` is its name in messages.
 
-    Raises SourceError: damaged archive; a member that is absolute, leaves the top folder, stands twice, or is neither
-    file, folder nor link; a link that leads out; not a kernel source.
+    Raises SourceError: damaged archive; a member that is absolute, leaves the top folder, stands twice, lies below a
+    link, or is neither file, folder nor link; a link that leads out, also through other links; more members or bytes
+    than a kernel has; not a kernel source.
     """
     try:
         with path.open("rb") as packed:
@@ -78,6 +101,7 @@ def _inspect(stream: _Stream, origin: str) -> KernelSource:
     makefile = ""
     epoch = 0
     names: set[str] = set()
+    links: dict[str, str] = {}
     for member in _members(stream):
         name = _safe_name(member, origin)
         top = top or name.split("/", 1)[0]
@@ -87,11 +111,16 @@ def _inspect(stream: _Stream, origin: str) -> KernelSource:
         if inside in names and member.kind != b"5":
             raise SourceError(f"{origin}: the member {member.name!r} stands in the archive twice")
         names.add(inside)
+        if len(names) > _MEMBERS_MAX:
+            raise SourceError(f"{origin}: more than {_MEMBERS_MAX:,} members: expected the source of a kernel")
         _check_kind(member, name, top, origin)
+        if member.kind == b"2":
+            links[name] = member.link
         epoch = max(epoch, member.mtime)
         if inside == "Makefile" and member.size <= _MAKEFILE_MAX_BYTES:
             makefile = stream.peek(member.size).decode("utf-8", "replace")
         stream.skip(member.size)
+    _check_links(links, {posixpath.dirname(f"{top}/{name}") for name in names}, origin)
     missing = [name for name in _KERNEL_FILES if name not in names]
     if missing:
         raise SourceError(
@@ -132,13 +161,39 @@ def _check_kind(member: _Member, name: str, top: str, origin: str) -> None:
         raise SourceError(f"{origin}: unsafe member {member.name!r}: its link to {member.link!r} leads out")
 
 
+def _check_links(links: Mapping[str, str], folders: Set[str], origin: str) -> None:
+    """Refuse members that lie below a link, and links whose way leads through another one.
+
+    Where such a way ends is not to be seen from the names alone: `a/..` is somewhere else if `a` is a link.
+    """
+    for folder in sorted(folders):
+        for above in _ancestors(f"{folder}/"):
+            if above in links:
+                raise SourceError(f"{origin}: unsafe member {above!r}: it is a link, and other members lie below it")
+    for name, target in links.items():
+        way = posixpath.dirname(name)
+        for part in target.split("/")[:-1]:
+            way = posixpath.normpath(posixpath.join(way, part))
+            if way in links:
+                raise SourceError(f"{origin}: unsafe member {name!r}: its way to {target!r} leads through a link")
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """Yield the folders above a name, the top first."""
+    at = name.find("/")
+    while at >= 0:
+        yield name[:at]
+        at = name.find("/", at + 1)
+
+
 class _Stream:
-    """The plain bytes of an archive. Raises SourceError where they end too early."""
+    """The plain bytes of an archive. Raises SourceError where they end too early, or are too many."""
 
     def __init__(self, plain: BinaryIO | zstandard.ZstdDecompressionReader, origin: str) -> None:
         self._plain = plain
         self._buffer = b""
         self._at = 0
+        self._read_bytes = 0
         self.origin = origin
 
     def damaged(self, what: str) -> SourceError:
@@ -147,10 +202,7 @@ class _Stream:
     def peek(self, size: int) -> bytes:
         """Return the next `size` bytes without consuming them."""
         while len(self._buffer) - self._at < size:
-            chunk = self._plain.read(_CHUNK_BYTES)
-            if not chunk:
-                raise self.damaged("it ends early")
-            self._buffer = self._buffer[self._at :] + chunk
+            self._buffer = self._buffer[self._at :] + self._more()
             self._at = 0
         return self._buffer[self._at : self._at + size]
 
@@ -165,10 +217,17 @@ class _Stream:
         left = -(-size // _BLOCK) * _BLOCK
         while left > len(self._buffer) - self._at:
             left -= len(self._buffer) - self._at
-            self._buffer, self._at = self._plain.read(_CHUNK_BYTES), 0
-            if not self._buffer:
-                raise self.damaged("it ends early")
+            self._buffer, self._at = self._more(), 0
         self._at += left
+
+    def _more(self) -> bytes:
+        chunk = self._plain.read(_CHUNK_BYTES)
+        if not chunk:
+            raise self.damaged("it ends early")
+        self._read_bytes += len(chunk)
+        if self._read_bytes > UNPACKED_MAX_BYTES:
+            raise too_large(self.origin)
+        return chunk
 
     def extended(self, size: int) -> bytes:
         """Consume and return the content of a header member."""
@@ -242,5 +301,8 @@ def _records(data: bytes, stream: _Stream) -> dict[str, bytes]:
             raise stream.damaged("an extended header is malformed")
         keyword, _, value = data[at + len(length) + 1 : at + int(length) - 1].partition(b"=")
         found[keyword.decode("utf-8", "replace")] = value
+        if keyword.startswith(b"GNU.sparse"):
+            # A sparse file claims any size without having the bytes.
+            raise stream.damaged("a sparse file, which no kernel source has")
         at += int(length)
     return found

@@ -7,25 +7,46 @@ from typing import TYPE_CHECKING
 
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
-from osbuilder.kernel.patches import load_series
+from osbuilder.kernel.patches import NO_PATCHES, load_series
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch
+    from osbuilder.kernel.signature import PublicKeys
     from osbuilder.kernel.source import KernelLine
 
 
-def plan_kernel(name: str, line: KernelLine, *, arch: Arch, builder: Step, root: Path, epoch: int | None) -> Step:
+def plan_source(name: str, line: KernelLine, *, builder: Step, root: Path, keys: PublicKeys | None = None) -> Step:
+    """Return the step whose artifact is the source of a line of versions.yaml, with its patches applied.
+
+    `root` is the checkout's folder kernel/; `keys` as in KernelLine.source. Raises PatchError, SourceError, UsageError.
+    """
+    source = Step(name="source", subject=name, action=line.source(root.parent, keys=keys), builder=builder)
+    if line.patches == NO_PATCHES:
+        return source
+    series = load_series(root / "patches", line.patches or name, required=line.patches is not None)
+    if series is None:
+        return source
+    return Step(name="patched", subject=name, action=series, inputs=(("source", source),), builder=builder)
+
+
+def plan_kernel(
+    name: str,
+    line: KernelLine,
+    *,
+    arch: Arch,
+    builder: Step,
+    root: Path,
+    epoch: int | None,
+    keys: PublicKeys | None = None,
+) -> Step:
     """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
 
     `root` is the checkout's folder kernel/, with configs/ and patches/; `epoch` is the build time that the kernel tells
     (None: the source's). Steps before the configuration are shared by all architectures. Raises DecodeError,
-    FragmentError, PatchError and SourceError for what cannot be read.
+    FragmentError, PatchError, SourceError and UsageError for what cannot be read.
     """
-    source = Step(name="source", subject=name, action=line.source(root.parent), builder=builder)
-    series = load_series(root / "patches", line.patches or name)
-    if series:
-        source = Step(name="patched", subject=name, action=series, inputs=(("source", source),), builder=builder)
+    source = plan_source(name, line, builder=builder, root=root, keys=keys)
     subject = f"{name}-{arch.name}"
     config = Step(
         name="config",

@@ -1,7 +1,9 @@
 """Patch series: kernel/patches/<series>/series and the patches that it names, applied in its order.
 
 The series file is quilt's (quilt(1)): a patch a line, relative to the folder, `-pN` behind it where the paths in the
-patch have other than one part to strip, `#` comments, blank lines. Context must match exactly; line numbers may differ.
+patch have other than one part to strip, `#` comments, blank lines. Context must match exactly, unless `--fuzz=N` stands
+behind the patch, which is patch(1)'s own option; line numbers may differ. A patch begins with a header in the fields of
+DEP-3 (https://dep-team.pages.debian.net/deps/dep3/) that says where it comes from and what for.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from osbuilder.errors import CommandFailed, PatchError
+from osbuilder.errors import CommandFailed, PatchError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.step import NOT_IN_KEY
@@ -21,29 +23,46 @@ from osbuilder.step import NOT_IN_KEY
 if TYPE_CHECKING:
     from osbuilder.step import Job
 
+NO_PATCHES: Final = "none"
+"""What a kernel line names instead of a folder to have no patches."""
+
 _SERIES: Final = "series"
-_STRIP: Final = re.compile(r"-p([0-9])")
+_OPTION: Final = re.compile(r"-(?P<strip>p)(?P<count>[0-9])|--fuzz=(?P<fuzz>[12])")
+_DIFF: Final = re.compile(r"^(--- \S|diff |Index: )", re.MULTILINE)
+_FIELD: Final = re.compile(r"^(origin|description|subject)[ \t]*:[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
+_FUZZY: Final = re.compile(r"with fuzz (\d)")
 _MARK: Final = "osbuilder: patch "
+_REFUSED: Final = "osbuilder: refused"
 _APPLIED_BEFORE: Final = "osbuilder: applied before"
+_WITH_FUZZ: Final = "osbuilder: applies with fuzz"
 _PATCHED: Final = "osbuilder: patched"
 
 # Without fuzz a hunk whose surroundings changed is refused instead of put somewhere. New timestamps are clamped, so
-# that the archive does not tell when it was made.
+# that the archive does not tell when it was made. What a refused patch has changed already is put back, to find out why
+# it was refused.
 _APPLY = """\
 apply() {
-  if ! patch --strip="$1" --fuzz=0 --force --no-backup-if-mismatch --reject-file=- --input="$2"; then
-    if patch --strip="$1" --fuzz=0 --force --reject-file=- --dry-run --reverse --input="$2" > /dev/null; then
-      echo {{ applied_before | sh }}
-    fi
-    exit 1
+  rm -rf /work/before
+  if patch --strip="$1" --fuzz="$2" --force --backup --prefix=/work/before/ --reject-file=- --input="$3"; then
+    return
   fi
+  echo {{ refused | sh }}
+  if [ -d /work/before ]; then
+    cp --recursive /work/before/. .
+  fi
+  if patch --strip="$1" --fuzz=0 --force --reject-file=- --dry-run --reverse --input="$3" > /dev/null; then
+    echo {{ applied_before | sh }}
+  elif patch --strip="$1" --fuzz=2 --force --reject-file=- --dry-run --input="$3"; then
+    echo {{ with_fuzz | sh }}
+  fi
+  exit 1
 }
 mkdir /work/linux
 tar --extract --zstd --file=/in/source --directory=/work/linux --strip-components=1
 cd /work/linux
 {% for patch in patches %}
 echo {{ (mark ~ patch.name) | sh }}
-apply {{ patch.strip }} /in/patches/{{ loop.index }}
+apply {{ patch.strip }} {{ patch.fuzz }} /in/patches/{{ loop.index }}
 {% endfor %}
 echo {{ patched | sh }}
 tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime --owner=0 --group=0 --numeric-owner \\
@@ -53,12 +72,20 @@ tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtim
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """One patch of a series: its name there, how many parts of its paths to strip, and its text."""
+    """One patch of a series: its name there, how many parts of its paths to strip, how many lines of context at the
+    ends of a hunk need not match, and its text.
+    """
 
     name: str
     strip: int
+    fuzz: int = 0
     sha256: str
     content: bytes = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
+
+    @property
+    def summary(self) -> str:
+        """The first line of its description."""
+        return _header(self.content).get("description") or _header(self.content).get("subject", "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +116,15 @@ class ApplyPatches:
         return dict(source.facts) | {"patches": [patch.name for patch in self.patches]}
 
     def _script(self) -> str:
-        return render(_APPLY, patches=self.patches, mark=_MARK, applied_before=_APPLIED_BEFORE, patched=_PATCHED)
+        return render(
+            _APPLY,
+            patches=self.patches,
+            mark=_MARK,
+            refused=_REFUSED,
+            applied_before=_APPLIED_BEFORE,
+            with_fuzz=_WITH_FUZZ,
+            patched=_PATCHED,
+        )
 
     def _explain(self, log: Path, version: str, error: CommandFailed) -> Exception:
         """Say which patch, file and hunk it was; an error before or after the patches stays what it is."""
@@ -97,12 +132,17 @@ class ApplyPatches:
         if not mark or _PATCHED in said:
             return error
         name, _, said = said.partition("\n")
+        said, _, reason = said.partition(_REFUSED)
         where = "\n".join(f"  {failure}" for failure in failures(said)) or f"  {said.strip()}"
-        hint = (
-            "The source has it already: drop it from the series."
-            if _APPLIED_BEFORE in said
-            else f"Rebase it on {version}, or drop it from {self.series}/{_SERIES}. Log: {log}"
-        )
+        hint = f"Rebase it on {version}, or drop it from {self.series}/{_SERIES}. Log: {log}"
+        if _APPLIED_BEFORE in reason:
+            hint = "The source has it already: drop it from the series."
+        elif _WITH_FUZZ in reason:
+            fuzz = max(_FUZZY.findall(reason), default="2")
+            hint = (
+                f"Its context has changed: it applies only with fuzz {fuzz}. Rebase it on {version}, or say that it is "
+                f"right as it is: {name} --fuzz={fuzz} in {self.series}/{_SERIES}. Log: {log}"
+            )
         return PatchError(f"{self.series}/{name} does not apply to {version}:\n{where}", hint=hint)
 
 
@@ -127,14 +167,17 @@ def failures(said: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def load_series(root: Path, series: str) -> ApplyPatches | None:
+def load_series(root: Path, series: str, *, required: bool = False) -> ApplyPatches | None:
     """Read the folder `series` below `root` (kernel/patches); None if there is none, or its series is empty.
 
-    Raises PatchError, with file:line, for a line that is malformed, stands twice or names no file, and for a *.patch
-    that no line names.
+    `required` says that somebody named the folder, so that it has to be there. Raises PatchError, with file:line, for
+    a line that is malformed, stands twice or names no file, for a *.patch that no line names, and for a patch that
+    does not say where it comes from and what for.
     """
     folder = root / series
     if not folder.is_dir():
+        if required:
+            raise PatchError(f"{folder}: no such folder of patches", hint=suggest(series, known_series(root)))
         return None
     where = f"{folder.parent.name}/{series}/{_SERIES}"
     try:
@@ -160,20 +203,51 @@ def load_series(root: Path, series: str) -> ApplyPatches | None:
     return ApplyPatches(series=series, patches=tuple(patches.values())) if patches else None
 
 
+def known_series(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders below `root` (kernel/patches), sorted."""
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir())) if root.is_dir() else ()
+
+
 def _load_patch(folder: Path, words: list[str], where: str) -> Patch:
-    name, options = PurePosixPath(words[0]), words[1:]
+    name = PurePosixPath(words[0])
     if name.is_absolute() or ".." in name.parts:
         raise PatchError(f"{where}: expected a patch in this folder, got {words[0]!r}")
-    strip = _STRIP.fullmatch(options[0]) if len(options) == 1 else None
-    if options and not strip:
-        raise PatchError(f"{where}: expected -pN or nothing behind {name}, got {' '.join(options)!r}")
+    options: dict[str, int] = {}
+    for word in words[1:]:
+        match = _OPTION.fullmatch(word)
+        option = "strip" if match and match["strip"] else "fuzz"
+        if not match or option in options:
+            raise PatchError(
+                f"{where}: expected -pN, --fuzz=1, --fuzz=2 or nothing behind {name}, got {' '.join(words[1:])!r}"
+            )
+        options[option] = int(match["count"] or match["fuzz"])
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
         raise PatchError(f"{where}: cannot read {name}: {error.strerror}", hint="Correct the name.") from error
+    _check_header(content, f"{where}: {name}")
     return Patch(
         name=str(name),
-        strip=int(strip[1]) if strip else 1,
+        strip=options.get("strip", 1),
+        fuzz=options.get("fuzz", 0),
         sha256=hashlib.sha256(content).hexdigest(),
         content=content,
     )
+
+
+def _header(content: bytes) -> dict[str, str]:
+    """Return the fields above the first change of a patch that tell where it comes from and what for."""
+    text = content.decode("utf-8", "replace")
+    diff = _DIFF.search(text)
+    return {match[1].lower(): match[2] for match in _FIELD.finditer(text, 0, diff.start() if diff else len(text))}
+
+
+def _check_header(content: bytes, where: str) -> None:
+    fields = _header(content)
+    missing = [] if "origin" in fields else ["Origin (where it comes from)"]
+    missing += [] if fields.keys() & {"description", "subject"} else ["Description (what it is for)"]
+    if missing:
+        raise PatchError(
+            f"{where}: its header has no {' and no '.join(missing)}",
+            hint="Write them above its first change, in the form of DEP-3: `Origin: own`, `Description: ...`.",
+        )

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
-    frozenset({"osbuilder.api", "osbuilder.doctor", "osbuilder.launch", "osbuilder.reporter"}),
+    frozenset({"osbuilder.api", "osbuilder.doctor", "osbuilder.launch", "osbuilder.patchcheck", "osbuilder.reporter"}),
     frozenset(
         {
             "osbuilder.plan",
@@ -26,7 +26,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
     frozenset(f"osbuilder.{name}" for name in ("tree", "store", "fetch", "download", "partfile", "step")),
-    frozenset(f"osbuilder.{name}" for name in ("arch", "decode", "errors", "pid1", "settings", "outfile", "progress")),
+    frozenset(
+        f"osbuilder.{name}"
+        for name in ("arch", "decode", "errors", "openpgp", "pid1", "settings", "outfile", "progress")
+    ),
 )
 
 

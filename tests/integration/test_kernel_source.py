@@ -21,7 +21,10 @@ import zstandard
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import FetchError, SourceError, ToolMissing, VerificationError
-from osbuilder.kernel.source import DebianPackage, Git, LocalTree, Tarball
+from osbuilder.kernel.debian import DebianPackage
+from osbuilder.kernel.git import Git
+from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.tarball import Tarball
 from tests.kernel_bench import Compiler
 from tests.kernel_sources import EPOCH, FILES, member, members, pack, write_tree
 from tests.servers import FaultyServer, Reply, closed_url

@@ -65,7 +65,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
     root = write_configs(tmp_path)
     (root / "patches" / "debian-6.12").mkdir(parents=True)
     (root / "patches" / "debian-6.12" / "series").write_text("a.patch\n")
-    (root / "patches" / "debian-6.12" / "a.patch").write_text("x")
+    (root / "patches" / "debian-6.12" / "a.patch").write_text("Origin: own\nSubject: x\n")
     kernel = plan(root)
     assert idents(kernel) == [
         "debian-6.12/source",
@@ -75,7 +75,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
     ]
     config = dict(kernel.inputs)["config"]
     assert dict(kernel.inputs)["source"] is dict(config.inputs)["source"]
-    other = dataclasses.replace(LINE, patches="none-for-this-one")
+    other = dataclasses.replace(LINE, patches="none")
     assert "debian-6.12/patched" not in idents(plan(root, other))
 
 

@@ -12,7 +12,9 @@ from osbuilder.kernel.patches import ApplyPatches, Patch, failures, load_series
 from osbuilder.step import parameters
 from tests.jobs import Ran, RecordingJob, artifact
 
-PATCH = "--- a/kernel/fork.c\n+++ b/kernel/fork.c\n@@ -1 +1 @@\n-int fork;\n+int spoon;\n"
+HEADER = "Description: Eat soup\n With more words.\nOrigin: own\n"
+DIFF = "--- a/kernel/fork.c\n+++ b/kernel/fork.c\n@@ -1 +1 @@\n-int fork;\n+int spoon;\n"
+PATCH = HEADER + DIFF
 FACTS = {"version": "6.12.57", "epoch": 1_700_000_000, "origin": "linux.tar.xz"}
 
 
@@ -57,7 +59,7 @@ def test_a_patch_is_known_by_its_digest_and_its_text_stays_out_of_the_manifest(t
     digest = hashlib.sha256(PATCH.encode()).hexdigest()
     assert parameters(action) == {
         "series": "debian-6.12",
-        "patches": [{"name": "a.patch", "strip": 1, "sha256": digest}],
+        "patches": [{"name": "a.patch", "strip": 1, "fuzz": 0, "sha256": digest}],
     }
 
 
@@ -66,8 +68,13 @@ def test_a_patch_is_known_by_its_digest_and_its_text_stays_out_of_the_manifest(t
     [
         ("a.patch\nmissing.patch\n", "patches/debian-6.12/series:2: cannot read missing.patch: No such file"),
         ("a.patch\n\na.patch\n", "patches/debian-6.12/series:3: a.patch stands there twice"),
-        ("a.patch -R\n", "patches/debian-6.12/series:1: expected -pN or nothing behind a.patch, got '-R'"),
-        ("a.patch -p1 -R\n", "expected -pN or nothing behind a.patch, got '-p1 -R'"),
+        (
+            "a.patch -R\n",
+            "patches/debian-6.12/series:1: expected -pN, --fuzz=1, --fuzz=2 or nothing behind a.patch, got '-R'",
+        ),
+        ("a.patch -p1 -R\n", "or nothing behind a.patch, got '-p1 -R'"),
+        ("a.patch -p1 -p1\n", "or nothing behind a.patch, got '-p1 -p1'"),
+        ("a.patch --fuzz=3\n", "or nothing behind a.patch, got '--fuzz=3'"),
         ("../a.patch\n", "expected a patch in this folder, got '../a.patch'"),
         ("/etc/passwd\n", "expected a patch in this folder, got '/etc/passwd'"),
         ("# a.patch\n", "patches/debian-6.12/series: does not name a.patch"),
@@ -87,7 +94,46 @@ def test_a_patch_with_any_name_is_one_word_of_the_script() -> None:
     patch = Patch(name="a; $(rm -rf x) 'b'.patch", strip=2, sha256="0", content=b"")
     lines = ApplyPatches(series="s", patches=(patch,)).describe()
     assert "echo 'osbuilder: patch a; $(rm -rf x) '\"'\"'b'\"'\"'.patch'" in lines
-    assert "apply 2 /in/patches/1" in lines
+    assert "apply 2 0 /in/patches/1" in lines
+
+
+def test_fuzz_is_allowed_to_the_patch_that_says_so_and_to_no_other(tmp_path: Path) -> None:
+    root = write_series(tmp_path, "a.patch --fuzz=1 -p0\nb.patch\n", "a.patch", "b.patch")
+    action = load_series(root, "debian-6.12")
+    assert action is not None
+    assert [(patch.strip, patch.fuzz) for patch in action.patches] == [(0, 1), (1, 0)]
+    assert {"apply 0 1 /in/patches/1", "apply 1 0 /in/patches/2"} <= set(action.describe())
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("", "its header has no Origin (where it comes from) and no Description (what it is for)"),
+        ("Origin: own\n", "its header has no Description (what it is for)"),
+        ("Subject: Eat soup\n", "its header has no Origin (where it comes from)"),
+        ("Origin:\nDescription: Eat soup\n", "its header has no Origin (where it comes from)"),
+    ],
+)
+def test_a_patch_that_does_not_say_whence_and_why_is_refused(tmp_path: Path, header: str, problem: str) -> None:
+    root = write_series(tmp_path, "a.patch\n", "a.patch")
+    (root / "debian-6.12" / "a.patch").write_text(header + DIFF + "Origin: too late\nDescription: below the change\n")
+    assert f"patches/debian-6.12/series:1: a.patch: {problem}" in refusal(root)
+
+
+def test_what_a_patch_is_for_is_told_by_its_description_or_its_subject(tmp_path: Path) -> None:
+    root = write_series(tmp_path, "a.patch\nb.patch\n", "a.patch", "b.patch")
+    mail = "From: a@a.example\nSubject: Eat soup slowly\n\nBecause.\n\nOrigin: upstream, 0123456789ab\n---\n"
+    (root / "debian-6.12" / "b.patch").write_text(mail + DIFF)
+    action = load_series(root, "debian-6.12")
+    assert action is not None
+    assert [patch.summary for patch in action.patches] == ["Eat soup", "Eat soup slowly"]
+
+
+def test_a_folder_that_somebody_named_has_to_be_there(tmp_path: Path) -> None:
+    root = write_series(tmp_path, "a.patch\n", "a.patch")
+    with pytest.raises(PatchError, match=r"patches/debian-6\.13: no such folder of patches") as caught:
+        load_series(root, "debian-6.13", required=True)
+    assert caught.value.hint.startswith("Did you mean debian-6.12?")
 
 
 # What GNU patch 2.7.6 says with --force --fuzz=0 --reject-file=-.
@@ -149,10 +195,25 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(tmp_path: Path)
 def test_a_patch_that_the_source_has_already_says_so(tmp_path: Path) -> None:
     action = load_series(write_series(tmp_path, "a.patch\n", "a.patch"), "debian-6.12")
     assert action is not None
-    said = "osbuilder: patch a.patch\npatching file x.c\nHunk #1 FAILED at 1.\nosbuilder: applied before\n"
+    said = "osbuilder: patch a.patch\npatching file x.c\nHunk #1 FAILED at 1.\n"
+    said += "osbuilder: refused\nosbuilder: applied before\n"
     with pytest.raises(PatchError, match=r"x\.c: hunk 1") as caught:
         action.run(job_that_says(tmp_path, said))
     assert caught.value.hint == "The source has it already: drop it from the series."
+
+
+def test_a_patch_that_would_apply_with_fuzz_says_how_to_accept_it(tmp_path: Path) -> None:
+    action = load_series(write_series(tmp_path, "a.patch\n", "a.patch"), "debian-6.12")
+    assert action is not None
+    said = (
+        "osbuilder: patch a.patch\npatching file x.c\nHunk #2 FAILED at 17.\nosbuilder: refused\npatching file x.c\n"
+        "Hunk #1 succeeded at 1 with fuzz 1.\nHunk #2 succeeded at 17 with fuzz 2.\nosbuilder: applies with fuzz\n"
+    )
+    with pytest.raises(PatchError) as caught:
+        action.run(job_that_says(tmp_path, said))
+    assert caught.value.message == "debian-6.12/a.patch does not apply to 6.12.57:\n  x.c: hunk 2 (line 17)"
+    assert "it applies only with fuzz 2" in caught.value.hint
+    assert "a.patch --fuzz=2 in debian-6.12/series" in caught.value.hint
 
 
 def test_a_failure_that_no_patch_made_is_not_blamed_on_one(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ import pytest
 
 from osbuilder import decode
 from osbuilder.errors import CommandFailed, DecodeError, FetchError, SourceError, StoreError
-from osbuilder.kernel.source import DebianPackage, Git, KernelLine, LocalTree, Tarball
+from osbuilder.kernel.debian import DebianPackage
+from osbuilder.kernel.git import Git
+from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.source import KernelLine
+from osbuilder.kernel.tarball import Tarball
 from osbuilder.step import parameters
 from tests.jobs import Ran, RecordingJob
 from tests.kernel_sources import EPOCH, FILES, members, pack, write_archive, write_tree
@@ -77,6 +81,19 @@ def test_a_tree_is_looked_up_from_the_checkout(tmp_path: Path) -> None:
         ("{tree: x, patches: ../../etc}", "patches: malformed: '../../etc'"),
         ("{urls: ['https://a.example/l.tar'], sha256: abc}", "expected 64 lower-case hexadecimal digits, got 'abc'"),
         ("{urls: [], sha256: abc}", "sha256"),
+        (
+            f"{{urls: ['https://a.example/l.tar'], sha256: '{SHA256}', signature: ['https://a.example/l.tar.sign']}}",
+            "signature and signed-by go together",
+        ),
+        (
+            f"{{urls: ['https://a.example/l'], sha256: '{SHA256}', signature: [l.sign], signed-by: ['{'A' * 40}']}}",
+            "urls of the signature: expected https, http or file, got 'l.sign'",
+        ),
+        (
+            f"{{urls: ['https://a.example/l'], sha256: '{SHA256}', signature: [l.sign], signed-by: [Greg]}}",
+            'expected a fingerprint of 40 hex digits, got "Greg"',
+        ),
+        ("{tree: x, signed-by: []}", "signed-by does not go with tree"),
         ("{git: '/srv/linux.git', ref: v6.12}", "expected a https, http or git URL, got '/srv/linux.git'"),
         ("{git: '--upload-pack=x', ref: v6.12}", "expected a https, http or git URL"),
         ("{git: 'https://a.example/l.git', ref: '--all'}", "expected a branch, a tag or a full commit id, got '--all'"),
@@ -100,7 +117,7 @@ def test_what_protects_itself_may_come_over_any_transport(url: str, ref: str) ->
 
 def test_the_mirrors_of_a_pinned_tarball_are_not_part_of_what_it_is() -> None:
     one, two = (Tarball(urls=(f"https://{host}.example/l.tar.xz",), sha256=SHA256) for host in "ab")
-    assert parameters(one) == parameters(two) == {"sha256": SHA256}
+    assert parameters(one) == parameters(two) == {"sha256": SHA256, "signature": None}
 
 
 # --- a Debian package ----------------------------------------------------------------------------------------------
@@ -139,16 +156,21 @@ def test_the_package_is_delivered_with_its_versions(tmp_path: Path) -> None:
     assert [path.name for path in job.out.iterdir()] == ["source.tar.zst"]
 
 
-@pytest.mark.parametrize(
-    "tail",
-    [
-        "E: Unable to locate package linux-source-6.12",
-        "E: Version '6.12.57-1' for 'linux-source-6.12' was not found",
-    ],
-)
-def test_a_package_that_does_not_exist_is_named(tmp_path: Path, tail: str) -> None:
+def test_a_package_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no package linux-source-6\.12 in Debian trixie"):
-        DEBIAN.run(RecordingJob(tmp_path, fails(tail)))
+        DEBIAN.run(RecordingJob(tmp_path, fails("E: Unable to locate package linux-source-6.12")))
+
+
+def test_a_pinned_version_that_the_archive_does_not_have_is_told_with_what_it_has(tmp_path: Path) -> None:
+    def act(ran: Ran) -> None:
+        (ran.output / "available").write_text(" 6.12.117-1 \n 6.12.111-1 \n")
+        fails("E: Version '6.12.57-1' for 'linux-source-6.12' was not found")(ran)
+
+    pinned = DebianPackage(package="linux-source-6.12", suite="trixie", version="6.12.57-1")
+    with pytest.raises(SourceError) as caught:
+        pinned.run(RecordingJob(tmp_path, act))
+    assert caught.value.message == ("Debian trixie has no linux-source-6.12 6.12.57-1: it has 6.12.117-1, 6.12.111-1")
+    assert "Pin what it has in versions.yaml" in caught.value.hint
 
 
 def test_a_mirror_that_does_not_answer_is_a_failed_fetch(tmp_path: Path) -> None:
@@ -219,7 +241,7 @@ def test_another_commit_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
 def test_an_untouched_tree_keeps_its_fingerprint_and_its_path_is_not_in_the_key(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "linux")
     assert LocalTree.of_path(tree) == LocalTree.of_path(tree)
-    assert set(parameters(LocalTree.of_path(tree))) == {"fingerprint"}
+    assert set(parameters(LocalTree.of_path(tree))) == {"fingerprint", "tracked"}
 
 
 def _edit(tree: Path) -> None:
@@ -277,11 +299,28 @@ def test_a_folder_that_is_no_kernel_tree_is_refused(tmp_path: Path) -> None:
         LocalTree.of_path(tmp_path)
 
 
+@pytest.mark.parametrize("product", ["kernel/fork.o", "drivers/a.ko", "kernel/.fork.o.cmd"])
+def test_what_a_build_left_beside_a_file_is_found_too(tmp_path: Path, product: str) -> None:
+    tree = write_tree(tmp_path / "linux", {**FILES, product: "x"})
+    with pytest.raises(SourceError, match=f"was built in before: {product} exists"):
+        LocalTree.of_path(tree)
+
+
+def test_git_is_asked_again_when_it_looks_after_other_files(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "linux", {**FILES, ".git/index": "one", "kernel/ignored.o": "x"})
+    before = LocalTree.of_path(tree)
+    assert before.tracked
+    write_tree(tree, {".git/index": "two"})
+    assert LocalTree.of_path(tree).fingerprint != before.fingerprint
+
+
 def test_a_tree_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "linux")
 
     def act(ran: Ran) -> None:
         write_archive(ran.output / "source.tar.zst", pack(members()))
+        for name in ("untracked", "ignored"):
+            (ran.output / name).touch()
         _edit(tree)
 
     with pytest.raises(SourceError, match="changed while it was read"):

@@ -1,0 +1,51 @@
+"""The patches of every kernel line: what they are, and whether they apply to the source that the line pins.
+
+They are tried by the step that a build runs, so what passes here is ready in the store when a kernel is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from osbuilder.errors import Interrupted, OsbuilderError, PatchError
+from osbuilder.kernel.patches import ApplyPatches, known_series, load_series
+
+if TYPE_CHECKING:
+    from osbuilder.execute import Executor
+    from osbuilder.plan import Planner
+    from osbuilder.step import Step
+
+
+def listing(planner: Planner) -> str:
+    """Return each series of kernel/patches with its patches, in order. Raises PatchError for a malformed one."""
+    root = planner.root / "kernel" / "patches"
+    found = [load_series(root, name) for name in known_series(root)]
+    lines = [f"{series.series}/{patch.name}: {patch.summary}" for series in found if series for patch in series.patches]
+    return "\n".join(lines) or "no patches"
+
+
+def check(planner: Planner, executor: Executor, line: str | None = None) -> str:
+    """Apply the series of a kernel line, or of all, to its source; returns what was tried, a line each.
+
+    Raises PatchError with everything that does not apply or could not be tried.
+    """
+    lines, failures = [], []
+    for name in (line,) if line else planner.versions.kernels:
+        try:
+            step = planner.kernel_source(name)
+            lines.append(f"{name}: {_tried(step, executor)}")
+        except Interrupted:
+            raise
+        except OsbuilderError as error:
+            failures.append(f"{name}: {error}")
+    if failures:
+        raise PatchError("\n".join([*lines, *failures]))
+    return "\n".join(lines)
+
+
+def _tried(step: Step, executor: Executor) -> str:
+    if not isinstance(step.action, ApplyPatches):
+        return "no patches"
+    artifact = executor.run(step)
+    names = ", ".join(patch.name for patch in step.action.patches)
+    return f"{names} of {step.action.series} apply to {artifact.facts['version']}"
