@@ -1,4 +1,4 @@
-"""A signing key and cleartext signatures in the OpenPGP format, without any OpenPGP program.
+"""A signing key, cleartext and detached signatures in the OpenPGP format, without any OpenPGP program.
 
 For tests that serve a signed repository: the same seed gives the same key, the same text the same signature.
 
@@ -43,12 +43,16 @@ class Key:
         """40 hex digits."""
         return self._fingerprint().hex().upper()
 
-    def public(self) -> bytes:
-        """Return the public key as a binary keyring: key, owner, and the self-signature that binds them."""
+    def public(self, *, valid_s: int | None = None) -> bytes:
+        """Return the public key as a binary keyring: key, owner, and the self-signature that binds them.
+
+        `valid_s` is how long the key is valid from its creation, in seconds (RFC 4880, 5.2.3.6).
+        """
         owner = self.owner.encode()
         bound = self._key_material() + b"\xb4" + struct.pack(">I", len(owner)) + owner
         may_sign = b"\x02\x1b\x03"  # key flags: certify and sign
-        signature = self._signature(0x13, bound, created=_CREATED, further=may_sign)
+        expires = b"\x05\x09" + struct.pack(">I", valid_s) if valid_s else b""
+        signature = self._signature(0x13, bound, created=_CREATED, further=may_sign + expires)
         return _packet(6, self._body()) + _packet(13, owner) + _packet(2, signature)
 
     def clearsign(self, text: str, *, created: int = _CREATED) -> str:
@@ -57,6 +61,10 @@ class Key:
         signed = "\r\n".join(line.rstrip() for line in lines).encode()
         armour = _armour(_packet(2, self._signature(0x01, signed, created=created)))
         return f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{text.rstrip()}\n{armour}"
+
+    def sign(self, data: bytes, *, created: int = _CREATED) -> str:
+        """Return a detached signature of binary data, armoured, as a kernel's .sign file has it."""
+        return _armour(_packet(2, self._signature(0x00, data, created=created)))
 
     def _body(self) -> bytes:
         return struct.pack(">BIB", 4, _CREATED, _RSA) + _number(self.modulus) + _number(_PUBLIC_EXPONENT)

@@ -21,12 +21,15 @@ import zstandard
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import FetchError, SourceError, ToolMissing, VerificationError
+from osbuilder.kernel import tarball
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.signature import PublicKeys, Signature
 from osbuilder.kernel.tarball import Tarball
-from tests.kernel_bench import Compiler
+from tests.kernel_bench import Compiler, Outcome
 from tests.kernel_sources import EPOCH, FILES, member, members, pack, write_tree
+from tests.openpgp import Key
 from tests.servers import FaultyServer, Reply, closed_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,12 +96,105 @@ def test_a_mirror_where_nobody_listens_is_named(compiler: Compiler) -> None:
         compiler.run(Tarball(urls=(closed_url("/linux.tar.xz"),), sha256="5" * 64))
 
 
+@pytest.mark.parametrize("compress", [lzma.compress, gzip.compress, zstandard.compress], ids=["xz", "gzip", "zstd"])
+def test_a_bomb_is_stopped_before_it_fills_anything(
+    compiler: Compiler, compress: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tarball, "UNPACKED_MAX_BYTES", 1 << 20)
+    data = compress(pack([*members(), member("linux-6.12.57/zeros", "\0" * (64 << 20))]))
+    with FaultyServer() as server:
+        url = server.serve("/linux.tar", Reply(body=data))
+        with pytest.raises(SourceError, match=r"linux\.tar: unpacks to more than 8 GiB"):
+            compiler.run(Tarball(urls=(url,), sha256=hashlib.sha256(data).hexdigest()))
+
+
+# --- signatures ----------------------------------------------------------------------------------------------------
+
+RELEASER, STRANGER = Key.of_seed(1, "Releaser <releaser@example.org>"), Key.of_seed(2, "Stranger <s@example.org>")
+TAR = pack(members())
+BOTH = (RELEASER.public(), STRANGER.public())
+
+
+def run_signed(
+    compiler: Compiler, reply: Reply, *, keys: tuple[bytes, ...] = BOTH, signed_by: tuple[str, ...] = ()
+) -> Outcome:
+    """Fetch a tarball whose signature the server has as `reply`; the releaser's key is the pinned one."""
+    data = lzma.compress(TAR)
+    with FaultyServer() as server:
+        signature = Signature(
+            urls=(server.serve("/gone", Reply(status=404)), server.serve("/linux.tar.sign", reply)),
+            signed_by=signed_by or (RELEASER.fingerprint,),
+            keys=PublicKeys(files=keys, sha256="0" * 64),
+        )
+        url = server.serve("/linux.tar.xz", Reply(body=data))
+        return compiler.run(Tarball(urls=(url,), sha256=hashlib.sha256(data).hexdigest(), signature=signature))
+
+
+def signed(text: str) -> Reply:
+    return Reply(body=text.encode())
+
+
+def test_a_signature_of_the_tar_by_a_pinned_key_is_good_and_recorded(compiler: Compiler, tmp_path: Path) -> None:
+    outcome = run_signed(compiler, signed(RELEASER.sign(TAR)))
+    assert outcome.facts["signed_by"] == RELEASER.fingerprint
+    assert outcome.facts["version"] == "6.12.57"
+    path = tmp_path / "keys"
+    path.mkdir()
+    for name, key in (("a.gpg", RELEASER), ("b.gpg", STRANGER)):
+        (path / name).write_bytes(key.public())
+    again = run_signed(compiler, signed(RELEASER.sign(TAR)), keys=PublicKeys.of_path(path).files)
+    assert (again.folder / "source.tar.zst").read_bytes() == (outcome.folder / "source.tar.zst").read_bytes()
+
+
+def test_keys_that_gpg_exported_as_text_are_read(compiler: Compiler, tmp_path: Path) -> None:
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--batch", "--no-options", "--no-autostart", "--homedir", str(home)]
+    subprocess.run([*gpg, "--import"], input=RELEASER.public(), check=True, capture_output=True)
+    text = subprocess.run([*gpg, "--export", "--armor"], check=True, capture_output=True).stdout
+    assert text.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
+    outcome = run_signed(compiler, signed(RELEASER.sign(TAR)), keys=(text,))
+    assert outcome.facts["signed_by"] == RELEASER.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("signature", "keys", "said"),
+    [
+        (RELEASER.sign(TAR + b"x"), BOTH, "bad signature: this is not what was signed"),
+        (STRANGER.sign(TAR), BOTH, "signed by a key that is not among the pinned ones, or is missing from kernel_keys"),
+        (RELEASER.sign(TAR), (STRANGER.public(),), "no key of kernel_keys has a pinned fingerprint"),
+        (RELEASER.sign(TAR), (b"no key at all",), "no key of kernel_keys has a pinned fingerprint"),
+        (RELEASER.sign(TAR), (RELEASER.public(valid_s=86400),), "signed by a key that has expired"),
+        ("<html>not found</html>", BOTH, "what came as its signature is no OpenPGP signature"),
+        ("", BOTH, "it is no signature"),
+    ],
+    ids=["other content", "another key", "key missing", "no keys", "expired key", "web page", "empty"],
+)
+def test_a_tarball_without_a_good_signature_is_refused_though_its_sha256_is_right(
+    compiler: Compiler, signature: str, keys: tuple[bytes, ...], said: str
+) -> None:
+    with pytest.raises(VerificationError) as caught:
+        run_signed(compiler, signed(signature), keys=keys)
+    assert said in caught.value.message
+    assert f"expected a good signature by {RELEASER.fingerprint}" in caught.value.message
+
+
+def test_a_signature_that_no_mirror_has_is_a_failed_download_that_names_it(compiler: Compiler) -> None:
+    with pytest.raises(FetchError, match=r"cannot download linux\.tar\.xz\.sign:\n.*gone: HTTP 404"):
+        run_signed(compiler, Reply(status=404))
+
+
 # --- a Debian package ----------------------------------------------------------------------------------------------
 
 
 def test_a_package_that_the_suite_does_not_have_is_named(compiler: Compiler) -> None:
     with pytest.raises(SourceError, match=r"no package linux-source-0\.1 in Debian trixie"):
         compiler.run(DebianPackage(package="linux-source-0.1", suite="trixie"))
+
+
+def test_a_pinned_version_that_the_suite_does_not_have_is_told_with_what_it_has(compiler: Compiler) -> None:
+    with pytest.raises(SourceError, match=r"Debian trixie has no linux-source-6\.12 6\.12\.1-1: it has 6\.12\."):
+        compiler.run(DebianPackage(package="linux-source-6.12", suite="trixie", version="6.12.1-1"))
 
 
 # --- git -----------------------------------------------------------------------------------------------------------
@@ -198,6 +294,37 @@ def test_two_checkouts_of_the_same_files_give_the_same_archive(compiler: Compile
     assert outcomes[0].facts == {"version": "6.12.57", "epoch": 315532800, "origin": "the tree one"}
     assert {*names(outcomes[0].folder / "source.tar.zst")} >= {"linux/Makefile", "linux/kernel/fork.c"}
     assert not any(".git" in name for name in names(outcomes[0].folder / "source.tar.zst"))
+
+
+def test_what_git_ignores_stays_out_and_is_told(compiler: Compiler, tmp_path: Path) -> None:
+    plain = write_tree(tmp_path / "plain", {**FILES, ".gitignore": "*.o\n/out/\n"})
+    tree = write_tree(tmp_path / "linux", {**FILES, ".gitignore": "*.o\n/out/\n"})
+    git(tree, "init", "--quiet")
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "-m", "one")
+    write_tree(tree, {"kernel/fork.o": "x", "out/a": "x", "out/b": "x"})
+    outcomes = [compiler.run(LocalTree.of_path(folder)) for folder in (tree, plain)]
+    assert outcomes[0].facts["left_out"] == "what git ignores: kernel/fork.o, out"
+    archives = [(outcome.folder / "source.tar.zst").read_bytes() for outcome in outcomes]
+    assert archives[0] == archives[1]
+
+
+def test_a_change_that_is_not_committed_is_in_and_a_file_that_git_does_not_know_is_refused(
+    compiler: Compiler, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path / "linux")
+    git(tree, "init", "--quiet")
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "-m", "one")
+    write_tree(tree, {"kernel/fork.c": "int spoon;\n"})
+    (tree / "Kconfig").rename(tree / "Kconfig.old")
+    with pytest.raises(SourceError, match=r"git does not know Kconfig\.old") as caught:
+        compiler.run(LocalTree.of_path(tree))
+    assert "git add" in caught.value.hint
+    (tree / "Kconfig.old").rename(tree / "Kconfig")
+    outcome = compiler.run(LocalTree.of_path(tree))
+    packed = (outcome.folder / "source.tar.zst").read_bytes()
+    assert b"int spoon;" in zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read()
 
 
 def test_a_link_out_of_a_tree_is_refused_by_name(compiler: Compiler, tmp_path: Path) -> None:

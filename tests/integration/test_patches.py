@@ -49,7 +49,7 @@ def apply(compiler: Compiler, tmp_path: Path, patches: Mapping[str, str], *, opt
     folder = tmp_path / "patches" / "mine"
     folder.mkdir(parents=True)
     for name, text in patches.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(f"Description: A change\nOrigin: own\n\n{text}")
     (folder / "series").write_text("".join(f"{name} {options}\n" for name in patches))
     action = load_series(tmp_path / "patches", "mine")
     assert action is not None
@@ -101,12 +101,28 @@ def test_context_that_changed_is_refused_with_file_and_hunk(compiler: Compiler, 
     error = refusal(compiler, tmp_path, {"good.patch": diff(hunk(2, 5, "x")), "b.patch": diff(hunk(2, 6, "y"), fuzzy)})
     assert error.message.startswith("mine/b.patch does not apply to 6.12.57:\n")
     assert "  fs/file.c: hunk 2 (line 12)" in error.message.splitlines()
+    assert "it applies only with fuzz 1." in error.hint
+    assert "b.patch --fuzz=1 in mine/series" in error.hint
+
+
+def test_context_that_changed_is_accepted_where_the_series_says_so(compiler: Compiler, tmp_path: Path) -> None:
+    fuzzy = diff(hunk(12, 15, "changed").replace(" line 12\n", " line twelve\n"))
+    found = files(apply(compiler, tmp_path, {"a.patch": fuzzy}, options="--fuzz=1"))
+    assert found["linux/fs/file.c"].splitlines()[14] == "changed"
+    assert not any(name.endswith(".orig") for name in found)
+
+
+def test_more_fuzz_than_was_stated_is_refused(compiler: Compiler, tmp_path: Path) -> None:
+    context = hunk(12, 15, "changed").replace(" line 12\n", " line twelve\n").replace(" line 13\n", " thirteen\n")
+    with pytest.raises(PatchError, match=r"fs/file\.c: hunk 1 \(line 12\)") as caught:
+        apply(compiler, tmp_path, {"a.patch": diff(context)}, options="--fuzz=1")
+    assert "it applies only with fuzz 2." in caught.value.hint
 
 
 def test_a_file_that_is_not_there_is_named(compiler: Compiler, tmp_path: Path) -> None:
     error = refusal(compiler, tmp_path, {"a.patch": diff(hunk(2, 5, "x"), name="fs/gone.c")})
     assert error.message == (
-        "mine/a.patch does not apply to 6.12.57:\n  b/fs/gone.c: no such file (line 3 of the patch)"
+        "mine/a.patch does not apply to 6.12.57:\n  b/fs/gone.c: no such file (line 6 of the patch)"
     )
 
 

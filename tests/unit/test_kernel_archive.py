@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.errors import SourceError
+from osbuilder.kernel import archive
 from osbuilder.kernel.archive import KernelSource, inspect, parse_version
 from tests.kernel_sources import EPOCH, FILES, MAKEFILE, member, members, pack, write_archive
 
@@ -63,6 +64,14 @@ def test_links_within_the_source_and_a_leading_dot_are_fine(tmp_path: Path) -> N
         ),
         (member("linux-6.12.57/a/l", kind=tarfile.SYMTYPE, link="../../x"), "its link to '../../x' leads out"),
         (member("linux-6.12.57/l", kind=tarfile.LNKTYPE, link="../x"), "its link to '../x' leads out"),
+        (
+            member("linux-6.12.57/x", kind=tarfile.SYMTYPE, link="deep/link/../y"),
+            "'linux-6.12.57/x': its way to 'deep/link/../y' leads through a link",
+        ),
+        (
+            member("linux-6.12.57/deep/link/x"),
+            "'linux-6.12.57/deep/link': it is a link, and other members lie below it",
+        ),
         (member("linux-6.12.57/null", kind=tarfile.CHRTYPE), "neither file, folder nor link"),
         (member("linux-6.12.57/pipe", kind=tarfile.FIFOTYPE), "neither file, folder nor link"),
         (member("other/file"), "expected one top folder (linux-6.12.57/), got the member 'other/file'"),
@@ -70,9 +79,26 @@ def test_links_within_the_source_and_a_leading_dot_are_fine(tmp_path: Path) -> N
     ],
 )
 def test_an_unsafe_member_is_refused_by_name(tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes], why: str) -> None:
-    said = refusal(tmp_path, pack([*members(), bad]))
+    link = member("linux-6.12.57/deep/link", kind=tarfile.SYMTYPE, link="..")
+    said = refusal(tmp_path, pack([*members(), link, bad]))
     assert said.startswith("linux.tar.xz: ")
     assert why in said
+
+
+def test_more_than_a_kernel_could_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "UNPACKED_MAX_BYTES", 2 << 20)
+    bomb = member("linux-6.12.57/zeros", "\0" * (8 << 20))
+    assert "linux.tar.xz: unpacks to more than" in refusal(tmp_path, pack([*members(), bomb]))
+    monkeypatch.setattr(archive, "_MEMBERS_MAX", 20)
+    many = [member(f"linux-6.12.57/{number}") for number in range(20)]
+    assert "linux.tar.xz: more than 20 members" in refusal(tmp_path, pack([*members(), *many]))
+
+
+def test_a_sparse_file_that_claims_any_size_is_refused(tmp_path: Path) -> None:
+    info, content = member("linux-6.12.57/sparse", "x")
+    info.pax_headers = {"GNU.sparse.realsize": str(1 << 50)}
+    plain = pack([*members(), (info, content)], format=tarfile.PAX_FORMAT)
+    assert "damaged archive: a sparse file" in refusal(tmp_path, plain)
 
 
 def test_a_web_page_is_not_a_source(tmp_path: Path) -> None:

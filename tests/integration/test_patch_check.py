@@ -1,0 +1,65 @@
+"""`inv kernel.patches`: every series is tried on the source that its line pins, and what fails is named."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from osbuilder.api import Workbench, open_workbench
+from osbuilder.errors import PatchError
+from tests.kernel_sources import write_tree
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = "--- a/kernel/fork.c\n+++ b/kernel/fork.c\n@@ -1 +1 @@\n-int fork;\n+int spoon;\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with two kernel lines, both a tree of its own, and the project's builders."""
+    shutil.copytree(ROOT / "distros", tmp_path / "distros")
+    write_tree(tmp_path / "linux")
+    pins = (ROOT / "versions.yaml").read_text()
+    head, _, tail = pins.partition("\nkernels:\n")
+    lines = "  good: {tree: linux}\n  bad: {tree: linux}\n  bare: {tree: linux}\n"
+    agents = tail[tail.index("\nagents:") :]
+    (tmp_path / "versions.yaml").write_text(
+        head.replace("kernel: debian-6.12", "kernel: good") + "\nkernels:\n" + lines + agents
+    )
+    for name, text in (("good", GOOD), ("bad", GOOD.replace("-int fork", "-int knife"))):
+        header = f"Description: A {name} one\nOrigin: own\n\n"
+        write_tree(tmp_path / "kernel" / "patches" / name, {"series": "a.patch\n", "a.patch": header + text})
+    return tmp_path
+
+
+@pytest.fixture
+def workbench(checkout: Path, bench: Workbench) -> Workbench:
+    return open_workbench((f"store={bench.store.root}",), stream=sys.stderr, root=checkout)
+
+
+def test_patches_are_listed_with_what_they_are_for(workbench: Workbench) -> None:
+    assert workbench.list_patches() == "bad/a.patch: A bad one\ngood/a.patch: A good one"
+
+
+def test_a_series_that_applies_is_said_to(workbench: Workbench) -> None:
+    assert workbench.check_patches("good") == "good: a.patch of good apply to 6.12.57"
+    assert workbench.check_patches("bare") == "bare: no patches"
+
+
+def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(workbench: Workbench) -> None:
+    with pytest.raises(PatchError) as caught:
+        workbench.check_patches()
+    assert caught.value.message.splitlines()[:4] == [
+        "good: a.patch of good apply to 6.12.57",
+        "bare: no patches",
+        "bad: bad/a.patch does not apply to 6.12.57:",
+        "  kernel/fork.c: hunk 1 (line 1)",
+    ]
+
+
+def test_a_source_that_cannot_be_had_fails_the_check(workbench: Workbench, checkout: Path) -> None:
+    shutil.rmtree(checkout / "linux")
+    with pytest.raises(PatchError, match=r"good: .*linux: no such folder"):
+        workbench.check_patches("good")

@@ -1,0 +1,92 @@
+"""A kernel is asked for by a line of versions.yaml, or by a repository or a tree on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osbuilder.errors import OsbuilderError, PatchError, UsageError
+from osbuilder.kernel.git import Git
+from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.tarball import Tarball
+from osbuilder.plan import Planner
+from osbuilder.request import KernelRequest
+from osbuilder.settings import load_settings
+from osbuilder.step import Step
+from tests.kernel_sources import write_tree
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plan(request: KernelRequest, **settings: str) -> dict[str, Step]:
+    loaded = load_settings(settings, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent"))
+    return {step.name: step for step in Planner(ROOT, loaded).plan(request).walk()}
+
+
+def test_a_repository_of_the_command_line_is_a_source_without_patches() -> None:
+    steps = plan(KernelRequest(arch="x86_64", git="https://a.example/l.git", ref="v6.12"))
+    assert steps["source"].action == Git(url="https://a.example/l.git", ref="v6.12")
+    assert steps["source"].ident == "git/source"
+    assert "patched" not in steps
+
+
+def test_a_tree_of_the_command_line_is_looked_up_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "linux")
+    monkeypatch.chdir(tmp_path)
+    action = plan(KernelRequest(arch="x86_64", tree=Path("linux")))["source"].action
+    assert isinstance(action, LocalTree)
+    assert action.path == tmp_path / "linux"
+
+
+def test_patches_of_the_command_line_replace_those_of_the_line() -> None:
+    default = KernelRequest(arch="x86_64", line="debian-6.12")
+    assert "patched" in plan(default)
+    assert "patched" not in plan(KernelRequest(arch="x86_64", line="debian-6.12", patches="none"))
+    git = KernelRequest(arch="x86_64", git="https://a.example/l.git", ref="v6.12", patches="linux-6.12")
+    assert plan(git)["patched"].action == plan(default)["patched"].action
+
+
+@pytest.mark.parametrize(
+    ("wish", "problem"),
+    [
+        ({"line": "6.12", "tree": Path("linux")}, "--kernel and --tree exclude each other"),
+        ({"git": "https://a.example/l.git", "ref": "x", "tree": Path("l")}, "--git and --tree exclude each other"),
+        ({"git": "https://a.example/l.git"}, "--git and --ref go together"),
+        ({"ref": "v6.12"}, "--git and --ref go together"),
+        ({"git": "/srv/linux", "ref": "v6.12"}, "--git: expected a https, http or git URL, got '/srv/linux'"),
+        ({"git": "https://a.example/l.git", "ref": "--all"}, "--ref: expected a branch, a tag or a full commit id"),
+        ({"patches": "../x"}, "--patches: malformed: '../x'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_flag(wish: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(KernelRequest(arch="x86_64", **wish))
+    assert caught.value.message.startswith(problem)
+
+
+def test_patches_that_are_not_there_are_refused() -> None:
+    with pytest.raises(PatchError, match=r"linux-6\.13: no such folder of patches") as caught:
+        plan(KernelRequest(arch="x86_64", patches="linux-6.13"))
+    assert "Did you mean linux-6.12?" in caught.value.hint
+
+
+def test_a_tree_that_is_no_kernel_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(OsbuilderError, match="not a kernel source: it has no Makefile"):
+        plan(KernelRequest(arch="x86_64", tree=tmp_path))
+
+
+def test_signatures_are_checked_where_keys_are_named_and_a_signer_is_pinned(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.asc"
+    keys.write_bytes(b"keys")
+    action = plan(KernelRequest(arch="x86_64", line="6.12"), kernel_keys=str(keys))["source"].action
+    assert isinstance(action, Tarball)
+    assert action.signature is not None
+    assert action.signature.signed_by[0] == "647F28654894E3BD457199BE38DBBDC86092693E"
+    assert [url.rsplit("/", 1)[1] for url in action.signature.urls] == ["linux-6.12.64.tar.sign"] * 2
+    plain = plan(KernelRequest(arch="x86_64", line="6.12"))["source"].action
+    assert isinstance(plain, Tarball)
+    assert plain.signature is None
