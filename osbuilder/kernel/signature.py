@@ -103,7 +103,7 @@ class Signature:
         for word, meaning in _REFUSALS.items():
             if word in said:
                 return f"{meaning} ({' '.join(said[word])})" if said[word] else meaning
-        return "its signature was not verified: no key of kernel_keys has a pinned fingerprint, or it is no signature"
+        return "its signature was not verified"
 
 
 # What gpgv may say instead of a good signature, the clearest first, and what it means to a person.

@@ -162,11 +162,11 @@ def test_keys_that_gpg_exported_as_text_are_read(compiler: Compiler, tmp_path: P
     [
         (RELEASER.sign(TAR + b"x"), BOTH, "bad signature: this is not what was signed"),
         (STRANGER.sign(TAR), BOTH, "signed by a key that is not among the pinned ones, or is missing from kernel_keys"),
-        (RELEASER.sign(TAR), (STRANGER.public(),), "no key of kernel_keys has a pinned fingerprint"),
-        (RELEASER.sign(TAR), (b"no key at all",), "no key of kernel_keys has a pinned fingerprint"),
+        (RELEASER.sign(TAR), (STRANGER.public(),), "or is missing from kernel_keys"),
+        (RELEASER.sign(TAR), (b"no key at all",), "or is missing from kernel_keys"),
         (RELEASER.sign(TAR), (RELEASER.public(valid_s=86400),), "signed by a key that has expired"),
         ("<html>not found</html>", BOTH, "what came as its signature is no OpenPGP signature"),
-        ("", BOTH, "it is no signature"),
+        ("", BOTH, "what came as its signature is no OpenPGP signature"),
     ],
     ids=["other content", "another key", "key missing", "no keys", "expired key", "web page", "empty"],
 )
