@@ -205,7 +205,7 @@ class Workbench:
 
     def check_patches(self, line: str | None = None) -> str:
         """Apply the patches of a kernel line (None: of every line) to its source. Raises PatchError; see patchcheck."""
-        return patchcheck.check(self.planner, self.executor, line)
+        return patchcheck.check(self.planner, self.executor.run, line)
 
     # -- booting and checking --------------------------------------------------------------------------------------
 

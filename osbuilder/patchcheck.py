@@ -11,9 +11,11 @@ from osbuilder.errors import Interrupted, OsbuilderError, PatchError
 from osbuilder.kernel.patches import ApplyPatches, known_series, load_series
 
 if TYPE_CHECKING:
-    from osbuilder.execute import Executor
+    from collections.abc import Callable
+
     from osbuilder.plan import Planner
     from osbuilder.step import Step
+    from osbuilder.store import Artifact
 
 
 def listing(planner: Planner) -> str:
@@ -24,16 +26,16 @@ def listing(planner: Planner) -> str:
     return "\n".join(lines) or "no patches"
 
 
-def check(planner: Planner, executor: Executor, line: str | None = None) -> str:
+def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = None) -> str:
     """Apply the series of a kernel line, or of all, to its source; returns what was tried, a line each.
 
-    Raises PatchError with everything that does not apply or could not be tried.
+    `run` makes a step's artifact. Raises PatchError with everything that does not apply or could not be tried.
     """
     lines, failures = [], []
     for name in (line,) if line else planner.versions.kernels:
         try:
             step = planner.kernel_source(name)
-            lines.append(f"{name}: {_tried(step, executor)}")
+            lines.append(f"{name}: {_tried(step, run)}")
         except Interrupted:
             raise
         except OsbuilderError as error:
@@ -43,9 +45,9 @@ def check(planner: Planner, executor: Executor, line: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _tried(step: Step, executor: Executor) -> str:
+def _tried(step: Step, run: Callable[[Step], Artifact]) -> str:
     if not isinstance(step.action, ApplyPatches):
         return "no patches"
-    artifact = executor.run(step)
+    artifact = run(step)
     names = ", ".join(patch.name for patch in step.action.patches)
     return f"{names} of {step.action.series} apply to {artifact.facts['version']}"

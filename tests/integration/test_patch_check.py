@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from osbuilder.api import Workbench, open_workbench
+from osbuilder import patchcheck
+from osbuilder.api import Workbench
 from osbuilder.errors import PatchError
+from osbuilder.plan import Planner
+from osbuilder.settings import load_settings
+from osbuilder.step import Step
+from osbuilder.store import Artifact
+from tests.kernel_bench import Compiler
 from tests.kernel_sources import write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,22 +40,33 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def workbench(checkout: Path, bench: Workbench) -> Workbench:
-    return open_workbench((f"store={bench.store.root}",), stream=sys.stderr, root=checkout)
+def compiler(bench: Workbench, tmp_path: Path) -> Compiler:
+    return Compiler(bench, tmp_path / "compiler")
 
 
-def test_patches_are_listed_with_what_they_are_for(workbench: Workbench) -> None:
-    assert workbench.list_patches() == "bad/a.patch: A bad one\ngood/a.patch: A good one"
+def planner(checkout: Path) -> Planner:
+    return Planner(checkout, load_settings({}, environment={"HOME": "/nowhere"}, folder=checkout))
 
 
-def test_a_series_that_applies_is_said_to(workbench: Workbench) -> None:
-    assert workbench.check_patches("good") == "good: a.patch of good apply to 6.12.57"
-    assert workbench.check_patches("bare") == "bare: no patches"
+def check(compiler: Compiler, checkout: Path, line: str | None = None) -> str:
+    def run(step: Step) -> Artifact:
+        return compiler.run(step.action, **{name: run(each) for name, each in step.inputs}).artifact()
+
+    return patchcheck.check(planner(checkout), run, line)
 
 
-def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(workbench: Workbench) -> None:
+def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
+    assert patchcheck.listing(planner(checkout)) == "bad/a.patch: A bad one\ngood/a.patch: A good one"
+
+
+def test_a_series_that_applies_is_said_to(compiler: Compiler, checkout: Path) -> None:
+    assert check(compiler, checkout, "good") == "good: a.patch of good apply to 6.12.57"
+    assert check(compiler, checkout, "bare") == "bare: no patches"
+
+
+def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(compiler: Compiler, checkout: Path) -> None:
     with pytest.raises(PatchError) as caught:
-        workbench.check_patches()
+        check(compiler, checkout)
     assert caught.value.message.splitlines()[:4] == [
         "good: a.patch of good apply to 6.12.57",
         "bare: no patches",
@@ -59,7 +75,7 @@ def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(workb
     ]
 
 
-def test_a_source_that_cannot_be_had_fails_the_check(workbench: Workbench, checkout: Path) -> None:
+def test_a_source_that_cannot_be_had_fails_the_check(compiler: Compiler, checkout: Path) -> None:
     shutil.rmtree(checkout / "linux")
     with pytest.raises(PatchError, match=r"good: .*linux: no such folder"):
-        workbench.check_patches("good")
+        check(compiler, checkout, "good")

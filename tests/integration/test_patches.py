@@ -101,8 +101,15 @@ def test_context_that_changed_is_refused_with_file_and_hunk(compiler: Compiler, 
     error = refusal(compiler, tmp_path, {"good.patch": diff(hunk(2, 5, "x")), "b.patch": diff(hunk(2, 6, "y"), fuzzy)})
     assert error.message.startswith("mine/b.patch does not apply to 6.12.57:\n")
     assert "  fs/file.c: hunk 2 (line 12)" in error.message.splitlines()
+    assert "Rebase it on 6.12.57" in error.hint
+
+
+def test_a_patch_that_would_apply_with_fuzz_is_refused_and_says_how_much(compiler: Compiler, tmp_path: Path) -> None:
+    fuzzy = hunk(12, 15, "changed").replace(" line 12\n", " line twelve\n")
+    error = refusal(compiler, tmp_path, {"a.patch": diff(hunk(2, 5, "x"), fuzzy)})
+    assert error.message == "mine/a.patch does not apply to 6.12.57:\n  fs/file.c: hunk 2 (line 12)"
     assert "it applies only with fuzz 1." in error.hint
-    assert "b.patch --fuzz=1 in mine/series" in error.hint
+    assert "a.patch --fuzz=1 in mine/series" in error.hint
 
 
 def test_context_that_changed_is_accepted_where_the_series_says_so(compiler: Compiler, tmp_path: Path) -> None:
