@@ -282,3 +282,22 @@ def test_a_bar_is_for_terminals_only_and_leaves_its_notes() -> None:
     progress.finish()
     assert "f.tar" in stream.getvalue()
     assert "again in 1 s\n" in stream.getvalue()
+
+
+# --- without a pin -------------------------------------------------------------------------------------------------
+
+
+def test_what_proves_itself_needs_no_pin_and_is_fetched_anew_each_time(mirror: Path, target: Path) -> None:
+    url = mirror.as_uri()
+    assert get(target, url, sha256=None).read_bytes() == DATA
+    mirror.write_bytes(b"another signature")
+    assert get(target, url, sha256=None).read_bytes() == b"another signature"
+    mirror.unlink()
+    with pytest.raises(FetchError, match=r"cannot download f\.tar:\n"):
+        get(target, url, sha256=None)
+
+
+def test_what_an_earlier_process_left_of_something_unpinned_is_not_continued(mirror: Path, target: Path) -> None:
+    target.parent.mkdir()
+    target.with_name("f.tar.part").write_bytes(b"half")
+    assert get(target, mirror.as_uri(), sha256=None).read_bytes() == DATA

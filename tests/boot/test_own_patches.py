@@ -1,0 +1,72 @@
+"""What the patches of kernel/patches are for is seen in a guest: with their effect, and without it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.boot_time import make_initrd
+from osbuilder.api import Workbench
+from osbuilder.arch import parse_arch
+from osbuilder.guest.boot import BuilderPlace, start
+from osbuilder.guest.qemu import Accel, Guest, RootKind
+from osbuilder.request import AgentRequest, KernelRequest
+
+X86_64 = parse_arch("x86_64")
+QUICK = re.compile(
+    r"^\[ *([\d.]+)\] APIC: APIC timer runs at (\d+) kHz, measured against the TSC in 10 ms", re.MULTILINE
+)
+
+
+@pytest.fixture(scope="module")
+def files(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The project's kernel, and an initrd with nothing but the probe agent."""
+    kernel = bench.build(KernelRequest(arch="x86_64")).artifact.path("vmlinux")
+    initrd = tmp_path_factory.mktemp("initrd") / "initrd"
+    make_initrd(bench.build(AgentRequest(arch="x86_64")).artifact.path("agent"), initrd)
+    return kernel, initrd
+
+
+def console(bench: Workbench, files: tuple[Path, Path], folder: Path, *, machine: str, words: tuple[str, ...]) -> str:
+    """Return the kernel log of an emulated guest: QEMU's APIC timer counts nanoseconds, and has no TSC deadline."""
+    kernel, initrd = files
+    guest = Guest(
+        arch=X86_64,
+        machine=X86_64.machine(machine),
+        accel=Accel.TCG,
+        kernel=kernel,
+        root=RootKind.INITRD,
+        initrd=initrd,
+        cmdline=("osbuilder.probes=none", "loglevel=8", "apic=verbose", *words),
+        devices=(),
+    )
+    folder.mkdir()
+    with bench.builder("qemu") as (engine, builder):
+        place = BuilderPlace(engine=engine, builder=builder, folder=folder, label="test-own-patches")
+        start(guest, place, required=(), accels=(Accel.TCG,), timeout_s=180, remember=lambda _: None)
+    return (folder / "console").read_text(encoding="utf-8", errors="replace").replace("\r", "")
+
+
+def said_at(log: str, text: str) -> float:
+    """Return the time of the first line of a kernel log with `text`, in seconds."""
+    found = re.search(rf"^\[ *([\d.]+)\].*{re.escape(text)}", log, re.MULTILINE)
+    assert found, f"{text!r} is not in the log:\n{log[-4000:]}"
+    return float(found[1])
+
+
+# 90 ms and 190 ms where nothing else runs; q35 has ACPI's timer, which spares it the second 100 ms.
+@pytest.mark.parametrize(("machine", "saved_s"), [("q35", 0.07), ("microvm", 0.15)])
+def test_a_guests_apic_timer_is_calibrated_in_a_tenth_of_the_time(
+    bench: Workbench, files: tuple[Path, Path], tmp_path: Path, machine: str, saved_s: float
+) -> None:
+    quick = console(bench, files, tmp_path / "quick", machine=machine, words=())
+    long = console(bench, files, tmp_path / "long", machine=machine, words=("lapic=calibrate",))
+    found = QUICK.search(quick)
+    assert found, quick[-4000:]
+    assert abs(int(found[2]) - 1_000_000) < 50_000
+    assert not QUICK.search(long)
+    # The calibration is all that takes time between these two lines.
+    took_s = [said_at(log, "smpboot: CPU0: ") - said_at(log, "pid_max: ") for log in (quick, long)]
+    assert took_s[1] - took_s[0] > saved_s, took_s
