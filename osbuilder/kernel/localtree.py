@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 # archive format can tell.
 _TREE_EPOCH: Final = 315532800
 
-_PRODUCT: Final = re.compile(r"\.k?o$|(^|/)\.[^/]*\.cmd$")  # what kbuild leaves beside each file that it compiled
+# What the kernel's own Makefile looks for before it builds in another folder, and what kbuild leaves beside each file
+# that it compiled.
+_PRODUCT: Final = re.compile(r"^(\.config$|include/config/|arch/[^/]+/include/generated/)|\.k?o$|(^|/)\.[^/]*\.cmd$")
 _SHOWN: Final = 10
 
 # The list of what is left out is one of literal names; git ends the name of a folder with a slash, tar does not.
@@ -106,18 +108,6 @@ def _check_tree(path: Path) -> None:
             f"{path}: not a kernel source: it has no Makefile", hint="Name the top folder of a kernel source."
         )
     parse_version(makefile.read_text(encoding="utf-8", errors="replace"), origin=str(path))
-    # What the kernel's own Makefile looks for before it builds in another folder.
-    products = [path / ".config", path / "include" / "config", *path.glob("arch/*/include/generated")]
-    for product in products:
-        if product.exists():
-            raise _built_in(path, str(product.relative_to(path)))
-
-
-def _built_in(path: Path, product: str) -> SourceError:
-    return SourceError(
-        f"{path}: was built in before: {product} exists",
-        hint=f"Save your .config and clean the tree: make -C {path} mrproper",
-    )
 
 
 def _is_tracked(path: Path) -> bool:
@@ -134,7 +124,10 @@ def _fingerprint(path: Path) -> str:
             digest.update(hashlib.sha256((path / ".git" / name).read_bytes()).digest())
     for name, status in _walk(path, ""):
         if not tracked and _PRODUCT.search(name):
-            raise _built_in(path, name)
+            raise SourceError(
+                f"{path}: was built in before: {name} exists",
+                hint=f"Save your .config and clean the tree: make -C {path} mrproper",
+            )
         values = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         digest.update(b"%b\0%d %d %d %d %d\n" % (os.fsencode(name), *values))
     return digest.hexdigest()
