@@ -183,6 +183,7 @@ def initrd(
 
 
 @task(
+    name="build",
     help={
         "arch": _ROOTFS["arch"],
         "kernel": "a kernel of versions.yaml (see `inv versions`)",
@@ -216,6 +217,7 @@ def kernel(
 
 
 @task(
+    name="patches",
     help={
         "check": "apply them to the source that each kernel line pins",
         "kernel": "only this kernel of versions.yaml",
@@ -442,7 +444,7 @@ def _namespace() -> Collection:
     """Return all tasks; those about kernels are a collection, whose default is `inv kernel`."""
     about_kernels = Collection("kernel")
     about_kernels.add_task(kernel, default=True)
-    about_kernels.add_task(kernel_patches, name="patches")
+    about_kernels.add_task(kernel_patches)
     root = Collection(about_kernels)
     for each in globals().values():
         if isinstance(each, Task) and each not in (kernel, kernel_patches):

@@ -42,6 +42,13 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("image", "--output", "no/where.img"), ("there is no folder",)),
         (("initrd", "--compression", "zst"), ("unknown compression 'zst'", "Did you mean zstd?")),
         (("kernel", "--kernel", "debian-6.13"), ("unknown kernel 'debian-6.13'", "Did you mean debian-6.12?")),
+        (("kernel", "--git", "https://a.example/l.git"), ("--git and --ref go together",)),
+        (("kernel", "--git", "/srv/linux", "--ref", "v6.12"), ("--git: expected a https, http or git URL",)),
+        (("kernel", "--tree", "."), ("not a kernel source: it has no Makefile",)),
+        (("kernel", "--tree", ".", "--kernel", "6.12"), ("--kernel and --tree exclude each other",)),
+        (("kernel", "--patches", "linux-6.13"), ("linux-6.13: no such folder", "Did you mean linux-6.12?")),
+        (("kernel", "--kernel", "6.12", "--setting", "kernel_keys=none"), ("setting kernel_keys: cannot read none",)),
+        (("kernel.patches", "--check", "--kernel", "6.13"), ("unknown kernel '6.13'",)),
         (("boot", "--image", "missing.img"), ("--image missing.img: expected a file",)),
         (("boot", "--image", "a", "--initrd", "b"), ("--image and --initrd exclude each other",)),
         (("boot", "--distro", "debian", "--machine", "q53"), ("unknown machine 'q53' for x86_64", "Did you mean q35?")),
@@ -76,12 +83,21 @@ def test_a_dry_run_prints_each_command_and_writes_nothing(tmp_path: Path) -> Non
 
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = inv("--list", "--list-format=json", folder=tmp_path)
-    names = [entry["name"] for entry in json.loads(listed.stdout)["tasks"]]
-    assert {"rootfs", "image", "initrd", "kernel", "agent", "boot", "inspect", "why", "settings", "doctor"} <= {*names}
-    for name in names:
+    told = json.loads(listed.stdout)
+    names = [entry["name"] for entry in told["tasks"]]
+    names += [f"{group['name']}.{entry['name']}" for group in told["collections"] for entry in group["tasks"]]
+    assert {"rootfs", "image", "initrd", "agent", "boot", "inspect", "why", "settings", "doctor"} <= {*names}
+    assert {"kernel.build", "kernel.patches"} <= {*names}
+    for name in [*names, "kernel"]:
         told = inv(name, "--help", folder=tmp_path)
         assert told.returncode == 0
         assert "none" not in told.stdout.split("Docstring:")[1].split("Options:")[0]
+
+
+def test_the_patches_that_we_carry_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
+    ran = inv("kernel.patches", folder=tmp_path)
+    assert "linux-6.12/x86-apic-calibrate-guests-quickly.patch: x86/apic: calibrate" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_tell_where_each_value_comes_from(tmp_path: Path) -> None:
