@@ -49,5 +49,5 @@ def _tried(step: Step, run: Callable[[Step], Artifact]) -> str:
     if not isinstance(step.action, ApplyPatches):
         return "no patches"
     artifact = run(step)
-    names = ", ".join(patch.name for patch in step.action.patches)
-    return f"{names} of {step.action.series} apply to {artifact.facts['version']}"
+    names = ", ".join(f"{step.action.series}/{patch.name}" for patch in step.action.patches)
+    return f"applied to {artifact.facts['version']}: {names}"

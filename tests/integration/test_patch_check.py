@@ -60,7 +60,7 @@ def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
 
 
 def test_a_series_that_applies_is_said_to(compiler: Compiler, checkout: Path) -> None:
-    assert check(compiler, checkout, "good") == "good: a.patch of good apply to 6.12.57"
+    assert check(compiler, checkout, "good") == "good: applied to 6.12.57: good/a.patch"
     assert check(compiler, checkout, "bare") == "bare: no patches"
 
 
@@ -68,7 +68,7 @@ def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(compi
     with pytest.raises(PatchError) as caught:
         check(compiler, checkout)
     assert caught.value.message.splitlines()[:4] == [
-        "good: a.patch of good apply to 6.12.57",
+        "good: applied to 6.12.57: good/a.patch",
         "bare: no patches",
         "bad: bad/a.patch does not apply to 6.12.57:",
         "  kernel/fork.c: hunk 1 (line 1)",
