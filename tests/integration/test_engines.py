@@ -466,6 +466,7 @@ def test_old_builders_leave_the_daemon_and_the_kept_one_stays(docker_room: Room,
         builders.append(Builder(name=name, tar=tar, sha256=hashlib.sha256(tar.read_bytes()).hexdigest()))
         engine.prepare(builders[-1])
     old, kept = builders
+    assert isinstance(engine, DockerEngine)
     client = APIClient(base_url=docker_room.spec["url"], version="auto")
     try:
         made = {image["Labels"]["osbuilder.sha256"] for image in client.images(filters={"label": "osbuilder.sha256"})}
