@@ -22,7 +22,7 @@ import urllib3.exceptions
 
 from osbuilder.errors import FetchError, Interrupted, VerificationError
 from osbuilder.fetch import FetchSettings, Progress, Source, shown
-from osbuilder.partfile import PartFile, is_whole
+from osbuilder.partfile import PartFile, Unproven, is_whole
 
 _BLOCK_BYTES: Final = 64 << 10
 _BACKOFF_MAX_S: Final = 30.0
@@ -46,10 +46,11 @@ def download(
             progress.note(line)
         pause(_LOCK_POLL_S)
 
-    with PartFile.locked(destination, sha256=source.sha256 or "", wait=wait) as part, requests.Session() as session:
-        if source.sha256 is None:
+    proof = source.verifier
+    with PartFile.locked(destination, proof=proof or Unproven(), wait=wait) as part, requests.Session() as session:
+        if proof is None:
             part.restart()
-        elif is_whole(destination, source.sha256):
+        elif is_whole(destination, proof):
             return destination
         session.trust_env = False
         session.verify = str(settings.ca_bundle) if settings.ca_bundle else True
@@ -122,7 +123,7 @@ class _Download:
     def _fail(self, failures: list[tuple[str, _Refused]]) -> None:
         lines = [f"  {shown(url)}: {refusal}" for url, refusal in failures]
         hint = "Check the network, the proxy settings and the mirrors, and run again."
-        pin = f" (sha256 {self._source.sha256})" if self._source.sha256 else ""
+        pin = f" ({self._source.verifier.pin})" if self._source.verifier else ""
         message = f"cannot download {self._source.name}{pin}:\n" + "\n".join(lines)
         if any(refusal.unverified for _, refusal in failures):
             raise VerificationError(message, hint="Either the pin is wrong or the mirror is: nothing of it was kept.")
@@ -285,14 +286,14 @@ class _Download:
 
     def _verify(self, kind: str) -> None:
         """Hold what came against the pin. Bytes that do not match are never kept."""
-        if self._source.sha256 is None or self._part.whole:
+        problem, spliced = self._part.problem(), self._part.spliced
+        if self._source.verifier is None or not problem:
             return
-        came, spliced = self._part.sha256, self._part.spliced
         self._part.restart()
         if spliced:
             # Perhaps the file changed between two responses: the mirror is blamed only for what it sent in one.
             raise _Again("what was resumed did not verify, from the beginning", wait_s=0)
-        raise _Refused(f"expected sha256 {self._source.sha256}, got {came}{_remark(kind)}", unverified=True)
+        raise _Refused(f"{problem}{_remark(kind)}", unverified=True)
 
 
 def _blocks(response: requests.Response, timeout_s: float) -> Iterator[bytes]:

@@ -261,8 +261,9 @@ class RunningJob:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def fetch(self, source: Source) -> Path:
-        destination = self.executor.store.folder("downloads") / f"{(source.sha256 or self.key)[:16]}-{source.name}"
+    def fetch(self, source: Source, *, into: Path | None = None) -> Path:
+        folder = into or self.executor.store.folder("downloads")
+        destination = folder / f"{(source.ident or self.key)[:16]}-{source.name}"
         executor = self.executor
         return fetch(
             source,

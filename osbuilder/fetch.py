@@ -7,6 +7,7 @@ the environment: proxies and certificate authorities come with the settings, ~/.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import threading
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from osbuilder.errors import UsageError
-from osbuilder.partfile import is_whole
+from osbuilder.partfile import Proof, Sha256, is_whole
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -25,13 +26,15 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class Source:
     """Something to download. `urls` (https, http or file) are tried in order; nothing above `max_bytes` is taken.
 
-    `size_bytes` is checked where it is known. `sha256` is None only for what proves itself, such as a signature: it is
-    downloaded anew each time, and its reader verifies it. Raises ValueError for a malformed pin.
+    `sha256` (hex) says what it has to be or, where that is not known beforehand, `proof`. Neither is given only for
+    what proves itself, such as a signature: it is downloaded anew each time, and its reader verifies it. `size_bytes`
+    is checked where it is known. Raises ValueError for a malformed pin.
     """
 
     name: str
     urls: tuple[str, ...]
-    sha256: str | None
+    sha256: str | None = None
+    proof: Proof | None = None
     size_bytes: int | None = None
     max_bytes: int = 4 << 30
 
@@ -45,6 +48,18 @@ class Source:
                 raise ValueError(f"urls of {self.name}: expected https, http or file, got {shown(url)!r}")
         if not 0 < (self.size_bytes or 1) <= self.max_bytes:
             raise ValueError(f"size_bytes of {self.name}: expected 1 to {self.max_bytes}, got {self.size_bytes}")
+
+    @property
+    def verifier(self) -> Proof | None:
+        """What decides whether a file is this; None leaves it to the reader."""
+        return self.proof or (Sha256(self.sha256) if self.sha256 else None)
+
+    @property
+    def ident(self) -> str:
+        """64 hex digits that stand for what this is, whatever the mirrors; "" where nothing says what it has to be."""
+        if self.proof is not None:
+            return hashlib.sha256(self.proof.pin.encode()).hexdigest()
+        return self.sha256 or ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +116,8 @@ def fetch(
     """
     if settings.ca_bundle is not None and not settings.ca_bundle.is_file():
         raise UsageError(f"ca_bundle: no such file: {settings.ca_bundle}", hint="Name a PEM file of certificates.")
-    if source.sha256 is not None and is_whole(destination, source.sha256):
+    proof = source.verifier
+    if proof is not None and is_whole(destination, proof):
         return destination
 
     # Imported here: a build that downloads nothing does not wait for the HTTP library (0.15 s).

@@ -7,6 +7,7 @@ outlives a killed process; a part of another pin is thrown away. Only the holder
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -15,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from osbuilder.errors import StoreError
 
@@ -23,11 +24,49 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BLOCK_BYTES: Final = 1 << 20
 
 
-def is_whole(path: Path, sha256: str) -> bool:
-    """Whether `path` is a file with that sha256 (hex). Raises StoreError if it is there and cannot be read."""
-    try:
+class Proof(Protocol):
+    """What makes a file the right one where its sha256 is not known beforehand: a signature, another digest."""
+
+    @property
+    def pin(self) -> str:
+        """What the file has to be, in a few words: told in messages, and what a part belongs to."""
+
+    def problem(self, path: Path) -> str:
+        """Return why a file is not the one, in a few words, or "" when it is. Raises OSError if it cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sha256:
+    """The proof of a file whose sha256 (hex) is pinned."""
+
+    digest: str
+
+    @property
+    def pin(self) -> str:
+        return f"sha256 {self.digest}"
+
+    def problem(self, path: Path) -> str:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            return self.compare(hashlib.file_digest(file, "sha256").hexdigest())
+
+    def compare(self, came: str) -> str:
+        """Return the problem of bytes that have the sha256 `came`."""
+        return "" if came == self.digest else f"expected sha256 {self.digest}, got {came}"
+
+
+class Unproven:
+    """Nothing says beforehand what the file has to be: it is never whole by itself, and its reader verifies it."""
+
+    pin = ""
+
+    def problem(self, path: Path) -> str:
+        return f"nothing says what {path.name} has to be"
+
+
+def is_whole(path: Path, proof: Proof) -> bool:
+    """Whether `path` is the file that was wanted. Raises StoreError if it is there and cannot be read."""
+    try:
+        return not proof.problem(path)
     except FileNotFoundError:
         return False
     except OSError as err:
@@ -41,7 +80,7 @@ class PartFile:
     (an ETag or a date, "" if it said nothing); `spliced` says that they did not all come in one response.
     """
 
-    def __init__(self, descriptor: int, destination: Path, sha256: str) -> None:
+    def __init__(self, descriptor: int, destination: Path, proof: Proof) -> None:
         self.destination = destination
         self.size_bytes = 0
         self.spliced = False
@@ -49,12 +88,12 @@ class PartFile:
         self.validator = ""
         self._descriptor = descriptor
         self._path, self._sidecar = _names(destination)
-        self._pin = sha256
+        self._proof = proof
         self._hash = hashlib.sha256()
 
     @classmethod
     @contextlib.contextmanager
-    def locked(cls, destination: Path, *, sha256: str, wait: Callable[[], None]) -> Iterator[Self]:
+    def locked(cls, destination: Path, *, proof: Proof, wait: Callable[[], None]) -> Iterator[Self]:
         """Lock the part of `destination` and read what is there; `wait` is called between tries while another
         process holds it.
 
@@ -65,7 +104,7 @@ class PartFile:
             destination.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path, wait)
         try:
-            part = cls(descriptor, destination, sha256)
+            part = cls(descriptor, destination, proof)
             part._adopt()
             try:
                 yield part
@@ -76,13 +115,15 @@ class PartFile:
 
     @property
     def whole(self) -> bool:
-        """Whether what has come is what was pinned."""
-        return self.sha256 == self._pin
+        """Whether what has come is what was wanted."""
+        return not self.problem()
 
-    @property
-    def sha256(self) -> str:
-        """The sha256 (hex) of what has come."""
-        return self._hash.hexdigest()
+    def problem(self) -> str:
+        """Return why what has come is not what was wanted, or "" when it is."""
+        if isinstance(self._proof, Sha256):  # computed while it came: large files are not read again
+            return self._proof.compare(self._hash.hexdigest())
+        with _explained(self.destination):
+            return self._proof.problem(self._path)
 
     def restart(self) -> None:
         """Throw away what has come."""
@@ -97,7 +138,7 @@ class PartFile:
         """Note where the next bytes come from. Raises StoreError at once if the announced total cannot fit."""
         self.spliced = self.size_bytes > 0
         self.origin, self.validator = origin, validator
-        record = {"sha256": self._pin, "origin": origin, "validator": validator}
+        record = {"pin": self._proof.pin, "origin": origin, "validator": validator}
         with _explained(self.destination):
             free_bytes = shutil.disk_usage(self.destination.parent).free
             missing_bytes = (total_bytes or 0) - self.size_bytes
@@ -136,11 +177,11 @@ class PartFile:
                 self.size_bytes += len(block)
             try:
                 record = json.loads(self._sidecar.read_bytes())
-                pin, self.origin, self.validator = (str(record[key]) for key in ("sha256", "origin", "validator"))
+                pin, self.origin, self.validator = (str(record[key]) for key in ("pin", "origin", "validator"))
             except (FileNotFoundError, ValueError, KeyError, TypeError):
                 pin = ""
         self.spliced = self.size_bytes > 0
-        if pin != self._pin and not self.whole:
+        if pin != self._proof.pin and not self.whole:
             self.restart()
 
     def _leave(self) -> None:

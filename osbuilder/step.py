@@ -75,8 +75,8 @@ class Job(Protocol):
     ) -> None:
         """Run a command in the step's builder. `output` is what it sees as /out (default: `out`)."""
 
-    def fetch(self, source: Source) -> Path:
-        """Return a verified download (kept between builds)."""
+    def fetch(self, source: Source, *, into: Path | None = None) -> Path:
+        """Return a verified download, kept between builds unless `into` names a folder. Threads may call it at once."""
 
     def cache(self, name: str) -> Path:
         """Return a folder that is kept between builds and is never an input of the result."""

@@ -71,7 +71,7 @@ class RecordingJob:
         self.ran.append(ran)
         self._act(ran)
 
-    def fetch(self, source: Source) -> Path:
+    def fetch(self, source: Source, *, into: Path | None = None) -> Path:
         raise AssertionError(f"a unit test downloads nothing: {source}")
 
     @property
@@ -91,8 +91,8 @@ class BuilderJob(RunningJob):
 
     kept: Path
 
-    def fetch(self, source: Source) -> Path:
-        folder = self.kept / "downloads"
+    def fetch(self, source: Source, *, into: Path | None = None) -> Path:
+        folder = into or self.kept / "downloads"
         folder.mkdir(parents=True, exist_ok=True)
         return fetch(source, folder / source.name, settings=FetchSettings(attempts=1), progress=SilentProgress())
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,7 +53,7 @@ class Notes(SilentProgress):
         self.lines.append(message)
 
 
-def get(target: Path, *urls: str, settings: FetchSettings = QUICK, data: bytes = DATA, **pins: int) -> Notes:
+def get(target: Path, *urls: str, settings: FetchSettings = QUICK, data: bytes = DATA, **pins: Any) -> Notes:
     source = Source(name="f.tar", urls=urls, sha256=hashlib.sha256(data).hexdigest(), **pins)
     notes = Notes()
     assert fetch(source, target, settings=settings, progress=notes) == target
@@ -62,7 +62,7 @@ def get(target: Path, *urls: str, settings: FetchSettings = QUICK, data: bytes =
     return notes
 
 
-def refusal(target: Path, *urls: str, settings: FetchSettings = QUICK, **pins: int) -> FetchError:
+def refusal(target: Path, *urls: str, settings: FetchSettings = QUICK, **pins: Any) -> FetchError:
     source = Source(name="f.tar", urls=urls, sha256=hashlib.sha256(DATA).hexdigest(), **pins)
     with pytest.raises(FetchError) as caught:
         fetch(source, target, settings=settings, progress=SilentProgress())

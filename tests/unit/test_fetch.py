@@ -17,7 +17,7 @@ import pytest
 from osbuilder import download
 from osbuilder.errors import FetchError, Interrupted, StoreError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
-from osbuilder.partfile import PartFile
+from osbuilder.partfile import PartFile, Sha256
 from osbuilder.progress import BarProgress, LineProgress, SilentProgress, progress_for
 
 DATA = bytes(range(256)) * 1000
@@ -191,8 +191,8 @@ def leave_part(target: Path, data: bytes, record: object) -> None:
 
 
 def test_a_part_of_the_same_pin_is_adopted(target: Path) -> None:
-    leave_part(target, DATA[:1000], {"sha256": PIN, "origin": "https://host/f", "validator": '"v1"'})
-    with PartFile.locked(target, sha256=PIN, wait=never) as part:
+    leave_part(target, DATA[:1000], {"pin": f"sha256 {PIN}", "origin": "https://host/f", "validator": '"v1"'})
+    with PartFile.locked(target, proof=Sha256(PIN), wait=never) as part:
         assert (part.size_bytes, part.origin, part.validator) == (1000, "https://host/f", '"v1"')
         assert part.spliced
         part.write(DATA[1000:])
@@ -201,10 +201,10 @@ def test_a_part_of_the_same_pin_is_adopted(target: Path) -> None:
     assert target.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("record", [{"sha256": "0" * 64, "origin": "", "validator": ""}, {}, [], "junk", None])
+@pytest.mark.parametrize("record", [{"pin": f"sha256 {'0' * 64}", "origin": "", "validator": ""}, {}, [], "junk", None])
 def test_a_part_of_another_pin_or_with_a_damaged_record_is_thrown_away(target: Path, record: object) -> None:
     leave_part(target, DATA[:1000], record)
-    with PartFile.locked(target, sha256=PIN, wait=never) as part:
+    with PartFile.locked(target, proof=Sha256(PIN), wait=never) as part:
         assert (part.size_bytes, part.spliced) == (0, False)
     assert list(target.parent.iterdir()) == []
 
@@ -301,3 +301,27 @@ def test_what_an_earlier_process_left_of_something_unpinned_is_not_continued(mir
     target.parent.mkdir()
     target.with_name("f.tar.part").write_bytes(b"half")
     assert get(target, mirror.as_uri(), sha256=None).read_bytes() == DATA
+
+
+class Signed:
+    """A proof that is no sha256: the file ends in what it has to."""
+
+    pin = "a signature at the end"
+
+    def problem(self, path: Path) -> str:
+        return "" if path.read_bytes().endswith(b"signed") else "its signature is wrong"
+
+
+def test_a_file_may_be_proven_otherwise_than_by_a_sha256(tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    bad.write_bytes(b"data")
+    good.write_bytes(b"data signed")
+    source = Source(name="f.tar", urls=(bad.as_uri(), good.as_uri()), proof=Signed())
+    target = fetch(source, tmp_path / "target", settings=FetchSettings(), progress=SilentProgress())
+    assert target.read_bytes() == b"data signed"
+    alone = Source(name="f.tar", urls=(bad.as_uri(),), proof=Signed())
+    with pytest.raises(
+        VerificationError, match=r"(?s)cannot download f\.tar \(a signature at the end\).*its signature is wrong"
+    ):
+        fetch(alone, tmp_path / "other", settings=FetchSettings(), progress=SilentProgress())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good", "target"]
