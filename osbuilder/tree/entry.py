@@ -57,6 +57,20 @@ class Archive:
         return data
 
 
+class MemoryArchive(Archive):
+    """An archive that is held in memory: nothing to close."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes, label: str) -> None:
+        self._data = data
+        self.label = label
+        self.size_bytes = len(data)
+
+    def read_at(self, offset: int, length_bytes: int) -> bytes:
+        return self._data[offset : offset + length_bytes]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A run of content: a range of an archive, of a file on disk, or of bytes; no source means a hole (zeros)."""

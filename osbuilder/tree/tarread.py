@@ -43,7 +43,8 @@ class Member:
     """One member: a name with an entry, or a name that is a hard link to an earlier one (`link`).
 
     Names are relative, without `.` or empty components; the root is "". `acls` are ACLs in text form, (keyword, text):
-    they may name users whose numbers only the archive's own /etc/passwd knows.
+    they may name users whose numbers only the archive's own /etc/passwd knows. `owner` is (user, group) by name, as the
+    header has it: "" where it says nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Member:
     entry: Entry | None
     link: str | None = None
     acls: tuple[tuple[str, str], ...] = ()
+    owner: tuple[str, str] = ("", "")
 
 
 def normalise_name(name: str) -> str:
@@ -234,7 +236,7 @@ class _Reader:
             self.fail(f"has type {kind!r}: expected a file, folder, link, device or fifo")
         entry = self.entry(_KINDS.get(kind, Kind.FILE), fields, pax, content, raw_link)
         acls = tuple((word, pax[word].decode("utf-8", "surrogateescape")) for word in _ACL_KEYWORDS if pax.get(word))
-        return Member(name=normal, offset=self.start, entry=entry, acls=acls)
+        return Member(name=normal, offset=self.start, entry=entry, acls=acls, owner=_owner(fields, pax))
 
     def entry(
         self, kind: Kind, fields: tuple[bytes, ...], pax: dict[str, bytes], content: Content, link: bytes
@@ -378,6 +380,12 @@ class _Reader:
         if real_size > at:
             spans.append(Span(source=None, length_bytes=real_size - at))
         return Content(size_bytes=real_size, spans=tuple(spans))
+
+
+def _owner(fields: tuple[bytes, ...], pax: dict[str, bytes]) -> tuple[str, str]:
+    user = pax.get("uname") or fields[10].partition(b"\0")[0]
+    group = pax.get("gname") or fields[11].partition(b"\0")[0]
+    return user.decode("utf-8", "surrogateescape"), group.decode("utf-8", "surrogateescape")
 
 
 def _name(fields: tuple[bytes, ...], header: bytes) -> bytes:

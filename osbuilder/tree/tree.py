@@ -19,7 +19,7 @@ from osbuilder.outfile import replacing
 from osbuilder.tree.entry import Content, Entry, Kind, Sink, Writable
 from osbuilder.tree.expand import open_archive
 from osbuilder.tree.load import load_members
-from osbuilder.tree.tarread import read_members
+from osbuilder.tree.tarread import Member, read_members
 from osbuilder.tree.tarwrite import write_end, write_entry, write_link
 
 _MAX_LINKS = 40  # as many symlinks as the kernel follows (MAXSYMLINKS)
@@ -66,8 +66,13 @@ class Tree:
         0755, 0:0. Raises TreeError, with the member's name and offset, for anything malformed, truncated, escaping,
         duplicate or shadowing.
         """
+        return cls.of_members(read_members(open_archive(path)), str(path))
+
+    @classmethod
+    def of_members(cls, members: Iterable[Member], label: str) -> Tree:
+        """Return the tree that an archive's members make up; `label` names the archive in errors. Raises as `read`."""
         tree = cls()
-        tree._names, tree._inodes = load_members(read_members(open_archive(path)), str(path))
+        tree._names, tree._inodes = load_members(members, label)
         return tree
 
     def write(self, target: Path | Writable, *, epoch: int) -> None:
