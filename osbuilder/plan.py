@@ -11,7 +11,7 @@ from pathlib import Path
 
 from osbuilder import __version__
 from osbuilder.arch import Arch, host_arch, parse_arch
-from osbuilder.distro.adapters import plan_bootstrap
+from osbuilder.distro.adapters import WITHOUT_BUILDER, plan_bootstrap
 from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
@@ -148,7 +148,7 @@ class Planner:
                     attempts=self.settings.attempts,
                 )
             ),
-            builder=self.builder("rootfs"),
+            builder=None if recipe.package_manager in WITHOUT_BUILDER else self.builder("rootfs"),
         )
 
     def _image(self, request: ImageRequest) -> Step:

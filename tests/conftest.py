@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run on this machine")
         for reason in reasons:
             terminalreporter.write_line(reason.removeprefix("Skipped: "))
+
+
+@pytest.fixture(scope="session")
+def alpine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The settings that name a small Alpine mirror on loopback, of this machine's busybox and musl, and its key."""
+    from tests.mirrors.alpine import BUSYBOX, MUSL, alpine
+    from tests.mirrors.apk import SigningKey
+    from tests.servers import FaultyServer, Reply
+
+    if not (BUSYBOX.is_file() and MUSL.is_file()):
+        pytest.skip("Alpine's mirror is made of the packages busybox-static and musl, which are not installed")
+    key = SigningKey.named()
+    keyring = tmp_path_factory.mktemp("keys") / key.name
+    keyring.write_bytes(key.public)
+    with FaultyServer() as server:
+        for name, content in alpine(key).items():
+            server.serve(f"/alpine/{name}", Reply(body=content))
+        yield (f"mirrors=alpine={server.url}/alpine", f"keyrings=alpine={keyring}")
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from osbuilder.distro import apt
+from osbuilder.distro.apk import install as apk
 from osbuilder.distro.recipe import PackageManager
 
 if TYPE_CHECKING:
     from osbuilder.distro.order import Order
     from osbuilder.step import Action
 
-ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType({PackageManager.APT: apt.bootstrap})
+ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType(
+    {
+        PackageManager.APK: apk.bootstrap,
+        PackageManager.APT: apt.bootstrap,
+    }
+)
+
+# These install packages in this process and need no builder, whatever the engine and the guest's architecture.
+WITHOUT_BUILDER: frozenset[PackageManager] = frozenset({PackageManager.APK})
 
 
 def plan_bootstrap(order: Order) -> Action:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.decode import load
+from osbuilder.distro.apk.declared import ApkRecipe
 from osbuilder.errors import DecodeError, PlanError, UsageError, suggest
 from osbuilder.openpgp import Fingerprint
 from osbuilder.pid1 import Init
@@ -28,6 +29,7 @@ _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9-]+)?")
 class PackageManager(enum.Enum):
     """How packages get into an empty root filesystem: the key of osbuilder.distro.adapters."""
 
+    APK = "apk"
     APT = "apt"
 
 
@@ -54,11 +56,7 @@ class Release:
     version: str
     released: Day
     components: tuple[str, ...] = ()
-    signed_by: tuple[Fingerprint, ...] = dataclasses.field(metadata={"key": "signed-by"})
-
-    def __post_init__(self) -> None:
-        if not self.signed_by:
-            raise ValueError("signed-by: expected at least one key; nothing is installed unverified")
+    signed_by: tuple[Fingerprint, ...] = dataclasses.field(default=(), metadata={"key": "signed-by"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +95,16 @@ class Packages:
 class Recipe:
     """A distribution. `inits` and `arches` are what it offers, the default init first.
 
-    `keyring` is where the builder has the distribution's keys; `features` are the names that a request may switch on,
-    each with what it does.
+    `keyring` is where the builder has the distribution's keys, of which each release names those that may sign it;
+    `apk` has what apk needs instead. `features` are the names that a request may switch on, each with what it does.
     """
 
     name: str
     title: str
     package_manager: PackageManager = dataclasses.field(metadata={"key": "package-manager"})
     default_release: str = dataclasses.field(metadata={"key": "default-release"})
-    keyring: str
+    keyring: str = ""
+    apk: ApkRecipe | None = None
     releases: Mapping[str, Release]
     arches: tuple[str, ...]
     excluded: tuple[Excluded, ...] = ()
@@ -119,6 +118,13 @@ class Recipe:
                 f"default-release: no release {self.default_release!r}",
                 hint=suggest(self.default_release, self.releases),
             )
+        if not self.keyring and self.apk is None:
+            raise ValueError("keyring: expected where the builder has the distribution's keys")
+        for name, release in self.releases.items():
+            if not release.signed_by and self.apk is None:
+                raise ValueError(
+                    f"releases.{name}.signed-by: expected at least one key; nothing is installed unverified"
+                )
         if not self.inits:
             raise ValueError("inits: expected at least one of systemd, agent")
         for arch in self.arches:

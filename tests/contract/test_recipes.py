@@ -9,7 +9,7 @@ import pytest
 from osbuilder.arch import ARCHES
 from osbuilder.distro.adapters import ADAPTERS
 from osbuilder.distro.order import Order
-from osbuilder.distro.recipe import Recipe, choose, load_recipes, select_packages
+from osbuilder.distro.recipe import PackageManager, Recipe, choose, load_recipes, select_packages
 from osbuilder.step import key_of, parameters
 
 FOLDER = Path(__file__).resolve().parents[2] / "distros"
@@ -57,8 +57,15 @@ def test_every_feature_brings_a_package(recipe: Recipe) -> None:
     assert set(recipe.features) == {when.feature for when in recipe.packages.when if when.feature}
 
 
-def test_no_recipe_names_a_mirror(recipe: Recipe) -> None:
-    assert "://" not in (FOLDER / recipe.name / "recipe.yaml").read_text()
+def test_a_recipe_names_mirrors_only_where_its_package_manager_has_none_built_in(recipe: Recipe) -> None:
+    text = (FOLDER / recipe.name / "recipe.yaml").read_text()
+    assert ("://" in text) is (recipe.package_manager is PackageManager.APK)
+
+
+def test_every_architecture_of_an_apk_recipe_has_keys(recipe: Recipe) -> None:
+    if recipe.apk is not None:
+        assert set(recipe.arches) <= {key.arch for key in recipe.apk.keys}
+        assert len({key.sha512 for key in recipe.apk.keys}) == len(recipe.apk.keys)
 
 
 def test_a_guest_keeps_time_and_can_load_modules(recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ REQUESTS: dict[str, BuildRequest] = {
     "rootfs-agent-bookworm": RootfsRequest(
         distro="debian", release="bookworm", arch="x86_64", init=Init.AGENT, packages=("tcpdump",)
     ),
+    "rootfs-alpine": RootfsRequest(distro="alpine", arch="x86_64"),
     "image": ImageRequest(rootfs=DEBIAN),
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),

@@ -28,6 +28,7 @@ import pytest
 from docker.api.client import APIClient
 
 from osbuilder.engine.base import Builder, Command, Mounts
+from osbuilder.errors import ToolMissing
 from tests.integration.engine_driver import obey, order
 
 if TYPE_CHECKING:
@@ -157,6 +158,18 @@ class Stranger:
             extra_groups=(),
             **options,
         )
+
+
+def workbench_under(engine: str, build: Path, *settings: str) -> Workbench:
+    """Return a workbench on the user's own store that uses one engine. Skips where that does not work."""
+    from osbuilder.api import open_workbench
+
+    bench = open_workbench((f"engine={engine}", f"build={build}", *settings), stream=sys.stderr, root=_ROOT)
+    try:
+        _ = bench.executor.engine
+    except ToolMissing as error:
+        pytest.skip(f"the engine {engine} does not work here: {error.message}")
+    return bench
 
 
 @pytest.fixture(scope="session")

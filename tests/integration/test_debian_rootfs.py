@@ -12,7 +12,7 @@ import yaml
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.distro.apt import Bootstrap, Keyring
-from osbuilder.errors import ToolMissing, TreeError, VerificationError
+from osbuilder.errors import TreeError, VerificationError
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest
 from osbuilder.rootfs.agent import BuildProbe
@@ -20,6 +20,7 @@ from osbuilder.step import Action, Step
 from osbuilder.store import Artifact
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
+from tests.integration.engines import workbench_under
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,16 +32,6 @@ def _rootfs(bench: Workbench, init: Init) -> Artifact:
 def _step(bench: Workbench, name: str, init: Init = Init.SYSTEMD) -> Step:
     target = bench.planner.plan(RootfsRequest(distro="debian", init=init))
     return next(step for step in target.walk() if step.name == name)
-
-
-def _under(engine: str, tmp_path: Path) -> Workbench:
-    """Return a workbench on the user's own store that uses one engine. Skips where that does not work."""
-    bench = open_workbench((f"engine={engine}", f"build={tmp_path}"), stream=sys.stderr, root=ROOT)
-    try:
-        _ = bench.executor.engine
-    except ToolMissing as error:
-        pytest.skip(f"the engine {engine} does not work here: {error.message}")
-    return bench
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +117,7 @@ def test_packages_are_the_same_bytes_under_every_engine_and_at_every_time(
     assert isinstance(step.action, Bootstrap)
     # Another key, so that it is installed anew under this engine; the comment reaches no file.
     again = dataclasses.replace(step.action, hook=f"{step.action.hook}# {engine}\n")
-    assert _digest(_under(engine, tmp_path), step, again) == bench.executor.run(step).sha256("rootfs.tar")
+    assert _digest(workbench_under(engine, tmp_path), step, again) == bench.executor.run(step).sha256("rootfs.tar")
 
 
 @pytest.mark.parametrize("engine", ["docker", "sandbox"])
@@ -139,7 +130,7 @@ def test_the_probe_is_the_same_bytes_under_every_engine(bench: Workbench, tmp_pa
     # A further header that nothing includes: another key and, built in another folder, still the same bytes.
     (tmp_path / engine / f"{engine}.h").write_text("")
     again = BuildProbe.of_folder(tmp_path / engine, parse_arch(step.action.arch))
-    bench_of_engine = _under(engine, tmp_path / "build")
+    bench_of_engine = workbench_under(engine, tmp_path / "build")
     assert _digest(bench_of_engine, step, again, "agent") == bench.executor.run(step).sha256("agent")
 
 

@@ -131,7 +131,7 @@ def test_the_day_of_a_release_is_midnight_utc() -> None:
         ('released: "2025-08-09"', 'released: "last week"', 'expected a day such as "2025-08-09", got "last week"'),
         (f"[{KEY}]", "[]", "signed-by: expected at least one key; nothing is installed unverified"),
         (KEY, "B8B8 0B5B", 'expected a fingerprint of 40 hex digits, got "B8B8 0B5B"'),
-        ("package-manager: apt", "package-manager: atp", 'expected one of apt, got the text "atp"'),
+        ("package-manager: apt", "package-manager: atp", 'expected one of apk, apt, got the text "atp"'),
         ("inits: [systemd]", "inits: []", "inits: expected at least one of systemd, agent"),
         ("arches: [x86_64]", "arches: [x86-64]", "arches: no architecture 'x86-64'"),
         ("{feature: debug, arch", "{feature: dbg, arch", "packages.when: no feature 'dbg'"),

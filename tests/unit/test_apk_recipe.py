@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from osbuilder import decode
+from osbuilder.arch import parse_arch
+from osbuilder.distro.adapters import plan_bootstrap
+from osbuilder.distro.apk.declared import ApkRecipe
+from osbuilder.distro.apk.install import InstallPackages
+from osbuilder.distro.order import Order
+from osbuilder.distro.recipe import Recipe, choose, select_packages
+from osbuilder.errors import DecodeError, PlanError, UsageError
+from osbuilder.step import parameters
+
+SHA512 = "0" * 128
+APK = f"""\
+mirrors: [https://one.example/alpine, https://two.example/alpine]
+keys-url: https://example.org/keys
+keys: [{{arch: x86_64, name: a.rsa.pub, sha512: "{SHA512}"}}, {{arch: s390x, name: b.rsa.pub, sha512: "{SHA512}"}}]
+scripts: [{{package: busybox, kinds: [trigger], applets: /bin/busybox, why: x}}]
+"""
+RECIPE = """\
+name: toy
+title: Toy
+package-manager: apk
+default-release: "1"
+releases: {"1": {version: "1", released: "2025-08-09", components: [main]}}
+arches: [x86_64]
+inits: [agent]
+packages: {always: [base]}
+apk:
+""" + "".join(f"  {line}\n" for line in APK.splitlines())
+
+
+def _order(text: str = RECIPE, **changes: object) -> Order:
+    recipe = decode.loads(text, Recipe, where="recipe.yaml")
+    choice = choose(recipe, release=None, arch=parse_arch("x86_64"), init=None)
+    return Order(choice=choice, packages=select_packages(choice), epoch=7, **changes)  # type: ignore[arg-type]
+
+
+def _action(text: str = RECIPE, **changes: object) -> InstallPackages:
+    action = plan_bootstrap(_order(text, **changes))
+    assert isinstance(action, InstallPackages)
+    return action
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (SHA512, "0" * 127, "sha512: expected 128 lower-case hex digits"),
+        ("a.rsa.pub", "../a.rsa.pub", "name: expected the name of a file, got '../a.rsa.pub'"),
+        ("https://example.org", "ftp://example.org", "keys-url: expected an address"),
+        ("[trigger]", "[post-upgrade]", "expected one of pre-install, post-install, trigger"),
+        ("/bin/busybox", "bin/busybox", 'expected an absolute path, got "bin/busybox"'),
+        ("/bin/busybox", "/../busybox", 'expected an absolute path, got "/../busybox"'),
+    ],
+)
+def test_a_malformed_entry_is_refused_with_its_place(old: str, new: str, message: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode.loads(APK.replace(old, new), ApkRecipe, where="recipe.yaml")
+    assert message in caught.value.message
+
+
+def test_a_recipe_without_keys_is_refused() -> None:
+    with pytest.raises(DecodeError, match="keys: expected at least one; nothing is installed unverified"):
+        decode.loads("mirrors: []\nkeys-url: https://x/k\nkeys: []\n", ApkRecipe, where="recipe.yaml")
+
+
+def test_only_the_architectures_own_keys_are_trusted() -> None:
+    assert [key.name for key in _action().keyring.pinned] == ["a.rsa.pub"]
+
+
+def test_an_architecture_without_a_key_cannot_be_planned() -> None:
+    with pytest.raises(PlanError, match="no key of toy for x86_64 is pinned"):
+        _action(RECIPE.replace("arch: x86_64, name", "arch: aarch64, name"))
+
+
+def test_apk_without_its_entry_in_the_recipe_is_refused() -> None:
+    apt = RECIPE.partition("apk:\n")[0].replace("components: [main]", f'signed-by: ["{"0" * 40}"]')
+    with pytest.raises(UsageError, match="the recipe of toy has no entry apk"):
+        _action(f"{apt}keyring: /k.gpg\n")
+
+
+def test_the_settings_mirrors_components_and_keyring_come_first(tmp_path: Path) -> None:
+    (tmp_path / "ours.pub").write_bytes(b"key")
+    action = _action(mirrors=("https://own.example/alpine",), components=("main", "own"), keyring=tmp_path / "ours.pub")
+    assert (action.mirrors, action.components) == (("https://own.example/alpine",), ("main", "own"))
+    assert (action.keyring.pinned, action.keyring.file_name) == ((), "ours.pub")
+    assert _action().mirrors == ("https://one.example/alpine", "https://two.example/alpine")
+
+
+def test_what_is_no_address_of_a_mirror_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"not an Alpine mirror: 'example.org/alpine'"):
+        _action(mirrors=("example.org/alpine",))
+
+
+def test_where_keys_are_fetched_is_no_part_of_the_key_but_their_pins_are() -> None:
+    moved = _action(RECIPE.replace("https://example.org/keys", "https://example.net/keys"))
+    assert parameters(moved) == parameters(_action())
+    assert parameters(_action(RECIPE.replace(SHA512, "1" * 128, 1))) != parameters(_action())
+
+
+def test_a_plan_shows_no_password_of_a_mirror() -> None:
+    lines = "\n".join(_action(mirrors=("https://user:secret@own.example/alpine",)).describe())
+    assert "https://own.example/alpine/v1/main/x86_64/<package>.apk" in lines
+    assert "secret" not in lines
