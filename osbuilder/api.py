@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, why
-from osbuilder.arch import ARCHES, host_arch
+from osbuilder.arch import ARCHES, Arch, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
 from osbuilder.errors import CommandFailed, OsbuilderError, UsageError, suggest
@@ -259,10 +259,10 @@ class Workbench:
     # -- running builders ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def builder(self, name: str) -> Iterator[tuple[Engine, Builder]]:
-        """Yield the engine and a builder of versions.yaml that is ready to run in."""
-        artifact = self.executor.run(self.planner.builder(name))
-        yield self.executor.ready(name, artifact)
+    def builder(self, name: str, guest: Arch | None = None) -> Iterator[tuple[Engine, Builder]]:
+        """Yield the engine and a builder of versions.yaml that is ready to run in; `guest` as in Planner.builder."""
+        step = self.planner.builder(name, guest)
+        yield self.executor.ready(step.subject, self.executor.run(step))
 
 
 def render_error(error: OsbuilderError) -> str:

@@ -18,9 +18,9 @@ from osbuilder.errors import UsageError, suggest
 class Machine:
     """A QEMU machine type that guests of an architecture boot on.
 
-    `options` go to -machine; `virtio` is the suffix of its virtio devices (virtio-blk-pci, virtio-blk-device);
-    `cmdline` are words that its kernels need; `nvdimm` says whether a DAX root can be mapped; `kernels` are the kernel
-    files that it loads, best first.
+    `options` go to -machine; `virtio` is the suffix of its virtio devices (virtio-blk-pci, virtio-blk-device,
+    virtio-blk-ccw); `cpu` is what TCG emulates (KVM shows the host's); `cmdline` are words that its kernels need;
+    `nvdimm` says whether a DAX root can be mapped; `kernels` are the kernel files that it loads, best first.
     """
 
     name: str
@@ -35,7 +35,12 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Arch:
-    """An architecture and every name that somebody else gives it."""
+    """An architecture and every name that somebody else gives it.
+
+    `vmlinux_path` and `vmlinuz_path` are where the kernel's build leaves what is published under these names, which
+    are those that Kata's runtime looks for. `qemu_packages` are Debian's packages of QEMU for its guests,
+    `cross_packages` those that compile for it on a host of another architecture.
+    """
 
     name: str
     debian: str
@@ -45,6 +50,8 @@ class Arch:
     elf_class: int
     elf_little_endian: bool
     qemu: str
+    qemu_packages: tuple[str, ...]
+    cross_packages: tuple[str, ...]
     kernel_targets: tuple[str, ...]
     vmlinux_path: str
     vmlinuz_path: str
@@ -72,6 +79,8 @@ _X86_64 = Arch(
     elf_class=64,
     elf_little_endian=True,
     qemu="qemu-system-x86_64",
+    qemu_packages=("qemu-system-x86", "seabios"),
+    cross_packages=("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
     kernel_targets=("vmlinux", "bzImage"),
     vmlinux_path="vmlinux",
     vmlinuz_path="arch/x86/boot/bzImage",
@@ -101,7 +110,96 @@ _X86_64 = Arch(
     ),
 )
 
-ARCHES: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in (_X86_64,)})
+_AARCH64 = Arch(
+    name="aarch64",
+    debian="arm64",
+    triplet="aarch64-linux-gnu",
+    kernel="arm64",
+    elf_machine=183,
+    elf_class=64,
+    elf_little_endian=True,
+    qemu="qemu-system-aarch64",
+    qemu_packages=("qemu-system-arm",),
+    cross_packages=("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+    # What is booted is never the ELF file, but the image that it is made into.
+    kernel_targets=("Image", "Image.gz"),
+    vmlinux_path="arch/arm64/boot/Image",
+    vmlinuz_path="arch/arm64/boot/Image.gz",
+    machines=(
+        # Its nvdimms are named in ACPI tables only, and those come from UEFI firmware: a kernel that is started
+        # directly, as here, gets a device tree.
+        Machine(
+            name="virt",
+            options=(),
+            virtio="pci",
+            console="ttyAMA0",
+            cpu="max",
+            cmdline=(),
+            nvdimm=False,
+            kernels=("vmlinux", "vmlinuz"),
+        ),
+    ),
+)
+
+_PPC64LE = Arch(
+    name="ppc64le",
+    debian="ppc64el",
+    triplet="powerpc64le-linux-gnu",
+    kernel="powerpc",
+    elf_machine=21,
+    elf_class=64,
+    elf_little_endian=True,
+    qemu="qemu-system-ppc64",
+    qemu_packages=("qemu-system-ppc",),
+    cross_packages=("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
+    kernel_targets=("vmlinux",),
+    vmlinux_path="vmlinux",
+    vmlinuz_path="vmlinux",
+    machines=(
+        # The small firmware (VOF) hands over in half a second, SLOF under TCG in eight. An nvdimm needs a label area
+        # behind the image, which an image for the other architectures does not have.
+        Machine(
+            name="pseries",
+            options=("x-vof=on",),
+            virtio="pci",
+            console="hvc0",
+            cpu="POWER9",
+            cmdline=(),
+            nvdimm=False,
+            kernels=("vmlinux", "vmlinuz"),
+        ),
+    ),
+)
+
+_S390X = Arch(
+    name="s390x",
+    debian="s390x",
+    triplet="s390x-linux-gnu",
+    kernel="s390",
+    elf_machine=22,
+    elf_class=64,
+    elf_little_endian=False,
+    qemu="qemu-system-s390x",
+    qemu_packages=("qemu-system-s390x",),
+    cross_packages=("gcc-s390x-linux-gnu", "libc6-dev-s390x-cross"),
+    kernel_targets=("bzImage",),
+    vmlinux_path="arch/s390/boot/vmlinux",
+    vmlinuz_path="arch/s390/boot/bzImage",
+    machines=(
+        Machine(
+            name="s390-ccw-virtio",
+            options=(),
+            virtio="ccw",
+            console="ttysclp0",
+            cpu="max",
+            cmdline=(),
+            nvdimm=False,
+            kernels=("vmlinuz", "vmlinux"),
+        ),
+    ),
+)
+
+ARCHES: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in (_X86_64, _AARCH64, _PPC64LE, _S390X)})
 
 
 def parse_arch(name: str) -> Arch:

@@ -227,7 +227,7 @@ def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
         if on_host:
             yield HostPlace(folder=folder)
         else:
-            with bench.builder("qemu") as (engine, builder):
+            with bench.builder("qemu", arch) as (engine, builder):
                 yield BuilderPlace(engine=engine, builder=builder, folder=folder, label=folder.name)
 
 

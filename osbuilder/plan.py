@@ -75,18 +75,23 @@ class Planner:
             init=request.init,
         )
 
+    def builder(self, name: str, guest: Arch | None = None) -> Step:
+        """Return the step that makes a builder of versions.yaml, for guests of an architecture (None: the host's)."""
+        return self._builder(name, guest or host_arch())
+
     @functools.cache  # noqa: B019 - a planner lives as long as its process
-    def builder(self, name: str) -> Step:
-        """Return the step that makes a builder of versions.yaml."""
+    def _builder(self, name: str, guest: Arch) -> Step:
         pin = self.versions.builder(name)
+        host = host_arch()
+        further = pin.packages_for(guest, host=host)
         recipe = find_recipe(_BUILDER_DISTRO, self.distros)
         return Step(
             name="builder",
-            subject=name,
+            subject=f"{name}-{guest.name}" if further else name,
             action=BootstrapBuilder(
                 suite=pin.suite,
-                packages=pin.packages,
-                architecture=host_arch().debian,
+                packages=tuple(sorted({*pin.packages, *further})),
+                architecture=host.debian,
                 mirrors=tuple(self.settings.mirrors.get(_BUILDER_DISTRO, ())),
                 base_image=self.settings.base_image,
                 epoch=self._epoch(recipe, pin.suite),
@@ -108,7 +113,7 @@ class Planner:
             name="agent",
             subject=f"{name}-{arch.name}",
             action=BuildProbe.of_folder(self.root / pin.source, arch),
-            builder=self.builder("compiler"),
+            builder=self.builder("compiler", arch),
         )
         return step, AgentName(name=pin.install, version=__version__)
 
@@ -180,11 +185,13 @@ class Planner:
         from osbuilder.kernel.build import plan_kernel
 
         name, line = self._kernel_line(request)
+        arch = _arch(request.arch)
         return plan_kernel(
             name,
             line,
-            arch=_arch(request.arch),
+            arch=arch,
             builder=self.builder("compiler"),
+            compiler=self.builder("compiler", arch),
             root=self.root / "kernel",
             epoch=self.settings.source_date_epoch,
             keys=self._kernel_keys(),

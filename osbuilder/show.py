@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from osbuilder.settings import Settings
     from osbuilder.step import Step
     from osbuilder.store import Artifact, Store
-    from osbuilder.versions import Versions
+    from osbuilder.versions import BuilderPin, Versions
 
 
 def plan_text(target: Step, found: Mapping[str, Artifact | None]) -> str:
@@ -66,8 +66,13 @@ def versions_text(versions: Versions) -> str:
     """Return kernels, agents and builders with what they are made from; the defaults are marked."""
     rows = [("kernel", _marked(name, versions.defaults.kernel), str(line)) for name, line in versions.kernels.items()]
     rows += [("agent", _marked(name, versions.defaults.agent), pin.source) for name, pin in versions.agents.items()]
-    rows += [("builder", name, f"{pin.suite}: {' '.join(pin.packages)}") for name, pin in versions.builders.items()]
+    rows += [("builder", name, _builder_text(pin)) for name, pin in versions.builders.items()]
     return _columns(("KIND", "NAME", "FROM"), rows)
+
+
+def _builder_text(pin: BuilderPin) -> str:
+    words = [f"{pin.suite}:", *pin.packages]
+    return " ".join([*words, f"(+ {pin.for_guest.value})"] if pin.for_guest else words)
 
 
 def store_text(store: Store) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 from osbuilder import decode
+from osbuilder.arch import Arch
 from osbuilder.errors import UsageError, suggest
 from osbuilder.kernel.source import KernelLine
 
@@ -24,12 +26,32 @@ class Defaults:
     agent: str
 
 
+class ForGuest(enum.Enum):
+    """What a builder needs besides, by the architecture of the guests that it works for; arch.py names the packages."""
+
+    CROSS_COMPILER = "cross-compiler"  # where that is not the host's
+    QEMU = "qemu"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BuilderPin:
-    """A builder: a Debian suite, and the packages on top of its smallest system."""
+    """A builder: a Debian suite, the packages on top of its smallest system, and those that depend on the guest.
+
+    There is a builder for each architecture of guests that makes a difference, so that nobody downloads four compilers
+    to use one.
+    """
 
     suite: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    for_guest: ForGuest | None = dataclasses.field(default=None, metadata={"key": "for-guest"})
+
+    def packages_for(self, guest: Arch, *, host: Arch) -> tuple[str, ...]:
+        """Return the packages that come on top for guests of an architecture, in a builder that runs on `host`."""
+        if self.for_guest is ForGuest.QEMU:
+            return guest.qemu_packages
+        if self.for_guest is ForGuest.CROSS_COMPILER and guest is not host:
+            return guest.cross_packages
+        return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

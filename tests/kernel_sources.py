@@ -74,7 +74,7 @@ SMALL_KERNEL: Final[Mapping[str, str]] = {
     + """\
 O := .
 allnoconfig:
-	grep -v CONFIG_GONE= $(KCONFIG_ALLCONFIG) > $(O)/.config
+	sed /CONFIG_GONE=/d $(KCONFIG_ALLCONFIG) > $(O)/.config
 olddefconfig:
 	if [ -n "$$(find drivers -name 'late.[c]')" ]; then echo CONFIG_LATE=y >> $(O)/.config; fi
 $(O)/fork.o: kernel/fork.c

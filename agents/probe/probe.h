@@ -149,6 +149,7 @@ DECLARE(entropy);
 DECLARE(memory);
 DECLARE(vcpus);
 DECLARE(ptp);
+DECLARE(clock);
 DECLARE(hugepages);
 DECLARE(kmsg);
 DECLARE(memory_hotplug);

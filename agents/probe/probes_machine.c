@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,10 +100,34 @@ void probe_ptp(void)
 	pass("%s read", name);
 }
 
+void probe_clock(void)
+{
+	struct timespec now;
+	struct tm day;
+
+	if (clock_gettime(CLOCK_REALTIME, &now) < 0)
+		fail_errno("clock_gettime");
+	/* A kernel that nobody told the time begins at 1970. */
+	if (!gmtime_r(&now.tv_sec, &day) || day.tm_year + 1900 < 2025)
+		fail("it is %lld s after 1970", (long long)now.tv_sec);
+	pass("it is %d-%02d-%02d", day.tm_year + 1900, day.tm_mon + 1, day.tm_mday);
+}
+
 /* Maps and touches one page of the default huge size. */
 static void *map_huge(size_t size)
 {
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+}
+
+/* On s390x they are a facility of the machine, and the kernel hides all of hugetlb where it is missing. */
+static bool machine_has_huge_pages(void)
+{
+	struct utsname names;
+	char cpus[4096];
+
+	if (uname(&names) < 0 || strcmp(names.machine, "s390x") != 0)
+		return true;
+	return read_text("/proc/cpuinfo", cpus, sizeof(cpus)) <= 0 || strstr(cpus, " edat ");
 }
 
 void probe_hugepages(void)
@@ -114,8 +139,11 @@ void probe_hugepages(void)
 
 	while (meminfo && fgets(line, sizeof(line), meminfo))
 		sscanf(line, "Hugepagesize: %llu kB", &size_kib);
-	if (!size_kib || !read_number(overcommit, &before))
+	if (!size_kib || !read_number(overcommit, &before)) {
+		if (!machine_has_huge_pages())
+			skip("the machine has no huge pages (facility edat)");
 		fail("the kernel has no hugetlb pages");
+	}
 	/* Surplus pages come on demand and go with the mapping: nothing to give back but the allowance. */
 	snprintf(line, sizeof(line), "%llu", before + 1);
 	if (write_text(overcommit, line) < 0)

@@ -81,6 +81,7 @@ const struct probe PROBES[] = {
 	{.name = "memory", .proves = "memory is there and holds what is written", .run = probe_memory},
 	{.name = "vcpus", .proves = "every present CPU is online and runs", .run = probe_vcpus},
 	{.name = "ptp", .proves = "the hypervisor's PTP clock is read", .run = probe_ptp},
+	{.name = "clock", .proves = "the time of day is known", .run = probe_clock},
 	{.name = "hugepages", .proves = "a huge page is mapped", .run = probe_hugepages},
 	{.name = "kmsg", .proves = "the kernel log is read through /dev/kmsg", .run = probe_kmsg},
 	{.name = "memory-hotplug", .proves = "memory blocks can come online", .run = probe_memory_hotplug},

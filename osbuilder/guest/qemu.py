@@ -164,7 +164,8 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     memory = f"{guest.memory_mib}M"
     if pmem:
         memory += f",slots=1,maxmem={guest.memory_mib + guest.image_size_bytes // _MIB}M"
-    return ("-machine", machine, "-cpu", guest.machine.cpu, "-smp", str(guest.vcpus), "-m", memory)
+    cpu = "host" if guest.accel is Accel.KVM else guest.machine.cpu
+    return ("-machine", machine, "-cpu", cpu, "-smp", str(guest.vcpus), "-m", memory)
 
 
 def _root(guest: Guest) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A kernel as steps: source, its patches if there are any, configuration, compilation."""
+"""A kernel as steps: source, its patches if there are any, what resolving takes of it, configuration, compilation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.patches import NO_PATCHES, load_series
+from osbuilder.kernel.resolver import MakeResolver
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
@@ -36,29 +37,32 @@ def plan_kernel(
     *,
     arch: Arch,
     builder: Step,
+    compiler: Step,
     root: Path,
     epoch: int | None,
     keys: PublicKeys | None = None,
 ) -> Step:
     """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
 
-    `root` is the checkout's folder kernel/, with configs/ and patches/; `epoch` is the build time that the kernel tells
-    (None: the source's). Steps before the configuration are shared by all architectures. Raises DecodeError,
-    FragmentError, PatchError, SourceError and UsageError for what cannot be read.
+    `builder` gets the source ready, which all architectures share; `compiler`, where the compiler for `arch` is, does
+    the rest. `root` is the checkout's folder kernel/, with configs/ and patches/; `epoch` is the build time that the
+    kernel tells (None: the source's). Raises DecodeError, FragmentError, PatchError, SourceError and UsageError for
+    what cannot be read.
     """
     source = plan_source(name, line, builder=builder, root=root, keys=keys)
+    resolver = Step(name="resolver", subject=name, action=MakeResolver(), inputs=(("source", source),), builder=builder)
     subject = f"{name}-{arch.name}"
     config = Step(
         name="config",
         subject=subject,
         action=Configure.of_catalogue(root / "configs", arch),
-        inputs=(("source", source),),
-        builder=builder,
+        inputs=(("resolver", resolver),),
+        builder=compiler,
     )
     return Step(
         name="kernel",
         subject=subject,
         action=Compile.for_arch(arch, epoch=epoch),
         inputs=(("config", config), ("source", source)),
-        builder=builder,
+        builder=compiler,
     )

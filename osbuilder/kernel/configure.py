@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.arch import parse_arch
 from osbuilder.kernel import contract, fragments
-from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.fragments import Catalogue, KernelVersion, load_catalogue
+from osbuilder.kernel.resolver import RESOLVER
 from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.step import NOT_IN_KEY
 
@@ -25,15 +25,9 @@ if TYPE_CHECKING:
 
 CONFIG: Final = "config"
 
-# Nine tenths of the source are C, headers and device trees that no Kconfig file looks at; scripts/ stays whole, because
-# conf is compiled there and Kconfig files run what is there. Should one of them look at more after all, the compiling
-# step notices: it resolves again, in the whole source.
 _RESOLVE = """\
-mkdir /work/linux /work/build /out/kconfig
-tar --extract --zstd --file=/in/source --directory=/work/linux --strip-components=1 --anchored --wildcards \\
-  --exclude='*/drivers/*.[chS]' --exclude='*/sound/*.[chS]' --exclude='*/net/*.[chS]' --exclude='*/fs/*.[chS]' \\
-  --exclude='*/arch/*.dts*' --exclude='*/arch/*.[chS]' --exclude='*/Documentation/*.rst' \\
-  --exclude='*/Documentation/*.yaml' --exclude='*/tools/testing/*' --exclude='*/tools/perf/*'
+mkdir /out/kconfig /work/build
+tar --extract --file=/in/resolver --directory=/work
 make -C /work/linux O=/work/build ARCH={{ arch | sh }} CROSS_COMPILE={{ cross_compile | sh }} \\
   KCONFIG_ALLCONFIG=/in/requests allnoconfig
 cp /work/build/.config /out/config
@@ -44,7 +38,7 @@ find . -name 'Kconfig*' -type f -exec cp --parents --target-directory=/out/kconf
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
-    """Makes the artifact `config` from the input `source`. Make one with `of_catalogue`.
+    """Makes the artifact `config` from the input `resolver` (see resolver.MakeResolver). Make one with `of_catalogue`.
 
     `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
     that can matter for it. Which of them a kernel gets depends on its version, which only the source tells.
@@ -76,14 +70,14 @@ class Configure:
     def run(self, job: Job) -> Mapping[str, Any]:
         """Resolve and check. Raises FragmentError before, ContractError (every loss at once) after the resolution."""
         arch = parse_arch(self.arch)
-        source = job.inputs["source"]
-        version = KernelVersion.parse(str(source.facts["version"]))
+        resolver = job.inputs["resolver"]
+        version = KernelVersion.parse(str(resolver.facts["version"]))
         selection = self.catalogue.select(arch, version)
         requests = job.work / "requests"
         requests.write_text(fragments.render(selection.requests), encoding="utf-8")
         output = job.work / "resolved"
         output.mkdir()
-        inputs = {"source": source.path(ARCHIVE), "requests": requests}
+        inputs = {"resolver": resolver.path(RESOLVER), "requests": requests}
         run_script(job, self._script(), inputs=inputs, output=output)
         report = contract.check(
             requests=selection.requests,
@@ -95,7 +89,7 @@ class Configure:
         )
         (output / CONFIG).rename(job.out / CONFIG)
         return {
-            "version": source.facts["version"],
+            "version": resolver.facts["version"],
             "capabilities": {name: list(each.probes) for name, each in selection.capabilities.items()},
             "requests": len(selection.requests),
             "waived": [f"{loss} ({waiver.reason})" for loss, waiver in report.waived],

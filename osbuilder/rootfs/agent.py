@@ -92,12 +92,13 @@ class AgentFile:
         return {"size_bytes": (job.out / AGENT).stat().st_size, "interpreter": elf.interpreter}
 
 
-def describe_machine(machine: int, bits: int) -> str:
+def describe_machine(elf: Elf) -> str:
     """Return an architecture's name for what an ELF header says, or its bare numbers."""
     for arch in ARCHES.values():
-        if (arch.elf_machine, arch.elf_class) == (machine, bits):
+        if fits(elf, arch):
             return arch.name
-    return f"ELF machine {machine}, {bits} bits"
+    order = "little" if elf.little_endian else "big"
+    return f"ELF machine {elf.machine}, {elf.bits} bits, {order} endian"
 
 
 def fits(elf: Elf, arch: Arch) -> bool:
@@ -120,8 +121,7 @@ def _checked(path: Path, arch: Arch) -> Elf:
         raise UsageError(f"the agent cannot be used ({path}): expected an executable, got {error}", hint=hint) from None
     if not fits(elf, arch):
         raise UsageError(
-            f"the agent is for another architecture ({path}): expected {arch.name}, "
-            f"got {describe_machine(elf.machine, elf.bits)}",
+            f"the agent is for another architecture ({path}): expected {arch.name}, got {describe_machine(elf)}",
             hint=f"Build it for {arch.name}, or name its own architecture (--arch).",
         )
     return elf

@@ -101,8 +101,7 @@ def _check_agent(tree: Tree, path: str, arch: Arch) -> None:
         ) from None
     if not fits(elf, arch):
         raise RootfsError(
-            f"the agent is for another architecture ({path}): expected {arch.name}, "
-            f"got {describe_machine(elf.machine, elf.bits)}",
+            f"the agent is for another architecture ({path}): expected {arch.name}, got {describe_machine(elf)}",
             hint=f"Build it for {arch.name}.",
         )
     if elf.interpreter:

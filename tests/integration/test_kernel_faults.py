@@ -14,6 +14,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.errors import CommandFailed, ContractError, StoreError
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.resolver import MakeResolver
 from osbuilder.store import Artifact
 from tests.jobs import artifact
 from tests.kernel_bench import Compiler, Outcome
@@ -41,7 +42,8 @@ def configure(compiler: Compiler, base: Path, kernel: Artifact, fragment: str = 
     (configs / "capabilities.yaml").write_text("capabilities: {speed: {purpose: To be fast, probes: [fast]}}\n")
     (configs / "waivers.yaml").write_text("waivers: []\n")
     (configs / "common" / "speed.conf").write_text(fragment)
-    return compiler.run(Configure.of_catalogue(configs, X86_64), source=kernel)
+    resolver = compiler.run(MakeResolver(), source=kernel).artifact()
+    return compiler.run(Configure.of_catalogue(configs, X86_64), resolver=resolver)
 
 
 def compile_(compiler: Compiler, base: Path, changes: Mapping[str, str] | None = None) -> Outcome:

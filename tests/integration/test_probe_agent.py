@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).parents[2] / "agents" / "probe"
 FLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror", "-static")
 PT_LOAD, PT_INTERP = 1, 3
-ANYWHERE = ("eventfd", "timerfd", "signalfd", "epoll", "unix-socket", "entropy", "memory")
+ANYWHERE = ("eventfd", "timerfd", "signalfd", "epoll", "unix-socket", "entropy", "memory", "clock")
 """Probes that pass on any Linux, in any container, for any user."""
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc on this host")

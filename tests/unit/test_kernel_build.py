@@ -14,6 +14,7 @@ from osbuilder.kernel.build import plan_kernel
 from osbuilder.kernel.compile import Compile, cache_results, cpu_seconds, timestamp
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.install import link_names
+from osbuilder.kernel.resolver import RESOLVER, MakeResolver
 from osbuilder.kernel.script import lines, render
 from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
@@ -47,8 +48,8 @@ def write_configs(root: Path) -> Path:
 
 
 def plan(root: Path, line: KernelLine = LINE) -> Step:
-    builder = Step(name="builder", subject="compiler", action=Compile.for_arch(X86_64))
-    return plan_kernel("debian-6.12", line, arch=X86_64, builder=builder, root=root, epoch=None)
+    builder, compiler = (Step(name="builder", subject=name, action=Compile.for_arch(X86_64)) for name in ("any", "own"))
+    return plan_kernel("debian-6.12", line, arch=X86_64, builder=builder, compiler=compiler, root=root, epoch=None)
 
 
 def idents(step: Step) -> list[str]:
@@ -57,8 +58,23 @@ def idents(step: Step) -> list[str]:
 
 def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) -> None:
     kernel = plan(write_configs(tmp_path))
-    assert idents(kernel) == ["debian-6.12/source", "debian-6.12-x86_64/config", "debian-6.12-x86_64/kernel"]
+    assert idents(kernel) == [
+        "debian-6.12/source",
+        "debian-6.12/resolver",
+        "debian-6.12-x86_64/config",
+        "debian-6.12-x86_64/kernel",
+    ]
     assert {name for name, _ in kernel.dependencies()} == {"source", "config", "builder"}
+
+
+def test_only_what_asks_the_compiler_runs_where_the_architectures_own_is(tmp_path: Path) -> None:
+    steps = [step for step in plan(write_configs(tmp_path)).walk() if step.builder]
+    assert {step.name: step.builder.subject for step in steps if step.builder} == {
+        "source": "any",
+        "resolver": "any",
+        "config": "own",
+        "kernel": "own",
+    }
 
 
 def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path) -> None:
@@ -70,11 +86,12 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
     assert idents(kernel) == [
         "debian-6.12/source",
         "debian-6.12/patched",
+        "debian-6.12/resolver",
         "debian-6.12-x86_64/config",
         "debian-6.12-x86_64/kernel",
     ]
-    config = dict(kernel.inputs)["config"]
-    assert dict(kernel.inputs)["source"] is dict(config.inputs)["source"]
+    resolver = dict(dict(kernel.inputs)["config"].inputs)["resolver"]
+    assert dict(kernel.inputs)["source"] is dict(resolver.inputs)["source"]
     other = dataclasses.replace(LINE, patches="none")
     assert "debian-6.12/patched" not in idents(plan(root, other))
 
@@ -101,6 +118,13 @@ def source_artifact(base: Path) -> Artifact:
     return artifact(folder, SOURCE)
 
 
+def resolver_artifact(base: Path) -> Artifact:
+    folder = base / "resolver"
+    folder.mkdir()
+    (folder / RESOLVER).touch()
+    return artifact(folder, {"version": SOURCE["version"]})
+
+
 def resolve(config: str) -> object:
     def act(ran: Ran) -> None:
         assert not ran.command.network
@@ -114,7 +138,7 @@ def resolve(config: str) -> object:
 
 def configure(tmp_path: Path, config: str) -> tuple[RecordingJob, Configure]:
     action = Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64)
-    job = RecordingJob(tmp_path / "job", resolve(config), source=source_artifact(tmp_path))  # type: ignore[arg-type]
+    job = RecordingJob(tmp_path / "job", resolve(config), resolver=resolver_artifact(tmp_path))  # type: ignore[arg-type]
     return job, action
 
 
@@ -139,6 +163,17 @@ def test_the_resolution_names_the_compiler_and_writes_outside_the_source(tmp_pat
     text = "\n".join(Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64).describe())
     assert "make -C /work/linux O=/work/build ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu-" in text
     assert "KCONFIG_ALLCONFIG=/in/requests allnoconfig" in text
+
+
+def test_what_resolving_takes_of_a_source_is_dated_by_the_source(tmp_path: Path) -> None:
+    def act(ran: Ran) -> None:
+        assert not ran.command.network
+        assert ran.inputs["source"].name == "source.tar.zst"
+        (ran.output / RESOLVER).touch()
+
+    job = RecordingJob(tmp_path / "job", act, source=source_artifact(tmp_path))
+    assert MakeResolver().run(job) == {"version": "6.12.57"}
+    assert "--mtime=@1700000000\n" in job.ran[0].script
 
 
 def test_a_fragment_that_nobody_names_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
@@ -212,13 +247,7 @@ def test_only_the_elf_file_is_stripped() -> None:
     x86 = Compile.for_arch(X86_64).describe()
     assert "x86_64-linux-gnu-strip --strip-all -o /out/vmlinux /work/build/vmlinux" in x86
     assert "cp /work/build/arch/x86/boot/bzImage /out/vmlinuz" in x86
-    image = Compile(
-        kernel_arch="arm64",
-        cross_compile="aarch64-linux-gnu-",
-        targets=("Image", "Image.gz"),
-        vmlinux_path="arch/arm64/boot/Image",
-        vmlinuz_path="arch/arm64/boot/Image.gz",
-    ).describe()
+    image = Compile.for_arch(parse_arch("aarch64")).describe()
     assert "cp /work/build/arch/arm64/boot/Image /out/vmlinux" in image
     assert not any("strip --strip-all" in line for line in image)
 

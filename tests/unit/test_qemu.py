@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,10 +20,10 @@ SIZE = 256 * 1024 * 1024
 LINE = "console=ttyS0 quiet panic=-1 reboot=t"
 
 
-def guest(machine: str = "q35", **changes: Any) -> Guest:
+def guest(name: str = "q35", **changes: Any) -> Guest:
     base = Guest(
         arch=X86,
-        machine=X86.machine(machine),
+        machine=X86.machine(name),
         accel=Accel.TCG,
         kernel=PurePosixPath("/w/vmlinux"),
         root=RootKind.PMEM,
@@ -92,7 +93,7 @@ def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
         "-machine",
         "microvm,accel=kvm,acpi=off",
         "-cpu",
-        "max",
+        "host",
         "-smp",
         "2",
         "-m",
@@ -120,6 +121,29 @@ def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
         "-device",
         "virtio-net-device,netdev=net",
     )
+
+
+@pytest.mark.parametrize(
+    ("arch", "machine", "cpu", "console", "bus"),
+    [
+        ("aarch64", "virt,accel=tcg", "max", "ttyAMA0", "pci"),
+        ("ppc64le", "pseries,accel=tcg,x-vof=on", "POWER9", "hvc0", "pci"),
+        ("s390x", "s390-ccw-virtio,accel=tcg", "max", "ttysclp0", "ccw"),
+    ],
+)
+def test_the_other_architectures_have_machines_consoles_and_a_bus_of_their_own(
+    arch: str, machine: str, cpu: str, console: str, bus: str
+) -> None:
+    row = parse_arch(arch)
+    argv = render_argv(guest(arch=row, machine=row.machines[0], root=RootKind.VIRTIO_BLK, devices=tuple(Device)))
+    assert argv[0] == row.qemu
+    options = dict(itertools.pairwise(argv))
+    assert options["-machine"] == machine
+    assert options["-cpu"] == cpu
+    assert options["-append"].startswith(f"console={console} quiet panic=-1 root=/dev/vda1 ")
+    devices = {argv[at + 1] for at, word in enumerate(argv) if word == "-device"}
+    assert {f"virtio-blk-{bus},drive=root", f"virtio-serial-{bus}", f"virtio-rng-{bus}"} <= devices
+    assert f"virtio-net-{bus},netdev=net{',romfile=' if bus == 'pci' else ''}" in devices
 
 
 @pytest.mark.parametrize(("machine", "device"), [("q35", "virtio-blk-pci"), ("microvm", "virtio-blk-device")])

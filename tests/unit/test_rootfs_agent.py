@@ -83,9 +83,16 @@ def test_an_agent_that_is_no_elf_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_agent_for_another_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected x86_64, got ELF machine 183, 64 bits") as caught:
+    with pytest.raises(UsageError, match="expected x86_64, got aarch64") as caught:
         AgentFile.of_path(_file(tmp_path, elf(machine=183)), X86_64)
     assert "--arch" in caught.value.hint
+
+
+def test_an_agent_for_the_other_byte_order_is_one_for_another_architecture(tmp_path: Path) -> None:
+    big_endian = elf(machine=21, endian=">")
+    with pytest.raises(UsageError, match="expected ppc64le, got ELF machine 21, 64 bits, big endian"):
+        AgentFile.of_path(_file(tmp_path, big_endian), parse_arch("ppc64le"))
+    assert AgentFile.of_path(_file(tmp_path, elf(machine=22, endian=">")), parse_arch("s390x")).arch == "s390x"
 
 
 def test_the_probes_key_is_its_sources(tmp_path: Path) -> None:

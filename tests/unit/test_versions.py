@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from osbuilder.arch import parse_arch
 from osbuilder.errors import DecodeError, UsageError
 from osbuilder.versions import FILE, load_versions
 
@@ -26,6 +27,26 @@ def test_the_projects_own_pins_are_whole() -> None:
     assert versions.kernel(versions.defaults.kernel).package == "linux-source-6.12"
     assert versions.agent(versions.defaults.agent).source == "agents/probe"
     assert {"rootfs", "compiler", "qemu"} <= set(versions.builders)
+
+
+def test_a_builder_has_the_cross_compiler_only_for_guests_of_another_architecture() -> None:
+    pin = load_versions(ROOT).builder("compiler")
+    x86_64, s390x = parse_arch("x86_64"), parse_arch("s390x")
+    assert pin.packages_for(x86_64, host=x86_64) == ()
+    assert pin.packages_for(s390x, host=x86_64) == ("gcc-s390x-linux-gnu", "libc6-dev-s390x-cross")
+    assert pin.packages_for(x86_64, host=s390x) == ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")
+
+
+def test_qemu_is_that_of_the_guest_whatever_the_host() -> None:
+    pin = load_versions(ROOT).builder("qemu")
+    x86_64, aarch64 = parse_arch("x86_64"), parse_arch("aarch64")
+    assert pin.packages_for(x86_64, host=x86_64) == ("qemu-system-x86", "seabios")
+    assert pin.packages_for(aarch64, host=x86_64) == ("qemu-system-arm",)
+
+
+def test_what_a_builder_adds_for_its_guests_is_one_of_the_known_things(tmp_path: Path) -> None:
+    message = refused(tmp_path, "    for-guest: qemu", "    for-guest: qmeu")
+    assert 'builders.qemu.for-guest: expected one of cross-compiler, qemu, got the text "qmeu"' in message
 
 
 def test_an_unknown_key_names_its_line_and_the_nearest_known_one(tmp_path: Path) -> None:
