@@ -424,9 +424,13 @@ def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[
 
 
 @task(
-    help={"strict": "fail where a prerequisite is missing, skip nothing (CI)", "select": "only what pytest's -k takes"}
+    help={
+        "strict": "fail where a prerequisite is missing, skip nothing (CI)",
+        "select": "only what pytest's -k takes",
+        "matrix": "instead of the usual tests those that build and boot every other architecture (hours)",
+    }
 )
-def test(context: Context, strict: bool = False, select: str = "") -> None:
+def test(context: Context, strict: bool = False, select: str = "", matrix: bool = False) -> None:
     """Set up and pass the tests: lint, types, unit, contract, golden, integration and boot."""
     import shlex
 
@@ -437,6 +441,7 @@ def test(context: Context, strict: bool = False, select: str = "") -> None:
             context.run(f"{python} -m {command}", pty=False)
         options = ["--strict-prerequisites"] if strict else []
         options += ["-k", select] if select else []
+        options += ["-m", "matrix"] if matrix else []
         context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from osbuilder.distro import apt
+from osbuilder.distro import apt, none
 from osbuilder.distro.apk import install as apk
 from osbuilder.distro.recipe import PackageManager
 
@@ -21,11 +21,12 @@ ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType(
     {
         PackageManager.APK: apk.bootstrap,
         PackageManager.APT: apt.bootstrap,
+        PackageManager.NONE: none.empty,
     }
 )
 
 # These install packages in this process and need no builder, whatever the engine and the guest's architecture.
-WITHOUT_BUILDER: frozenset[PackageManager] = frozenset({PackageManager.APK})
+WITHOUT_BUILDER: frozenset[PackageManager] = frozenset({PackageManager.APK, PackageManager.NONE})
 
 
 def plan_bootstrap(order: Order) -> Action:

@@ -31,6 +31,7 @@ class PackageManager(enum.Enum):
 
     APK = "apk"
     APT = "apt"
+    NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ class Recipe:
     """A distribution. `inits` and `arches` are what it offers, the default init first.
 
     `keyring` is where the builder has the distribution's keys, of which each release names those that may sign it;
-    `apk` has what apk needs instead. `features` are the names that a request may switch on, each with what it does.
+    `apk` has what apk needs instead ("" with package manager none). `features` are the names that a request may switch
+    on, each with what it does.
     """
 
     name: str
@@ -118,13 +120,7 @@ class Recipe:
                 f"default-release: no release {self.default_release!r}",
                 hint=suggest(self.default_release, self.releases),
             )
-        if not self.keyring and self.apk is None:
-            raise ValueError("keyring: expected where the builder has the distribution's keys")
-        for name, release in self.releases.items():
-            if not release.signed_by and self.apk is None:
-                raise ValueError(
-                    f"releases.{name}.signed-by: expected at least one key; nothing is installed unverified"
-                )
+        self._check_keys()
         if not self.inits:
             raise ValueError("inits: expected at least one of systemd, agent")
         for arch in self.arches:
@@ -138,6 +134,17 @@ class Recipe:
             _known(condition.arch, self.arches, "packages.when: not an architecture of this recipe:")
         for name in (*self.packages.always, *(name for when in self.packages.when for name in when.packages)):
             check_package(name)
+
+    def _check_keys(self) -> None:
+        if self.package_manager is PackageManager.NONE or self.apk is not None:
+            return
+        if not self.keyring:
+            raise ValueError("keyring: expected the place of the distribution's keys in the builder")
+        for name, release in self.releases.items():
+            if not release.signed_by:
+                raise ValueError(
+                    f"releases.{name}.signed-by: expected at least one key; nothing is installed unverified"
+                )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

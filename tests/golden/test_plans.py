@@ -31,6 +31,7 @@ REQUESTS: dict[str, BuildRequest] = {
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),
     "kernel": KernelRequest(arch="x86_64"),
+    "initrd-foreign": InitrdRequest(rootfs=RootfsRequest(distro="scratch", arch="s390x")),
 }
 
 
