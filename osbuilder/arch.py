@@ -199,7 +199,38 @@ _S390X = Arch(
     ),
 )
 
-ARCHES: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in (_X86_64, _AARCH64, _PPC64LE, _S390X)})
+_RISCV64 = Arch(
+    name="riscv64",
+    debian="riscv64",
+    triplet="riscv64-linux-gnu",
+    kernel="riscv",
+    elf_machine=243,
+    elf_class=64,
+    elf_little_endian=True,
+    qemu="qemu-system-riscv64",
+    qemu_packages=("qemu-system-riscv",),
+    cross_packages=("gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross"),
+    kernel_targets=("Image", "Image.gz"),
+    vmlinux_path="arch/riscv/boot/Image",
+    vmlinuz_path="arch/riscv/boot/Image.gz",
+    machines=(
+        # Its firmware (OpenSBI, which comes with QEMU) takes no compressed kernel.
+        Machine(
+            name="virt",
+            options=(),
+            virtio="pci",
+            console="ttyS0",
+            cpu="max",
+            cmdline=(),
+            nvdimm=False,
+            kernels=("vmlinux",),
+        ),
+    ),
+)
+
+ARCHES: Mapping[str, Arch] = MappingProxyType(
+    {arch.name: arch for arch in (_X86_64, _AARCH64, _PPC64LE, _S390X, _RISCV64)}
+)
 
 
 def parse_arch(name: str) -> Arch:

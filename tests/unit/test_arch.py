@@ -49,6 +49,7 @@ def test_what_is_published_is_what_make_is_asked_for(arch: Arch) -> None:
         ("aarch64", "/work/build/arch/arm64/boot/Image", "/work/build/arch/arm64/boot/Image.gz"),
         ("ppc64le", "/work/build/vmlinux", "/work/build/vmlinux"),
         ("s390x", "/work/build/arch/s390/boot/vmlinux", "/work/build/arch/s390/boot/bzImage"),
+        ("riscv64", "/work/build/arch/riscv/boot/Image", "/work/build/arch/riscv/boot/Image.gz"),
     ],
 )
 def test_kernels_are_the_files_that_katas_runtime_boots(name: str, vmlinux: str, vmlinuz: str) -> None:
