@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import parse_fields, read_packages
+from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import Command
-from osbuilder.errors import CommandFailed, FetchError, UsageError, VerificationError
+from osbuilder.errors import UsageError, VerificationError
 from osbuilder.step import NOT_IN_KEY
 from osbuilder.tree import Tree
 
@@ -105,7 +106,12 @@ class Bootstrap:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         inputs = {"keyring": self._trusted_keys(job), "hook": _executable(job.work / "hook", self.hook)}
-        mirror = self._first_that_serves(job, inputs)
+        mirror = first_that_serves(
+            job,
+            self.mirrors or (None,),
+            lambda mirror: job.run(self._bootstrap_command(mirror), inputs=inputs),
+            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=self.components),
+        )
         repositories = read_releases(job.out / "releases")
         shutil.rmtree(job.out / "releases")
         tree = Tree.read(job.out / ROOTFS_TAR)
@@ -148,27 +154,6 @@ class Bootstrap:
                 *("--output", "/out/keyring.gpg", "--export", *self.keyring.fingerprints),
             )
         )
-
-    def _first_that_serves(self, job: Job, inputs: Mapping[str, Path]) -> str | None:
-        """Run mmdebstrap with each mirror in turn until one serves, and return that one."""
-        told: list[Problem] = []
-        for mirror in self.mirrors or (None,):
-            began = job.log.stat().st_size if job.log.exists() else 0
-            try:
-                job.run(self._bootstrap_command(mirror), inputs=inputs)
-            except CommandFailed as failure:
-                problem = explain(_since(job.log, began), mirror=mirror, suite=self.suite, components=self.components)
-                if problem is None:
-                    raise
-                if not problem.next_mirror:
-                    raise problem.error() from failure
-                told.append(problem)
-                _clear(job.out)
-            else:
-                return mirror
-        if len(told) == 1:
-            raise told[0].error()
-        raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
 
     def _bootstrap_command(self, mirror: str | None) -> Command:
         options = {
@@ -239,14 +224,3 @@ def _executable(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o755)
     return path
-
-
-def _since(log: Path, offset: int) -> str:
-    with log.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read().decode("utf-8", "replace")
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()

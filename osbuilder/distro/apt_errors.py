@@ -6,138 +6,108 @@ a command that failed, with the end of its log.
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from typing import Final
 
-from osbuilder.errors import FetchError, OsbuilderError, RootfsError, StoreError, UsageError, VerificationError
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A known failure. With `next_mirror` another mirror may do better; otherwise every mirror would fail alike."""
-
-    kind: type[OsbuilderError]
-    text: str
-    hint: str
-    next_mirror: bool
-
-    def error(self) -> OsbuilderError:
-        """Return the exception that tells it."""
-        return self.kind(self.text, hint=self.hint)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Pattern:
-    """A regular expression for one line, and how to tell it; groups of the expression fill {1}, {2}, ..."""
-
-    regex: str
-    text: str
-    hint: str
-    kind: type[OsbuilderError] = FetchError
-    next_mirror: bool = True
-
-
-_ANOTHER: Final = "Try again later, or name another mirror (setting mirrors)."
-_CLOCK: Final = "Check this machine's clock; a mirror that has stopped updating must be replaced (setting mirrors)."
+from osbuilder.distro.problems import ANOTHER, CLOCK, Pattern, Problem, find_problem
+from osbuilder.errors import RootfsError, StoreError, UsageError, VerificationError
 
 # The first that matches any line decides: causes stand before the consequences that apt reports as well.
 _PATTERNS: Final = (
-    _Pattern(
+    Pattern(
         regex=r"E: Unable to locate package (\S+)",
         text="package {1} does not exist in {suite} ({components})",
         hint="Correct the name (--package), or add the component that holds it (setting components).",
         kind=UsageError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Package '([^']+)' has no installation candidate",
         text="package {1} is only a name that others refer to: {suite} ({components}) has nothing to install for it",
         hint="Name the package that provides it (--package), or add the component that holds it (setting components).",
         kind=UsageError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(\S+) : (?:Pre-)?(?:Depends|Conflicts|Breaks): (.+)",
         text="the packages cannot be installed together in {suite}: {1} needs {2}",
         hint="Leave one of them out (--package), or name a mirror that is complete (setting mirrors).",
         kind=UsageError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r".*(?:[Nn]o space left on device|You don't have enough free space).*",
         text="no space left while the packages were unpacked",
         hint="The target lies in memory and the result in the store: free some of either and build again.",
         kind=StoreError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r"dpkg: error processing (?:package|archive) (\S+).*",
         text="package {1} could not be installed: its maintainer script or its archive failed",
         hint="The step's log shows what it said.",
         kind=RootfsError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Failed to fetch .*(?:Could not resolve|Temporary failure resolving).*",
         text="{mirror} cannot be found: its host name does not resolve",
         hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Failed to fetch .*[Cc]onnection refused.*",
         text="{mirror} refuses connections",
-        hint=_ANOTHER,
+        hint=ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(?:E: Failed to fetch \S+  )?(?:Connection timed out|Connection failed|.*: Connection timed out).*",
         text="{mirror} does not answer: it was given up after the time limit",
-        hint="Check the network and the proxy (settings http_proxy, https_proxy). " + _ANOTHER,
+        hint="Check the network and the proxy (settings http_proxy, https_proxy). " + ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r".*(?:Error reading from server|Connection reset by peer|Data left in buffer|Undetermined Error).*",
         text="{mirror} broke the connection in the middle of a file",
-        hint=_ANOTHER,
+        hint=ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(?:E|W): .*Clearsigned file isn't valid.*",
         text="{mirror} answered with something that is no signed Release file, most likely a web page",
-        hint="A proxy or a login page of the network may stand in between. " + _ANOTHER,
+        hint="A proxy or a login page of the network may stand in between. " + ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(?:E|W): .*(?:Release file for .* is expired|is not valid yet).*",
         text="{mirror} serves an outdated or future index of {suite}",
-        hint=_CLOCK,
+        hint=CLOCK,
         kind=VerificationError,
     ),
-    _Pattern(
+    Pattern(
         regex=r".*(?:BADSIG|Bad signature|not a signed|Message has been manipulated).*",
         text="{mirror} serves an index of {suite} whose signature is wrong: it was altered",
         hint="Do not use this mirror. Name another one (setting mirrors).",
         kind=VerificationError,
         next_mirror=False,
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Failed to fetch (\S+)  Hash Sum mismatch.*",
         text="{1} came with another sha256 than the mirror's signed index says",
-        hint="It was damaged or altered on the way. " + _ANOTHER,
+        hint="It was damaged or altered on the way. " + ANOTHER,
         kind=VerificationError,
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Failed to fetch (\S+)  File has unexpected size \((\d+) != (\d+)\).*",
         text="{1} came with {2} bytes, the mirror's signed index says {3}: truncated, or caught in an update",
-        hint=_ANOTHER,
+        hint=ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(?:E|Err).*does not have a Release file.*",
         text="{mirror} has no {suite}",
         hint="Give the URL that has dists/{suite}/ below it (setting mirrors).",
     ),
-    _Pattern(
+    Pattern(
         regex=r"E: Failed to fetch (\S+)  (\d{3})  (.+?)(?: \[IP.*)?",
         text="the mirror answered {2} ({3}) for {1}",
-        hint=_ANOTHER,
+        hint=ANOTHER,
     ),
-    _Pattern(
+    Pattern(
         regex=r"(?:E|W|Err).*(?:NO_PUBKEY|Missing key|is not signed|couldn't be verified|signature verification).*",
         text="{mirror} serves an index of {suite} that none of the trusted keys has signed",
         hint="Name the distribution's own mirror (setting mirrors); its keys are pinned in the recipe (signed-by).",
@@ -149,25 +119,9 @@ _PATTERNS: Final = (
 
 def explain(log: str, *, mirror: str | None, suite: str, components: tuple[str, ...]) -> Problem | None:
     """Return the problem that a log of mmdebstrap tells, or None when it is not a known one. `mirror` None: its own."""
-    lines = [line.strip() for line in log.splitlines()]
     words = {
         "mirror": f"the mirror {mirror}" if mirror else "mmdebstrap's default mirror",
         "suite": suite,
         "components": ", ".join(components),
     }
-    for pattern in _PATTERNS:
-        regex = re.compile(pattern.regex)
-        for line in lines:
-            found = regex.fullmatch(line)
-            if found:
-                return Problem(
-                    kind=pattern.kind,
-                    text=_fill(pattern.text, words, found),
-                    hint=_fill(pattern.hint, words, found),
-                    next_mirror=pattern.next_mirror,
-                )
-    return None
-
-
-def _fill(text: str, words: dict[str, str], found: re.Match[str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda name: words.get(name[1]) or found[int(name[1])], text)
+    return find_problem(log, _PATTERNS, words)

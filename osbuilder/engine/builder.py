@@ -23,10 +23,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from osbuilder.distro.apt_errors import Problem, explain
+from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import read_packages
+from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import HOSTNAME, log_tail
-from osbuilder.errors import CommandFailed, EngineError, FetchError, ToolMissing
+from osbuilder.errors import CommandFailed, EngineError, ToolMissing
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
@@ -108,27 +109,14 @@ class BootstrapBuilder:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         raw = job.work / BUILDER_TAR
-        mirror = self._first_that_serves(job, raw)
+        mirror = first_that_serves(
+            job,
+            self.mirrors or (None,),
+            lambda mirror: self._bootstrap(job, raw, mirror),
+            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=_COMPONENTS),
+        )
         packages = normalise(raw, job.out / BUILDER_TAR, epoch=self.epoch)
         return {"mirror": mirror, "packages": [list(package) for package in packages]}
-
-    def _first_that_serves(self, job: Job, raw: Path) -> str | None:
-        told: list[Problem] = []
-        for mirror in self.mirrors or (None,):
-            began = job.log.stat().st_size if job.log.exists() else 0
-            try:
-                self._bootstrap(job, raw, mirror)
-            except CommandFailed as failure:
-                text = job.log.read_bytes()[began:].decode("utf-8", "replace")
-                problem = explain(text, mirror=mirror, suite=self.suite, components=_COMPONENTS)
-                if problem is None:
-                    raise
-                if not problem.next_mirror:
-                    raise problem.error() from failure
-                told.append(problem)
-            else:
-                return mirror
-        raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
 
     def _bootstrap(self, job: Job, raw: Path, mirror: str | None) -> None:
         if self.base_image is None:

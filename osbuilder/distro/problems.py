@@ -1,0 +1,112 @@
+"""What a package manager's log tells of a failure, and which mirror to ask next. Shared by the adapters.
+
+An adapter brings its patterns: what its tools print, in the C locale (which the engines fix).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from osbuilder.errors import CommandFailed, FetchError, OsbuilderError
+
+if TYPE_CHECKING:
+    from osbuilder.step import Job
+
+ANOTHER: Final = "Try again later, or name another mirror (setting mirrors)."
+CLOCK: Final = "Check this machine's clock; a mirror that has stopped updating must be replaced (setting mirrors)."
+
+M = TypeVar("M")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A known failure. With `next_mirror` another mirror may do better; otherwise every mirror would fail alike."""
+
+    kind: type[OsbuilderError]
+    text: str
+    hint: str
+    next_mirror: bool
+
+    def error(self) -> OsbuilderError:
+        """Return the exception that tells it."""
+        return self.kind(self.text, hint=self.hint)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """A regular expression for one line, and how to tell it; groups of the expression fill {1}, {2}, ..."""
+
+    regex: str
+    text: str
+    hint: str
+    kind: type[OsbuilderError] = FetchError
+    next_mirror: bool = True
+
+
+def find_problem(log: str, patterns: tuple[Pattern, ...], words: Mapping[str, str]) -> Problem | None:
+    """Return the problem that a log tells, or None when it is not a known one.
+
+    The first pattern that matches any line decides: causes stand before the consequences that are reported as well.
+    `words` fill the names in a pattern's text and hint.
+    """
+    lines = [line.strip() for line in log.splitlines()]
+    for pattern in patterns:
+        regex = re.compile(pattern.regex)
+        for line in lines:
+            found = regex.fullmatch(line)
+            if found:
+                return Problem(
+                    kind=pattern.kind,
+                    text=_fill(pattern.text, words, found),
+                    hint=_fill(pattern.hint, words, found),
+                    next_mirror=pattern.next_mirror,
+                )
+    return None
+
+
+def first_that_serves(
+    job: Job, mirrors: tuple[M, ...], attempt: Callable[[M], None], explain: Callable[[str, M], Problem | None]
+) -> M:
+    """Make an attempt with each mirror in turn until one serves, and return that one.
+
+    `explain` gets what the attempt added to the job's log. What a failed attempt left in job.out is removed. Raises the
+    error of a problem that no other mirror would mend, or a FetchError that tells what was wrong with each.
+    """
+    told: list[Problem] = []
+    for mirror in mirrors:
+        began = job.log.stat().st_size if job.log.exists() else 0
+        try:
+            attempt(mirror)
+        except CommandFailed as failure:
+            problem = explain(_since(job.log, began), mirror)
+            if problem is None:
+                raise
+            if not problem.next_mirror:
+                raise problem.error() from failure
+            told.append(problem)
+            _clear(job.out)
+        else:
+            return mirror
+    if len(told) == 1:
+        raise told[0].error()
+    raise FetchError("; ".join(problem.text for problem in told), hint=told[-1].hint)
+
+
+def _fill(text: str, words: Mapping[str, str], found: re.Match[str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda name: words.get(name[1]) or found[int(name[1])], text)
+
+
+def _since(log: Path, offset: int) -> str:
+    with log.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read().decode("utf-8", "replace")
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
