@@ -10,7 +10,6 @@ wiki/DebianRepository/Format).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import parse_fields, read_packages
+from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import Command
 from osbuilder.errors import UsageError, VerificationError
@@ -46,28 +46,6 @@ rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap
 """
 
 _URL = re.compile(r"(https?|file)://[^\s\[\]]+")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Keyring:
-    """Whom a repository may be signed by.
-
-    `builder_path` is a keyring in the builder, of which only the keys with `fingerprints` are trusted. Or `file` is the
-    user's own keyring (binary or armoured) on this host, trusted as a whole; its sha256 (hex) is part of the key.
-    """
-
-    builder_path: str = ""
-    fingerprints: tuple[str, ...] = ()
-    file: Path | None = dataclasses.field(default=None, metadata=NOT_IN_KEY)
-    file_sha256: str = ""
-
-    @classmethod
-    def of_file(cls, path: Path) -> Keyring:
-        """Return the keyring in a file of this host. Raises UsageError when it cannot be read."""
-        try:
-            return cls(file=path, file_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        except OSError as error:
-            raise UsageError(f"cannot read the keyring ({path}): {error.strerror}") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +105,7 @@ class Bootstrap:
         folder = job.work / "keyring"
         folder.mkdir()
         if self.keyring.file:
-            content = self.keyring.file.read_bytes()
-            if hashlib.sha256(content).hexdigest() != self.keyring.file_sha256:
-                raise VerificationError(
-                    f"the keyring changed during the build ({self.keyring.file})", hint="Try again."
-                )
+            content = self.keyring.read()
             # apt tells the two forms apart by their suffix.
             armoured = content.startswith(b"-----BEGIN PGP")
             (folder / f"keyring.{'asc' if armoured else 'gpg'}").write_bytes(content)
@@ -197,12 +171,7 @@ def bootstrap(order: Order) -> Bootstrap:
         architecture=choice.arch.debian,
         components=order.components or choice.release.components,
         packages=order.packages.everything,
-        keyring=Keyring.of_file(order.keyring)
-        if order.keyring
-        else Keyring(
-            builder_path=choice.recipe.keyring,
-            fingerprints=tuple(key.text for key in choice.release.signed_by),
-        ),
+        keyring=Keyring.of_order(order),
         epoch=order.epoch,
         mirrors=order.mirrors,
         timeout_s=order.timeout_s,

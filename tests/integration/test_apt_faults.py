@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from osbuilder.api import Workbench
-from osbuilder.distro.apt import Bootstrap, Keyring
+from osbuilder.distro.apt import Bootstrap
+from osbuilder.distro.keyring import Keyring
 from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
 from osbuilder.execute import Executor

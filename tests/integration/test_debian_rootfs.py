@@ -11,7 +11,8 @@ import yaml
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
-from osbuilder.distro.apt import Bootstrap, Keyring
+from osbuilder.distro.apt import Bootstrap
+from osbuilder.distro.keyring import Keyring
 from osbuilder.errors import TreeError, VerificationError
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from osbuilder.distro.apt import Bootstrap, Keyring, read_releases
+from osbuilder.distro.apt import Bootstrap, read_releases
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import read_packages
+from osbuilder.distro.keyring import Keyring
 from osbuilder.errors import FetchError, OsbuilderError, RootfsError, StoreError, UsageError, VerificationError
 from osbuilder.step import parameters
 from osbuilder.tree import Tree
