@@ -11,7 +11,7 @@ from pathlib import Path
 
 from osbuilder import __version__
 from osbuilder.arch import Arch, host_arch, parse_arch
-from osbuilder.distro.adapters import WITHOUT_BUILDER, plan_bootstrap
+from osbuilder.distro.adapters import BUILDERS, plan_bootstrap
 from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
@@ -153,7 +153,7 @@ class Planner:
                     attempts=self.settings.attempts,
                 )
             ),
-            builder=None if recipe.package_manager in WITHOUT_BUILDER else self.builder("rootfs"),
+            builder=self.builder(builder) if (builder := BUILDERS.get(recipe.package_manager)) else None,
         )
 
     def _image(self, request: ImageRequest) -> Step:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from osbuilder.distro import apt, none
+from osbuilder.distro import apt, dnf, none
 from osbuilder.distro.apk import install as apk
 from osbuilder.distro.recipe import PackageManager
 
@@ -21,12 +21,14 @@ ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType(
     {
         PackageManager.APK: apk.bootstrap,
         PackageManager.APT: apt.bootstrap,
+        PackageManager.DNF: dnf.install,
         PackageManager.NONE: none.empty,
     }
 )
 
-# These install packages in this process and need no builder, whatever the engine and the guest's architecture.
-WITHOUT_BUILDER: frozenset[PackageManager] = frozenset({PackageManager.APK, PackageManager.NONE})
+# The builder of versions.yaml that each package manager runs in. The others install packages in this process, whatever
+# the engine and the guest's architecture.
+BUILDERS: Mapping[PackageManager, str] = MappingProxyType({PackageManager.APT: "rootfs", PackageManager.DNF: "rpm"})
 
 
 def plan_bootstrap(order: Order) -> Action:

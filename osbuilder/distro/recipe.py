@@ -31,6 +31,7 @@ class PackageManager(enum.Enum):
 
     APK = "apk"
     APT = "apt"
+    DNF = "dnf"
     NONE = "none"
 
 
@@ -51,13 +52,49 @@ class Day:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """One of a release's repositories below a mirror. `{release}` and `{arch}` in `path` are filled in by `below`.
+
+    `signed_index` says whether the distribution signs the index itself; its packages are signed in any case.
+    """
+
+    name: str
+    path: str
+    signed_index: bool = dataclasses.field(metadata={"key": "signed-index"})
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name):
+            raise ValueError(f"name: expected small letters, digits and dashes, got {self.name!r}")
+        filled = self.path.replace("{release}", "x").replace("{arch}", "x")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", filled):
+            raise ValueError(
+                f"path: expected one below a mirror, with {{release}} and {{arch}} for what varies, got {self.path!r}"
+            )
+
+    def below(self, *, release: str, arch: str) -> str:
+        """Return the path for a release and an architecture, as the distribution calls them."""
+        return self.path.replace("{release}", release).replace("{arch}", arch)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One release: its number, the day that pins its timestamps, its components, and the keys that may sign it."""
+    """One release: its number, the day that pins its timestamps, its components, and the keys that may sign it.
+
+    `repositories` and `rpm_database` (where the release keeps it) are for rpm's distributions.
+    """
 
     version: str
     released: Day
     components: tuple[str, ...] = ()
+    repositories: tuple[Repository, ...] = ()
+    rpm_database: str = dataclasses.field(default="", metadata={"key": "rpm-database"})
     signed_by: tuple[Fingerprint, ...] = dataclasses.field(default=(), metadata={"key": "signed-by"})
+
+    def __post_init__(self) -> None:
+        if bool(self.repositories) != bool(self.rpm_database):
+            raise ValueError("expected repositories and rpm-database together, or neither of them")
+        if self.rpm_database and not re.fullmatch(r"(/[a-z]+)+", self.rpm_database):
+            raise ValueError(f"rpm-database: expected a path such as /var/lib/rpm, got {self.rpm_database!r}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +160,10 @@ class Recipe:
         self._check_keys()
         if not self.inits:
             raise ValueError("inits: expected at least one of systemd, agent")
+        for name, release in self.releases.items():
+            if bool(release.repositories) != (self.package_manager is PackageManager.DNF):
+                expected = "repositories and rpm-database" if not release.repositories else "no repositories"
+                raise ValueError(f"releases.{name}: expected {expected} with {self.package_manager.value}")
         for arch in self.arches:
             _known(arch, ARCHES, "arches: no architecture")
         for excluded in self.excluded:

@@ -35,7 +35,12 @@ def test_every_offered_combination_can_be_planned_and_has_a_key_of_its_own(recip
     offered = [each for each in combinations if each[:2] not in excluded]
     for release, arch, init in offered:
         choice = choose(recipe, release=release, arch=ARCHES[arch], init=init)
-        order = Order(choice=choice, packages=select_packages(choice), epoch=choice.release.released.epoch)
+        order = Order(
+            choice=choice,
+            packages=select_packages(choice),
+            epoch=choice.release.released.epoch,
+            mirrors=("https://mirror.example.org",),
+        )
         action = ADAPTERS[recipe.package_manager](order)
         assert action.describe()
         keys.add(key_of({"parameters": parameters(action)}))

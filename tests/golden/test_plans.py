@@ -27,6 +27,7 @@ REQUESTS: dict[str, BuildRequest] = {
         distro="debian", release="bookworm", arch="x86_64", init=Init.AGENT, packages=("tcpdump",)
     ),
     "rootfs-alpine": RootfsRequest(distro="alpine", arch="x86_64"),
+    "rootfs-fedora": RootfsRequest(distro="fedora", arch="x86_64"),
     "image": ImageRequest(rootfs=DEBIAN),
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),
@@ -37,7 +38,9 @@ REQUESTS: dict[str, BuildRequest] = {
 
 def plan_of(request: BuildRequest) -> str:
     settings = load_settings(
-        {"source_date_epoch": "1700000000"}, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent")
+        {"source_date_epoch": "1700000000", "mirrors": "fedora=https://mirror.example.org/fedora"},
+        environment={"HOME": "/nowhere"},
+        folder=Path("/nonexistent"),
     )
     step = Planner(ROOT, settings).plan(request)
     return plan_text(step, {each.ident: None for each in step.walk()}) + "\n"
