@@ -68,6 +68,18 @@ def alpine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 
 @pytest.fixture(scope="session")
+def rpm_mirror(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    """The address, on 127.0.0.1, of a mirror of every recipe of the rpm family."""
+    from tests.mirrors.rpm import family, lay_out, served
+    from tests.mirrors.rpm_guest import guest_step
+
+    folder = tmp_path_factory.mktemp("rpm") / "mirror"
+    lay_out(bench, guest_step(bench), family().values(), folder)
+    with served(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     """A workbench on the user's own store: what was built before from the same inputs is not built again."""
     from osbuilder.api import open_workbench

@@ -24,19 +24,20 @@ _CREATED = 1577836800  # 2020-01-01, before any repository that the tests sign
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """An RSA key of 2048 bits and its owner. Make one with `Key.of_seed`."""
+    """An RSA key of 2048 bits and its owner. Make one with `Key.of_seed`. Of its `primes` the smaller comes first."""
 
     modulus: int
     private_exponent: int
     owner: str
+    primes: tuple[int, int]
 
     @classmethod
     def of_seed(cls, seed: int, owner: str = "Test Archive <archive@example.org>") -> Key:
         """Return the key of a seed. It is no secret: never trust it outside of a test."""
         source = random.Random(seed)
-        first, second = _prime(source), _prime(source)
+        first, second = sorted((_prime(source), _prime(source)))
         exponent = pow(_PUBLIC_EXPONENT, -1, (first - 1) * (second - 1))
-        return cls(modulus=first * second, private_exponent=exponent, owner=owner)
+        return cls(modulus=first * second, private_exponent=exponent, owner=owner, primes=(first, second))
 
     @property
     def fingerprint(self) -> str:
@@ -48,12 +49,22 @@ class Key:
 
         `valid_s` is how long the key is valid from its creation, in seconds (RFC 4880, 5.2.3.6).
         """
+        return _packet(6, self._body()) + self._identity(valid_s)
+
+    def secret(self) -> str:
+        """Return the secret key, armoured and without a passphrase, for programs that sign."""
+        numbers = (self.private_exponent, *self.primes, pow(self.primes[0], -1, self.primes[1]))
+        material = b"".join(_number(number) for number in numbers)
+        body = self._body() + b"\x00" + material + struct.pack(">H", sum(material) & 0xFFFF)
+        return _armour(_packet(5, body) + self._identity(None), kind="PRIVATE KEY BLOCK")
+
+    def _identity(self, valid_s: int | None) -> bytes:
         owner = self.owner.encode()
         bound = self._key_material() + b"\xb4" + struct.pack(">I", len(owner)) + owner
         may_sign = b"\x02\x1b\x03"  # key flags: certify and sign
         expires = b"\x05\x09" + struct.pack(">I", valid_s) if valid_s else b""
         signature = self._signature(0x13, bound, created=_CREATED, further=may_sign + expires)
-        return _packet(6, self._body()) + _packet(13, owner) + _packet(2, signature)
+        return _packet(13, owner) + _packet(2, signature)
 
     def clearsign(self, text: str, *, created: int = _CREATED) -> str:
         """Return the text with its signature, as an InRelease file has it. Lines must not begin with a dash."""
@@ -123,7 +134,7 @@ def _packet(tag: int, body: bytes) -> bytes:
     return bytes([0xC0 | tag, 0xFF]) + struct.pack(">I", len(body)) + body
 
 
-def _armour(data: bytes) -> str:
+def _armour(data: bytes, kind: str = "SIGNATURE") -> str:
     crc = 0xB704CE
     for byte in data:
         crc ^= byte << 16
@@ -132,4 +143,4 @@ def _armour(data: bytes) -> str:
     text = base64.b64encode(data).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     checksum = base64.b64encode((crc & 0xFFFFFF).to_bytes(3)).decode()
-    return "\n".join(("-----BEGIN PGP SIGNATURE-----", "", *lines, f"={checksum}", "-----END PGP SIGNATURE-----", ""))
+    return "\n".join((f"-----BEGIN PGP {kind}-----", "", *lines, f"={checksum}", f"-----END PGP {kind}-----", ""))

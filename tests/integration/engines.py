@@ -28,11 +28,15 @@ import pytest
 from docker.api.client import APIClient
 
 from osbuilder.engine.base import Builder, Command, Mounts
+from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.errors import ToolMissing
+from osbuilder.execute import Executor
 from tests.integration.engine_driver import obey, order
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
+    from osbuilder.step import Step
+    from osbuilder.store import Artifact
 
 ENGINES = ("docker", "docker-archive", "podman", "sandbox", "sandbox-user")
 WITHOUT_PODMAN = tuple(name for name in ENGINES if name != "podman")
@@ -170,6 +174,18 @@ def workbench_under(engine: str, build: Path, *settings: str) -> Workbench:
     except ToolMissing as error:
         pytest.skip(f"the engine {engine} does not work here: {error.message}")
     return bench
+
+
+def run_in_sandbox(bench: Workbench, step: Step) -> Artifact:
+    """Run a step in the sandbox: there a builder with a network shares this host's 127.0.0.1."""
+    executor = Executor(
+        bench.store,
+        engine=lambda: SandboxEngine(trees=bench.store.folder("trees")),
+        reporter=bench.executor.reporter,
+        fetching=bench.executor.fetching,
+        jobs=1,
+    )
+    return executor.run(step)
 
 
 @pytest.fixture(scope="session")

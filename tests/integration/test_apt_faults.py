@@ -15,11 +15,10 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.keyring import Keyring
-from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
-from osbuilder.execute import Executor
 from osbuilder.step import Step
 from tests.apt_repository import EPOCH, Package, Repository
+from tests.integration.engines import run_in_sandbox
 from tests.openpgp import Key
 from tests.servers import FaultyServer, Reply, closed_url
 
@@ -64,15 +63,8 @@ def bootstrap(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
             timeout_s=2,
             attempts=1,
         )
-        executor = Executor(
-            bench.store,
-            engine=lambda: SandboxEngine(trees=bench.store.folder("trees")),
-            reporter=bench.executor.reporter,
-            fetching=bench.executor.fetching,
-            jobs=1,
-        )
         step = Step(name="packages", subject="test-faults", action=action, builder=bench.planner.builder("rootfs"))
-        return executor.run(step).path("rootfs.tar")
+        return run_in_sandbox(bench, step).path("rootfs.tar")
 
     return run
 
