@@ -14,7 +14,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, why
 from osbuilder.arch import ARCHES, Arch, host_arch
@@ -39,6 +39,9 @@ from osbuilder.request import (
 from osbuilder.settings import Settings, load_settings
 from osbuilder.step import PACKAGE, Step
 from osbuilder.store import Artifact, Store, remove_tree
+
+if TYPE_CHECKING:
+    from osbuilder.kernels import Kernels
 
 CHECKOUT = PACKAGE.parent
 
@@ -121,27 +124,30 @@ class Workbench:
     def describe(self, request: BuildRequest) -> str:
         """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
         step = self.planner.plan(request)
-        return show.plan_text(step, self._peek(step))
+        return show.plan_text(step, self.peek(step))
 
     def why(self, request: BuildRequest) -> str:
         """Return, for each step of a request, whether it would run and what changed since it ran last."""
         step = self.planner.plan(request)
         return why.explain(step, self.store, self.executor.peek(step))
 
-    def request_for(self, target: str, *, rootfs: RootfsRequest, kernel_line: str | None) -> BuildRequest:
+    def request_for(
+        self, target: str, *, rootfs: RootfsRequest, kernel_line: str | None, kernel_variant: str
+    ) -> BuildRequest:
         """Return the request for a kind of result by name. Raises UsageError with the kinds there are."""
         requests: Mapping[str, BuildRequest] = {
             "rootfs": rootfs,
             "image": ImageRequest(rootfs=rootfs),
             "initrd": InitrdRequest(rootfs=rootfs),
-            "kernel": KernelRequest(arch=rootfs.arch, line=kernel_line),
+            "kernel": KernelRequest(arch=rootfs.arch, line=kernel_line, variant=kernel_variant),
             "agent": AgentRequest(agent=rootfs.agent, arch=rootfs.arch),
         }
         if target not in requests:
             raise UsageError(f"unknown target {target!r}", hint=suggest(target, requests))
         return requests[target]
 
-    def _peek(self, step: Step) -> Mapping[str, Artifact | None]:
+    def peek(self, step: Step) -> Mapping[str, Artifact | None]:
+        """Return, for each step of a plan by ident, its artifact if it is up to date; builds and writes nothing."""
         # A dry run writes nothing, so it does not make a store that is not there.
         if not self.settings.store_path.is_dir():
             return {each.ident: None for each in step.walk()}
@@ -155,9 +161,14 @@ class Workbench:
         """Return what a result's files are called: Kata's names, because its runtime and its packages look for them."""
         match request:
             case KernelRequest():
-                from osbuilder.kernel.install import link_names
+                from osbuilder.kernel.install import link_names, suffix
 
-                rows = link_names(artifact.facts["version"], artifact.key)
+                rows = link_names(
+                    artifact.facts["version"],
+                    artifact.key,
+                    suffix(request.variant),
+                    debug_info=artifact.manifest["ingredients"]["parameters"]["debug_info"],
+                )
                 return tuple(Name(file=file, published=published, link=link) for file, published, link in rows)
             case AgentRequest():
                 agent = request.agent or self.planner.versions.defaults.agent
@@ -206,6 +217,13 @@ class Workbench:
     def check_patches(self, line: str | None = None) -> str:
         """Apply the patches of a kernel line (None: of every line) to its source. Raises PatchError; see patchcheck."""
         return patchcheck.check(self.planner, self.executor.run, line)
+
+    @functools.cached_property
+    def kernels(self) -> Kernels:
+        """What can be asked about guest kernels."""
+        from osbuilder.kernels import Kernels
+
+        return Kernels(self)
 
     # -- booting and checking --------------------------------------------------------------------------------------
 

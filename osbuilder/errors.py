@@ -1,4 +1,4 @@
-"""The whole exception tree. Library code raises these; only tasks.py turns them into exit codes.
+"""The whole exception tree. Library code raises these; only tasks/ turns them into exit codes.
 
 A message answers four questions: what happened, where, what was expected (and what came instead), and what to do next.
 """
@@ -96,6 +96,10 @@ class FragmentError(OsbuilderError):
 
 class ContractError(OsbuilderError):
     """The resolved kernel configuration does not hold what was requested."""
+
+
+class BudgetError(OsbuilderError):
+    """A kernel is larger than the budget that was saved for it."""
 
 
 class PatchError(OsbuilderError):

@@ -24,6 +24,9 @@ from osbuilder.settings import QemuChoice
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
 
+# What a kernel must be able to do for the bus that a machine's virtio devices are on (arch.Machine.virtio).
+_BUSES: Mapping[str, str] = {"pci": "virtio-pci", "device": "virtio-mmio", "ccw": "virtio-ccw"}
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -64,8 +67,9 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     """
     arch = _arch(request)
     _check_files(request)
-    root = _root_kind(request, arch)
-    machine = _machine(request, arch, root)
+    machines = _machines(bench, request, arch)
+    root = _root_kind(request, arch, machines)
+    machine = _machine(request, arch, machines, root)
     render_argv(_rehearsed(request, arch, machine, root))  # refuses what cannot be before anything is built
     kernel, probes = _kernel(bench, request, arch, machine)
     image, initrd = _root_file(bench, request, root)
@@ -92,11 +96,12 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     """Return what `boot` would do: the plans of what it builds, and QEMU's command; runs nothing."""
     arch = _arch(request)
     _check_files(request)
-    root = _root_kind(request, arch)
-    guest = _rehearsed(request, arch, _machine(request, arch, root), root)
+    machines = _machines(bench, request, arch)
+    root = _root_kind(request, arch, machines)
+    guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root)
     parts = []
     if _kernel_file(request) is None:
-        parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel)))
+        parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel, variant=request.variant)))
     if request.image is None and request.initrd is None:
         parts.append(bench.describe(_root_request(request, root)))
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
@@ -132,14 +137,26 @@ def _check_files(request: BootRequest) -> None:
             raise UsageError(f"{option} {path}: expected a file, it is {what}", hint="`inv image` builds one.")
 
 
-def _root_kind(request: BootRequest, arch: Arch) -> RootKind:
+def _machines(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machine, ...]:
+    """Return the machines that the kernel knows the devices of, with an nvdimm where it can map a root from one."""
+    if _kernel_file(request) is not None:
+        return arch.machines
+    has = bench.kernels.capabilities_of(request.variant, arch)
+    return tuple(
+        dataclasses.replace(machine, nvdimm=machine.nvdimm and "nvdimm-root" in has)
+        for machine in arch.machines
+        if _BUSES[machine.virtio] in has
+    )
+
+
+def _root_kind(request: BootRequest, arch: Arch, machines: tuple[Machine, ...]) -> RootKind:
     """Return where the root comes from: as asked, else the best that the files and the machine allow."""
     if request.root is not None:
         return request.root
     if request.initrd is not None:
         return RootKind.INITRD
-    machine = arch.machine(request.machine) if request.machine else None
-    able = machine.nvdimm if machine else any(each.nvdimm for each in arch.machines)
+    wanted = arch.machine(request.machine).name if request.machine else None
+    able = any(each.nvdimm for each in machines if wanted in (None, each.name))
     mapped = request.image is None or _has_dax_header(request.image)
     return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
 
@@ -152,10 +169,17 @@ def _has_dax_header(image: Path) -> bool:
         return dax.decode_superblock(stream.read(dax.SUPERBLOCK_BYTES)) is not None
 
 
-def _machine(request: BootRequest, arch: Arch, root: RootKind) -> Machine:
+def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], root: RootKind) -> Machine:
     if request.machine:
-        return arch.machine(request.machine)
-    for machine in arch.machines:
+        wanted = arch.machine(request.machine)
+        for machine in machines:
+            if machine.name == wanted.name:
+                return machine
+        raise PlanError(
+            f"kernel variant {request.variant} has no drivers for the devices of {wanted.name}",
+            hint=f"Use --machine {' or '.join(machine.name for machine in machines)}.",
+        )
+    for machine in machines:
         if machine.nvdimm or root is not RootKind.PMEM:
             return machine
     raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
@@ -166,7 +190,7 @@ def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
     file = _kernel_file(request)
     if file is not None:
         return file, ()
-    wanted = KernelRequest(arch=arch.name, line=request.kernel)
+    wanted = KernelRequest(arch=arch.name, line=request.kernel, variant=request.variant)
     artifact = bench.build(wanted).artifact
     # The configuration of today, not the one that the kernel was compiled from: probes may change and bytes not.
     step = bench.planner.plan(wanted)

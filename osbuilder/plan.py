@@ -75,22 +75,25 @@ class Planner:
             init=request.init,
         )
 
-    def builder(self, name: str, guest: Arch | None = None) -> Step:
-        """Return the step that makes a builder of versions.yaml, for guests of an architecture (None: the host's)."""
-        return self._builder(name, guest or host_arch())
+    def builder(self, name: str, guest: Arch | None = None, tools: tuple[str, ...] = ()) -> Step:
+        """Return the step that makes a builder of versions.yaml, for guests of an architecture (None: the host's).
+
+        `tools` are packages that it has besides.
+        """
+        return self._builder(name, guest or host_arch(), tools)
 
     @functools.cache  # noqa: B019 - a planner lives as long as its process
-    def _builder(self, name: str, guest: Arch) -> Step:
+    def _builder(self, name: str, guest: Arch, tools: tuple[str, ...]) -> Step:
         pin = self.versions.builder(name)
         host = host_arch()
         further = pin.packages_for(guest, host=host)
         recipe = find_recipe(_BUILDER_DISTRO, self.distros)
         return Step(
             name="builder",
-            subject=f"{name}-{guest.name}" if further else name,
+            subject="-".join((name, *((guest.name,) if further else ()), *tools)),
             action=BootstrapBuilder(
                 suite=pin.suite,
-                packages=tuple(sorted({*pin.packages, *further})),
+                packages=tuple(sorted({*pin.packages, *further, *tools})),
                 architecture=host.debian,
                 mirrors=tuple(self.settings.mirrors.get(_BUILDER_DISTRO, ())),
                 base_image=self.settings.base_image,
@@ -190,8 +193,9 @@ class Planner:
             name,
             line,
             arch=arch,
+            variant=request.variant,
             builder=self.builder("compiler"),
-            compiler=self.builder("compiler", arch),
+            compiler=functools.partial(self.builder, "compiler", arch),
             root=self.root / "kernel",
             epoch=self.settings.source_date_epoch,
             keys=self._kernel_keys(),

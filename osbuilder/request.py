@@ -86,7 +86,7 @@ class KernelRequest:
     """A guest kernel. `line` is a name of versions.yaml (None: its default).
 
     Instead of a line, `git` (a URL) with `ref` (a branch, a tag or a full commit id), or `tree`, a folder of this host.
-    `patches` is a folder of kernel/patches, instead of the line's own.
+    `patches` is a folder of kernel/patches, instead of the line's own; `variant` is a folder of kernel/configs/variant.
     """
 
     arch: str | None = None
@@ -95,6 +95,7 @@ class KernelRequest:
     ref: str | None = None
     tree: Path | None = None
     patches: str | None = None
+    variant: str = "base"
 
     def __post_init__(self) -> None:
         flags = {"kernel": self.line, "git": self.git, "tree": self.tree}
@@ -122,13 +123,14 @@ BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | Ag
 class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
-    `kernel` is a line of versions.yaml or the path of a file (anything with a slash).
+    `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
     """
 
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
     kernel: str | None = None
+    variant: str = "base"
     arch: str | None = None
     machine: str | None = None
     root: RootKind | None = None
@@ -143,6 +145,8 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
+        if self.variant != "base" and "/" in (self.kernel or ""):
+            raise UsageError("--variant does not go with a kernel's file", hint="Name a line of versions.yaml.")
         if self.root is RootKind.INITRD and self.image is not None:
             raise UsageError("--root initrd and --image exclude each other", hint="Name the initrd with --initrd.")
         if self.root in (RootKind.PMEM, RootKind.VIRTIO_BLK) and self.initrd is not None:

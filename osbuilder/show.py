@@ -11,6 +11,7 @@ from osbuilder.store import total_bytes
 
 if TYPE_CHECKING:
     from osbuilder.distro.recipe import Recipe
+    from osbuilder.kernel.catalogue import Capability, Catalogue
     from osbuilder.settings import Settings
     from osbuilder.step import Step
     from osbuilder.store import Artifact, Store
@@ -73,6 +74,34 @@ def versions_text(versions: Versions) -> str:
 def _builder_text(pin: BuilderPin) -> str:
     words = [f"{pin.suite}:", *pin.packages]
     return " ".join([*words, f"(+ {pin.for_guest.value})"] if pin.for_guest else words)
+def capabilities_text(catalogue: Catalogue, *, variant: str | None, arch: str | None) -> str:
+    """Return what guest kernels can do, of all variants and architectures or of one: fragments, proof, consumers."""
+    names = [variant] if variant else list(catalogue.variants)
+    found: dict[str, Capability] = {}
+    for name in names:
+        found.update(catalogue.capabilities_of(name))
+    rows = [
+        (
+            name,
+            " ".join(each.parts(name)),
+            " ".join(each.probes) or "-",
+            " ".join(catalogue.needed_by(name)) or "-",
+            _conditions(catalogue, name, each),
+            each.purpose,
+        )
+        for name, each in found.items()
+        if arch is None or not each.arches or arch in each.arches
+    ]
+    unproven = [f"{name}: no probe. {each.unproven}" for name, each in found.items() if each.unproven]
+    head = ("CAPABILITY", "FRAGMENTS", "PROBES", "NEEDED BY", "WHERE", "PURPOSE")
+    return "\n".join([_columns(head, rows), "", *unproven])
+
+
+def _conditions(catalogue: Catalogue, name: str, capability: Capability) -> str:
+    """Say in which kernels a capability is: variants (where not in all), architectures, versions."""
+    having = [variant for variant in catalogue.variants if name in catalogue.capabilities_of(variant)]
+    variants = "" if len(having) == len(catalogue.variants) else ",".join(having)
+    return " ".join(part for part in (variants, ",".join(capability.arches), str(capability.kernel)) if part) or "all"
 
 
 def store_text(store: Store) -> str:

@@ -86,6 +86,7 @@ $(O)/version.o: $(O)/fork.o
 	$(CC) -g -c -o $@ $(O)/version.c
 vmlinux: $(O)/version.o
 	$(CROSS_COMPILE)ld -e 0 -o $(O)/vmlinux $(O)/fork.o $(O)/version.o
+	$(CROSS_COMPILE)ar rcD $(O)/vmlinux.a $(O)/fork.o $(O)/version.o
 	nm $(O)/vmlinux > $(O)/System.map
 	mkdir -p $(O)/include/config && echo 6.12.57 > $(O)/include/config/kernel.release
 bzImage: vmlinux

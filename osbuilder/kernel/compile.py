@@ -7,6 +7,7 @@ objects are kept in a ccache between builds, so a build that was stopped goes on
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ VMLINUX: Final = "vmlinux"
 VMLINUZ: Final = "vmlinuz"
 CONFIG: Final = "config"
 SYSTEM_MAP: Final = "System.map"
+DEBUG: Final = "vmlinux.debug"
+"""vmlinux with its debug info, where a variant keeps it."""
+GDB_SCRIPTS: Final = "gdb-scripts.tar"
+"""What gdb loads beside vmlinux.debug: vmlinux-gdb.py and the package `linux` (Documentation: gdb-kernel-debugging)."""
 
 _CACHE: Final = "ccache"
 _WHO: Final = "osbuilder"
@@ -69,9 +74,16 @@ kmake -j"$1" {{ targets | sh }}
 cp {{ ("/work/build/" ~ path) | sh }} /out/{{ name }}
 {% endif %}
 {% endfor %}
+{% if debug_info %}
+kmake scripts_gdb
+cp /work/build/vmlinux /out/{{ debug }}
+tar --create --format=gnu --dereference --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \\
+  --mode=u=rwX,go=rX --directory=/work/build --file=/out/{{ gdb_scripts }} vmlinux-gdb.py scripts/gdb
+{% endif %}
 cp /work/build/.config /out/config
 cp /work/build/System.map /out/System.map
 mkdir /out/facts
+(cd /work/build; {{ cross_compile | sh }}size vmlinux.a) > /out/facts/sizes
 cp /work/build/include/config/kernel.release /out/facts/release
 (grep -v '^#' "$CCACHE_STATSLOG" || true) | sort | uniq -c > /out/facts/ccache
 times > /out/facts/times
@@ -82,7 +94,8 @@ times > /out/facts/times
 class Compile:
     """Makes vmlinux, vmlinuz, config and System.map from the inputs `source` and `config`. Make one with `for_arch`.
 
-    `epoch` is the build time that the kernel tells, in seconds; None means the newest timestamp of the source.
+    With `debug_info`, vmlinux.debug and gdb-scripts.tar too. `epoch` is the build time that the kernel tells, in
+    seconds; None means the newest timestamp of the source.
     """
 
     kernel_arch: str
@@ -91,9 +104,10 @@ class Compile:
     vmlinux_path: str
     vmlinuz_path: str
     epoch: int | None = None
+    debug_info: bool = False
 
     @classmethod
-    def for_arch(cls, arch: Arch, *, epoch: int | None = None) -> Compile:
+    def for_arch(cls, arch: Arch, *, epoch: int | None = None, debug_info: bool = False) -> Compile:
         """Take what compiling needs from an architecture's row; the rest of it cannot change a kernel."""
         return cls(
             kernel_arch=arch.kernel,
@@ -102,6 +116,7 @@ class Compile:
             vmlinux_path=arch.vmlinux_path,
             vmlinuz_path=arch.vmlinuz_path,
             epoch=epoch,
+            debug_info=debug_info,
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -127,7 +142,7 @@ class Compile:
                 f"the configuration resolves differently in the whole source (>) than it did before (<):\n{difference}",
                 hint="A Kconfig file looks at a file that the configuring step does not unpack: see configure.py.",
             )
-        for name in (VMLINUX, VMLINUZ, CONFIG, SYSTEM_MAP):
+        for name in (VMLINUX, VMLINUZ, CONFIG, SYSTEM_MAP, *((DEBUG, GDB_SCRIPTS) if self.debug_info else ())):
             (output / name).rename(job.out / name)
         return {
             "version": source.facts["version"],
@@ -136,6 +151,7 @@ class Compile:
             "epoch": epoch,
             "options_y": config.facts["options_y"],
             "options_m": config.facts["options_m"],
+            "subsystems_bytes": subsystem_sizes((output / "facts" / "sizes").read_text(encoding="utf-8")),
             "cpu_s": cpu_seconds((output / "facts" / "times").read_text(encoding="utf-8")),
             "ccache": cache_results((output / "facts" / "ccache").read_text(encoding="utf-8")),
         }
@@ -151,6 +167,9 @@ class Compile:
             # Kbuild calls the ELF file so in every architecture; what has another name is no ELF file.
             stripped=[path for path in paths.values() if PurePosixPath(path).name == "vmlinux"],
             changed=_CHANGED,
+            debug_info=self.debug_info,
+            debug=DEBUG,
+            gdb_scripts=GDB_SCRIPTS,
         )
 
 
@@ -167,6 +186,20 @@ def cpu_seconds(times: str) -> float:
         minutes, _, seconds = word.removesuffix("s").partition("m")
         total += 60 * int(minutes) + float(seconds)
     return round(total, 2)
+
+
+def subsystem_sizes(table: str) -> dict[str, int]:
+    """Return what each subsystem adds to a kernel in memory, in bytes, from what size(1) printed of vmlinux.a.
+
+    A subsystem is a folder of the source, two levels deep (fs/ext4, net/ipv4, kernel/bpf), or one (mm). Counted are
+    code, data and what is zero at first, without what the linker adds. What is thrown away after boot is in it.
+    """
+    sizes: collections.Counter[str] = collections.Counter()
+    for line in table.splitlines()[1:]:
+        text, data, bss, _, _, name = line.split(maxsplit=5)
+        folders = PurePosixPath(name.split(" (")[0]).parts[:-1]
+        sizes["/".join(folders[:2]) or "."] += int(text) + int(data) + int(bss)
+    return dict(sorted(sizes.items()))
 
 
 def cache_results(log: str) -> dict[str, int]:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.arch import parse_arch
 from osbuilder.kernel import contract, fragments
-from osbuilder.kernel.fragments import Catalogue, KernelVersion, load_catalogue
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
+from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.resolver import RESOLVER
 from osbuilder.kernel.script import lines, render, run_script
+from osbuilder.kernel.selection import select
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -45,19 +47,24 @@ class Configure:
     """
 
     arch: str
+    variant: str
     kernel_arch: str
     cross_compile: str
     fragments: tuple[tuple[str, str], ...]
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
 
     @classmethod
-    def of_catalogue(cls, root: Path, arch: Arch) -> Configure:
-        """Read kernel/configs at `root`. Raises DecodeError and FragmentError."""
+    def of_catalogue(cls, root: Path, arch: Arch, variant: str = BASE) -> Configure:
+        """Read kernel/configs at `root`. Raises DecodeError, FragmentError; UsageError for an unknown variant."""
         catalogue = load_catalogue(root)
-        paths = [*root.glob("*.yaml"), *root.glob("common/*.conf"), *root.glob(f"arch/{arch.name}/*.conf")]
+        catalogue.variant(variant, arch.name)
+        folders = (root, root / "variant" / variant)
+        patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
+        paths = [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
         digests = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         return cls(
             arch=arch.name,
+            variant=variant,
             kernel_arch=arch.kernel,
             cross_compile=f"{arch.triplet}-",
             fragments=tuple(sorted(digests.items())),
@@ -72,7 +79,7 @@ class Configure:
         arch = parse_arch(self.arch)
         resolver = job.inputs["resolver"]
         version = KernelVersion.parse(str(resolver.facts["version"]))
-        selection = self.catalogue.select(arch, version)
+        selection = select(self.catalogue, arch, version, self.variant)
         requests = job.work / "requests"
         requests.write_text(fragments.render(selection.requests), encoding="utf-8")
         output = job.work / "resolved"
@@ -86,10 +93,12 @@ class Configure:
             arch=arch,
             version=version,
             waivers=selection.waivers,
+            absent=selection.absent,
         )
         (output / CONFIG).rename(job.out / CONFIG)
         return {
             "version": resolver.facts["version"],
+            "variant": self.variant,
             "capabilities": {name: list(each.probes) for name, each in selection.capabilities.items()},
             "requests": len(selection.requests),
             "waived": [f"{loss} ({waiver.reason})" for loss, waiver in report.waived],

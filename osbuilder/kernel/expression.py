@@ -120,6 +120,18 @@ def either(left: Expr, right: Expr) -> Expr:
     return YES if YES in (left, right) else Or(left, right)
 
 
+def is_n(expr: Expr) -> Expr:
+    """Return `expr = n`, which is y or n and never m (expr_trans_compare of scripts/kconfig/expr.c)."""
+    match expr:
+        case Sym():
+            return Compare("=", expr, Const("n"))
+        case And(left, right):
+            return Or(is_n(left), is_n(right))
+        case Or(left, right):
+            return And(is_n(left), is_n(right))
+    return Not(expr)
+
+
 def evaluate(expr: Expr, values: Mapping[str, str]) -> int:
     """Return 0, 1 or 2 (n, m, y). `values` are the resolved ones by name; a symbol that is not there is n.
 

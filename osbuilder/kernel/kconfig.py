@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from osbuilder.errors import SourceError
-from osbuilder.kernel.expression import YES, Expr, Operand, Token, Where, atom, both, parse, tokenize
+from osbuilder.kernel.expression import YES, Expr, Operand, Token, Where, atom, both, either, is_n, parse, tokenize
 
 # --- symbols -------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class _Reader:
         depends, visible = scope.depends, scope.prompts_if
         for keyword, rest, where in lines:
             if keyword == "depends":
-                depends = both(depends, self._expr(rest.strip().removeprefix("on"), where))
+                depends = both(depends, self._depends(rest, where))
             elif keyword == "visible":
                 visible = both(visible, self._expr(rest.strip().removeprefix("if"), where))
             else:
@@ -200,7 +200,7 @@ class _Reader:
                     to.kind = to.kind if keyword == "default" else keyword.removeprefix("def_")
                     to.defaults.append(self._valued(rest, where))
                 case "depends":
-                    to.depends = both(to.depends, self._expr(rest.strip().removeprefix("on"), where))
+                    to.depends = both(to.depends, self._depends(rest, where))
                 case "select" | "imply":
                     target, condition = self._valued(rest, where)
                     (to.selects if keyword == "select" else to.implies).append((str(target), condition))
@@ -213,6 +213,11 @@ class _Reader:
                 case _:
                     lines.push_back()
                     return
+
+    def _depends(self, rest: str, where: Where) -> Expr:
+        """Parse `on EXPRESSION [if CONDITION]` (the condition since 7.0): without the condition, nothing is asked."""
+        expr, condition = self._valued(rest.strip().removeprefix("on"), where)
+        return expr if condition == YES else either(expr, is_n(condition))
 
     def _prompt(self, rest: str, where: Where, to: Definition) -> None:
         tokens = self._tokens(rest, where)

@@ -7,7 +7,9 @@ the scripts that Kconfig files run. Unpacking the rest is what it would spend it
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.kernel.archive import ARCHIVE
@@ -15,6 +17,7 @@ from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.step import Job
+    from osbuilder.store import Artifact
 
 RESOLVER: Final = "resolver.tar"
 
@@ -57,3 +60,13 @@ class MakeResolver:
 
     def _script(self, epoch: str) -> str:
         return render(_SHRINK, left=_LEFT, resolver=RESOLVER, epoch=epoch)
+
+
+def unpack_kconfig(resolver: Artifact, folder: Path) -> Path:
+    """Unpack the source's Kconfig files into an empty folder, and return it."""
+    with tarfile.open(resolver.path(RESOLVER)) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if path.parts[0] == "linux" and path.name.startswith("Kconfig"):
+                archive.extract(member.replace(name=str(path.relative_to("linux"))), folder, filter="data")
+    return folder

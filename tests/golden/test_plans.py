@@ -33,6 +33,7 @@ REQUESTS: dict[str, BuildRequest] = {
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),
     "kernel": KernelRequest(arch="x86_64"),
     "initrd-foreign": InitrdRequest(rootfs=RootfsRequest(distro="scratch", arch="s390x")),
+    "kernel-debug": KernelRequest(arch="x86_64", variant="debug"),
 }
 
 

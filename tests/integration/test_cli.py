@@ -41,7 +41,7 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("image", "--output", "."), ("--output . is a folder", "Name a file in it.")),
         (("image", "--output", "no/where.img"), ("there is no folder",)),
         (("initrd", "--compression", "zst"), ("unknown compression 'zst'", "Did you mean zstd?")),
-        (("kernel", "--kernel", "debian-6.13"), ("unknown kernel 'debian-6.13'", "Did you mean debian-6.12?")),
+        (("kernel", "--kernel", "debian-6.122"), ("unknown kernel 'debian-6.122'", "Did you mean debian-6.12?")),
         (("kernel", "--git", "https://a.example/l.git"), ("--git and --ref go together",)),
         (("kernel", "--git", "/srv/linux", "--ref", "v6.12"), ("--git: expected a https, http or git URL",)),
         (("kernel", "--tree", "."), ("not a kernel source: it has no Makefile",)),
@@ -49,6 +49,13 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("kernel", "--patches", "linux-6.13"), ("linux-6.13: no such folder", "Did you mean linux-6.12?")),
         (("kernel", "--kernel", "6.12", "--setting", "kernel_keys=none"), ("setting kernel_keys: cannot read none",)),
         (("kernel.patches", "--check", "--kernel", "6.13"), ("unknown kernel '6.13'",)),
+        (("kernel", "--variant", "minmal"), ("unknown kernel variant 'minmal'", "Did you mean minimal?")),
+        (("kernel.config", "--output", "."), ("--output . is a folder",)),
+        (("kernel.explain", "FUSE-DAX"), ("expected a configuration symbol such as FUSE_DAX, got 'FUSE-DAX'",)),
+        (("kernel.diff", "base", "minmal"), ("unknown kernel or variant 'minmal'", "Did you mean minimal?")),
+        (("kernel.capabilities", "--variant", "minmal"), ("unknown kernel variant 'minmal'",)),
+        (("boot", "--variant", "minimal", "--machine", "q35"), ("no drivers for the devices of q35", "microvm")),
+        (("boot", "--variant", "debug", "--kernel", "./vmlinux"), ("--variant does not go with a kernel's file",)),
         (("boot", "--image", "missing.img"), ("--image missing.img: expected a file",)),
         (("boot", "--image", "a", "--initrd", "b"), ("--image and --initrd exclude each other",)),
         (("boot", "--distro", "debian", "--machine", "q53"), ("unknown machine 'q53' for x86_64", "Did you mean q35?")),
@@ -87,7 +94,7 @@ def test_every_command_has_help(tmp_path: Path) -> None:
     names = [entry["name"] for entry in told["tasks"]]
     names += [f"{group['name']}.{entry['name']}" for group in told["collections"] for entry in group["tasks"]]
     assert {"rootfs", "image", "initrd", "agent", "boot", "inspect", "why", "settings", "doctor"} <= {*names}
-    assert {"kernel.build", "kernel.patches"} <= {*names}
+    assert {"kernel.build", "kernel.patches", "kernel.config", "kernel.explain", "kernel.diff"} <= {*names}
     for name in [*names, "kernel"]:
         told = inv(name, "--help", folder=tmp_path)
         assert told.returncode == 0

@@ -18,6 +18,7 @@ from osbuilder.kernel.resolver import MakeResolver
 from osbuilder.store import Artifact
 from tests.jobs import artifact
 from tests.kernel_bench import Compiler, Outcome
+from tests.kernel_configs import write_configs
 from tests.kernel_sources import EPOCH, SMALL_KERNEL, members, pack, write_archive
 
 X86_64 = parse_arch("x86_64")
@@ -37,11 +38,7 @@ def source(base: Path, changes: Mapping[str, str] | None = None) -> Artifact:
 
 
 def configure(compiler: Compiler, base: Path, kernel: Artifact, fragment: str = "CONFIG_FAST=y\n") -> Outcome:
-    configs = base / "configs"
-    (configs / "common").mkdir(parents=True)
-    (configs / "capabilities.yaml").write_text("capabilities: {speed: {purpose: To be fast, probes: [fast]}}\n")
-    (configs / "waivers.yaml").write_text("waivers: []\n")
-    (configs / "common" / "speed.conf").write_text(fragment)
+    configs = write_configs(base / "configs", {"common/speed.conf": fragment})
     resolver = compiler.run(MakeResolver(), source=kernel).artifact()
     return compiler.run(Configure.of_catalogue(configs, X86_64), resolver=resolver)
 

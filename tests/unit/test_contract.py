@@ -9,7 +9,8 @@ import pytest
 from osbuilder.arch import parse_arch
 from osbuilder.errors import ContractError, SourceError
 from osbuilder.kernel import contract, fragments, kconfig
-from osbuilder.kernel.fragments import KernelRange, KernelVersion, Waiver
+from osbuilder.kernel.catalogue import Waiver
+from osbuilder.kernel.conditions import ArchName, KernelRange, KernelVersion
 
 X86_64 = parse_arch("x86_64")
 V6_12 = KernelVersion.parse("6.12.117")
@@ -295,7 +296,7 @@ def test_every_loss_is_listed_at_once(tmp_path: Path) -> None:
 
 
 def waiver(symbol: str) -> Waiver:
-    return Waiver(symbol=symbol, kernel=KernelRange(), arches=(fragments.ArchName("x86_64"),), reason="known")
+    return Waiver(symbol=symbol, kernel=KernelRange(), arches=(ArchName("x86_64"),), reason="known")
 
 
 def test_a_waiver_excuses_its_own_symbol_only(tmp_path: Path) -> None:
@@ -315,6 +316,19 @@ def test_a_waiver_without_a_loss_is_an_error(tmp_path: Path) -> None:
     assert losses(tmp_path, "CONFIG_BASE=y\n", "CONFIG_BASE=y\n", (waiver("BASE"), waiver("GONE"))) == [
         "waivers.yaml: BASE is not lost in 6.12.117 on x86_64: remove or narrow its waiver",
         "waivers.yaml: GONE is not lost in 6.12.117 on x86_64: remove or narrow its waiver",
+    ]
+
+
+def test_a_symbol_that_exists_although_the_history_denies_it_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "Kconfig").write_text('config A\n\tbool "A"\n')
+    (denied,) = fragments.parse("CONFIG_A=y\n", "common/a.conf")
+    (gone,) = fragments.parse("CONFIG_GONE=y\n", "common/a.conf")
+    with pytest.raises(ContractError) as refused:
+        contract.check(
+            requests=(), resolved="", kconfig_root=tmp_path, arch=X86_64, version=V6_12, absent=(denied, gone)
+        )
+    assert refused.value.message.splitlines()[1:] == [
+        "history.yaml: A exists in 6.12.117 (asked for in common/a.conf:1): widen its range"
     ]
 
 

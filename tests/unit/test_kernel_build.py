@@ -20,6 +20,7 @@ from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact
 from tests.jobs import Ran, RecordingJob, artifact
+from tests.kernel_configs import write_configs
 
 X86_64 = parse_arch("x86_64")
 LINE = KernelLine(package="linux-source-6.12", suite="trixie")
@@ -36,20 +37,24 @@ config FAST
 # --- steps ---------------------------------------------------------------------------------------------------------
 
 
-def write_configs(root: Path) -> Path:
+def write_kernel(root: Path) -> Path:
     """Make a kernel/ folder with one capability."""
-    configs = root / "kernel" / "configs"
-    (configs / "common").mkdir(parents=True)
-    (configs / "arch" / "x86_64").mkdir(parents=True)
-    (configs / "capabilities.yaml").write_text("capabilities: {speed: {purpose: To be fast, probes: [fast]}}\n")
-    (configs / "waivers.yaml").write_text("waivers: []\n")
-    (configs / "common" / "speed.conf").write_text("CONFIG_FAST=y\n")
+    write_configs(root / "kernel" / "configs", {"common/speed.conf": "CONFIG_FAST=y\n"})
     return root / "kernel"
 
 
-def plan(root: Path, line: KernelLine = LINE) -> Step:
+def plan(root: Path, line: KernelLine = LINE, variant: str = "base") -> Step:
     builder, compiler = (Step(name="builder", subject=name, action=Compile.for_arch(X86_64)) for name in ("any", "own"))
-    return plan_kernel("debian-6.12", line, arch=X86_64, builder=builder, compiler=compiler, root=root, epoch=None)
+    return plan_kernel(
+        "debian-6.12",
+        line,
+        arch=X86_64,
+        variant=variant,
+        builder=builder,
+        compiler=lambda tools: compiler,
+        root=root,
+        epoch=None,
+    )
 
 
 def idents(step: Step) -> list[str]:
@@ -57,7 +62,7 @@ def idents(step: Step) -> list[str]:
 
 
 def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) -> None:
-    kernel = plan(write_configs(tmp_path))
+    kernel = plan(write_kernel(tmp_path))
     assert idents(kernel) == [
         "debian-6.12/source",
         "debian-6.12/resolver",
@@ -68,7 +73,7 @@ def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) 
 
 
 def test_only_what_asks_the_compiler_runs_where_the_architectures_own_is(tmp_path: Path) -> None:
-    steps = [step for step in plan(write_configs(tmp_path)).walk() if step.builder]
+    steps = [step for step in plan(write_kernel(tmp_path)).walk() if step.builder]
     assert {step.name: step.builder.subject for step in steps if step.builder} == {
         "source": "any",
         "resolver": "any",
@@ -78,7 +83,7 @@ def test_only_what_asks_the_compiler_runs_where_the_architectures_own_is(tmp_pat
 
 
 def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path) -> None:
-    root = write_configs(tmp_path)
+    root = write_kernel(tmp_path)
     (root / "patches" / "debian-6.12").mkdir(parents=True)
     (root / "patches" / "debian-6.12" / "series").write_text("a.patch\n")
     (root / "patches" / "debian-6.12" / "a.patch").write_text("Origin: own\nSubject: x\n")
@@ -97,7 +102,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
 
 
 def test_an_edited_fragment_is_another_configuration_but_the_same_source(tmp_path: Path) -> None:
-    root = write_configs(tmp_path)
+    root = write_kernel(tmp_path)
     before = plan(root)
     (root / "configs" / "common" / "speed.conf").write_text("# CONFIG_FAST is not set\n")
     after = plan(root)
@@ -137,7 +142,7 @@ def resolve(config: str) -> object:
 
 
 def configure(tmp_path: Path, config: str) -> tuple[RecordingJob, Configure]:
-    action = Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64)
+    action = Configure.of_catalogue(write_kernel(tmp_path) / "configs", X86_64)
     job = RecordingJob(tmp_path / "job", resolve(config), resolver=resolver_artifact(tmp_path))  # type: ignore[arg-type]
     return job, action
 
@@ -160,7 +165,7 @@ def test_a_request_that_did_not_survive_is_a_broken_contract_and_delivers_nothin
 
 
 def test_the_resolution_names_the_compiler_and_writes_outside_the_source(tmp_path: Path) -> None:
-    text = "\n".join(Configure.of_catalogue(write_configs(tmp_path) / "configs", X86_64).describe())
+    text = "\n".join(Configure.of_catalogue(write_kernel(tmp_path) / "configs", X86_64).describe())
     assert "make -C /work/linux O=/work/build ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu-" in text
     assert "KCONFIG_ALLCONFIG=/in/requests allnoconfig" in text
 
@@ -177,7 +182,7 @@ def test_what_resolving_takes_of_a_source_is_dated_by_the_source(tmp_path: Path)
 
 
 def test_a_fragment_that_nobody_names_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
-    root = write_configs(tmp_path)
+    root = write_kernel(tmp_path)
     (root / "configs" / "common" / "stray.conf").write_text("CONFIG_X=y\n")
     with pytest.raises(FragmentError, match="stray"):
         plan(root)
@@ -193,11 +198,20 @@ def config_artifact(base: Path) -> Artifact:
     return artifact(folder, {"options_y": 806, "options_m": 0})
 
 
+SIZES = """\
+   text	   data	    bss	    dec	    hex	filename
+     67	      3	    400	    470	    1d6	fs/ext4/inode.o (ex vmlinux.a)
+     33	      0	      0	     33	     21	fs/ext4/dir/x.o (ex vmlinux.a)
+      5	      0	      0	      5	      5	mm/slub.o (ex vmlinux.a)
+"""
+
+
 def built(ran: Ran) -> None:
     for name in ("vmlinux", "vmlinuz", "config", "System.map"):
         (ran.output / name).write_text(name)
     (ran.output / "facts").mkdir()
     (ran.output / "facts" / "release").write_text("6.12.57\n")
+    (ran.output / "facts" / "sizes").write_text(SIZES)
     (ran.output / "facts" / "times").write_text("0m0.010s 0m0.020s\n15m2.500s 1m0.250s\n")
     (ran.output / "facts" / "ccache").write_text(
         "      3 cache_miss\n      7 direct_cache_hit\n      9 local_storage_hit\n"
@@ -213,10 +227,48 @@ def test_a_kernel_is_delivered_with_what_its_build_cost(tmp_path: Path) -> None:
         "epoch": 1_700_000_000,
         "options_y": 806,
         "options_m": 0,
+        "subsystems_bytes": {"fs/ext4": 503, "mm": 5},
         "cpu_s": 962.75,
         "ccache": {"hits": 7, "misses": 3},
     }
     assert sorted(path.name for path in job.out.iterdir()) == ["System.map", "config", "vmlinux", "vmlinuz"]
+
+
+def test_what_a_debugger_wants_is_kept_where_a_variant_says_so(tmp_path: Path) -> None:
+    def act(ran: Ran) -> None:
+        built(ran)
+        for name in ("vmlinux.debug", "gdb-scripts.tar"):
+            (ran.output / name).write_text(name)
+
+    job = RecordingJob(tmp_path / "job", act, source=source_artifact(tmp_path), config=config_artifact(tmp_path))
+    action = Compile.for_arch(X86_64, debug_info=True)
+    action.run(job)
+    assert {"vmlinux.debug", "gdb-scripts.tar"} <= {path.name for path in job.out.iterdir()}
+    assert "cp /work/build/vmlinux /out/vmlinux.debug" in action.describe()
+    assert not any("vmlinux.debug" in line for line in Compile.for_arch(X86_64).describe())
+
+
+def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: Path) -> None:
+    declared = "{purpose: p, arches: [x86_64], consumers: [anyone], tools: [dwarves], debug-info: true}\n"
+    root = write_kernel(tmp_path)
+    write_configs(root / "configs", {"variant/debug/variant.yaml": declared, "common/speed.conf": "CONFIG_FAST=y\n"})
+
+    def builder(tools: tuple[str, ...]) -> Step:
+        return Step(name="builder", subject="-".join(("b", *tools)), action=Compile.for_arch(X86_64))
+
+    kernel = plan_kernel("debian-6.12", LINE, arch=X86_64, variant="debug", builders=builder, root=root, epoch=None)
+    assert idents(kernel) == [
+        "debian-6.12/source",
+        "debian-6.12-x86_64-debug/config",
+        "debian-6.12-x86_64-debug/kernel",
+    ]
+    assert {step.ident: step.builder.subject for step in kernel.walk() if step.builder} == {
+        "debian-6.12/source": "b",
+        "debian-6.12-x86_64-debug/config": "b-dwarves",
+        "debian-6.12-x86_64-debug/kernel": "b-dwarves",
+    }
+    assert isinstance(kernel.action, Compile)
+    assert kernel.action.debug_info
 
 
 def test_who_when_and_where_a_kernel_was_built_is_fixed(tmp_path: Path) -> None:
@@ -289,6 +341,10 @@ def test_kernels_are_called_what_their_users_look_for() -> None:
         ("config", "config-6.12.57-0123456789ab", None),
         ("System.map", "System.map-6.12.57-0123456789ab", None),
     )
+    assert [names[1] for names in link_names("6.12.57", "0" * 64, "-debug", debug_info=True)[4:]] == [
+        "vmlinux.debug-6.12.57-000000000000-debug",
+        "gdb-scripts.tar-6.12.57-000000000000-debug",
+    ]
     assert link_names("6.12.57", "0" * 64, "-debug")[1] == (
         "vmlinuz",
         "vmlinuz-6.12.57-000000000000-debug",

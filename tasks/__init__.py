@@ -2,77 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit
-from invoke.tasks import Task, task
+from invoke.tasks import task
+
+from tasks import kernel
+from tasks.common import COMMON, KERNEL, OUTPUT, ROOTFS, make, workbench
 
 if TYPE_CHECKING:
-    from osbuilder.api import Workbench
-    from osbuilder.request import BuildRequest, RootfsRequest
+    from osbuilder.request import RootfsRequest
 
-_ROOTFS = {
-    "distro": "distribution, a folder of distros/ (see `inv distros`)",
-    "release": "its release (default: the recipe's)",
-    "arch": "architecture of the guest (default: this machine's)",
-    "init": "what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)",
-    "agent": "an agent of versions.yaml, or the path of a file (default: that of versions.yaml)",
-    "package": "a further package; may be given several times",
-    "feature": "a feature of the recipe (debian: debug); may be given several times",
-    "keep": "do not trim docs, locales or units; may be given several times",
-}
 _IMAGE = {
     "fs": "filesystem of the root partition",
     "dax": "with the header that lets a guest map its root from an nvdimm",
     "free-space-mib": "free space in the filesystem",
     "align-mib": "the file's size is a multiple of this (nvdimm hotplug wants 128)",
 }
-_COMMON = {
-    "dry": "print the plan and each command, run nothing",
-    "setting": "a setting as NAME=VALUE (see `inv settings`); may be given several times",
-}
-_OUTPUT = {"output": "also write a copy of the result to this path"}
 _SEVERAL = ["package", "feature", "keep", "setting"]
-
-
-@contextlib.contextmanager
-def _workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
-    """Yield the workbench of a task; an error becomes its message on stderr and the exit code of its type."""
-    from osbuilder import api
-    from osbuilder.errors import Interrupted, OsbuilderError
-
-    def terminate(number: int, _: object) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, terminate)
-    try:
-        yield api.open_workbench(tuple(settings or ()), stream=sys.stderr)
-    except OsbuilderError as error:
-        raise Exit(api.render_error(error), error.exit_code) from None
-    except OSError as error:
-        raise Exit(f"error: {error}", 1) from None
-    except KeyboardInterrupt:
-        raise Exit("interrupted", Interrupted.exit_code) from None
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        raise Exit(code=1) from None
-
-
-def _make(bench: Workbench, request: BuildRequest, *, output: str | None, dry: bool) -> None:
-    if dry:
-        print(bench.describe(request))
-        return
-    for path in bench.build(request, output=Path(output) if output else None).files:
-        print(path)
 
 
 def _rootfs(
@@ -101,7 +52,7 @@ def _rootfs(
     )
 
 
-@task(help={**_ROOTFS, **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+@task(help={**ROOTFS, **OUTPUT, **COMMON}, iterable=_SEVERAL)
 def rootfs(
     _: Context,
     distro: str = "debian",
@@ -117,11 +68,11 @@ def rootfs(
     setting: Sequence[str] | None = None,
 ) -> None:
     """Build a root filesystem (a tar) with the agent baked in."""
-    with _workbench(setting) as bench:
-        _make(bench, _rootfs(distro, release, arch, init, agent, package, feature, keep), output=output, dry=dry)
+    with workbench(setting) as bench:
+        make(bench, _rootfs(distro, release, arch, init, agent, package, feature, keep), output=output, dry=dry)
 
 
-@task(help={**_ROOTFS, **_IMAGE, **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+@task(help={**ROOTFS, **_IMAGE, **OUTPUT, **COMMON}, iterable=_SEVERAL)
 def image(
     _: Context,
     distro: str = "debian",
@@ -141,7 +92,7 @@ def image(
     setting: Sequence[str] | None = None,
 ) -> None:
     """Build a disk image whose root a guest can map with DAX."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         from osbuilder.request import Filesystem, ImageRequest, parse_choice
 
         request = ImageRequest(
@@ -151,10 +102,10 @@ def image(
             free_space_mib=free_space_mib,
             align_mib=align_mib,
         )
-        _make(bench, request, output=output, dry=dry)
+        make(bench, request, output=output, dry=dry)
 
 
-@task(help={**_ROOTFS, "compression": "zstd, gzip or none", **_OUTPUT, **_COMMON}, iterable=_SEVERAL)
+@task(help={**ROOTFS, "compression": "zstd, gzip or none", **OUTPUT, **COMMON}, iterable=_SEVERAL)
 def initrd(
     _: Context,
     distro: str = "debian",
@@ -171,7 +122,7 @@ def initrd(
     setting: Sequence[str] | None = None,
 ) -> None:
     """Build an initrd that is the whole guest."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         from osbuilder.image.initrd import Compression
         from osbuilder.request import InitrdRequest, parse_choice
 
@@ -179,61 +130,10 @@ def initrd(
             rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
             compression=parse_choice(compression, Compression, "compression"),
         )
-        _make(bench, request, output=output, dry=dry)
+        make(bench, request, output=output, dry=dry)
 
 
-@task(
-    name="build",
-    help={
-        "arch": _ROOTFS["arch"],
-        "kernel": "a kernel of versions.yaml (see `inv versions`)",
-        "git": "instead: the URL of a repository, with --ref",
-        "ref": "a branch, a tag or a full commit id of --git",
-        "tree": "instead: a kernel tree on this host",
-        "patches": "a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)",
-        **_COMMON,
-    },
-    iterable=["setting"],
-)
-def kernel(
-    _: Context,
-    arch: str | None = None,
-    kernel: str | None = None,
-    git: str | None = None,
-    ref: str | None = None,
-    tree: str | None = None,
-    patches: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
-    """Build a guest kernel and hold its configuration against what was asked for."""
-    with _workbench(setting) as bench:
-        from osbuilder.request import KernelRequest
-
-        request = KernelRequest(
-            arch=arch, line=kernel, git=git, ref=ref, tree=Path(tree) if tree else None, patches=patches
-        )
-        _make(bench, request, output=None, dry=dry)
-
-
-@task(
-    name="patches",
-    help={
-        "check": "apply them to the source that each kernel line pins",
-        "kernel": "only this kernel of versions.yaml",
-        "setting": _COMMON["setting"],
-    },
-    iterable=["setting"],
-)
-def kernel_patches(
-    _: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None
-) -> None:
-    """List the patches of kernel/patches, or try whether they apply."""
-    with _workbench(setting) as bench:
-        print(bench.check_patches(kernel) if check else bench.list_patches())
-
-
-@task(help={"arch": _ROOTFS["arch"], "agent": _ROOTFS["agent"], **_OUTPUT, **_COMMON}, iterable=["setting"])
+@task(help={"arch": ROOTFS["arch"], "agent": ROOTFS["agent"], **OUTPUT, **COMMON}, iterable=["setting"])
 def agent(
     _: Context,
     agent: str | None = None,
@@ -243,10 +143,10 @@ def agent(
     setting: Sequence[str] | None = None,
 ) -> None:
     """Build the agent alone."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         from osbuilder.request import AgentRequest
 
-        _make(bench, AgentRequest(agent=agent, arch=arch), output=output, dry=dry)
+        make(bench, AgentRequest(agent=agent, arch=arch), output=output, dry=dry)
 
 
 @task(
@@ -255,14 +155,15 @@ def agent(
         "initrd": "an initrd to boot",
         "distro": "build this distribution's image (or initrd) first, and boot it",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
-        "arch": _ROOTFS["arch"],
+        "variant": KERNEL["variant"],
+        "arch": ROOTFS["arch"],
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
         "root": "where the root comes from: pmem, virtio-blk or initrd (default: the best that fits)",
         "memory-mib": "memory of the guest",
         "vcpus": "virtual processors of the guest",
         "timeout-s": "give up after this many seconds",
         "json": "print the guest's report as JSON",
-        **_COMMON,
+        **COMMON,
     },
     iterable=["setting"],
 )
@@ -272,6 +173,7 @@ def boot(
     initrd: str | None = None,
     distro: str | None = None,
     kernel: str | None = None,
+    variant: str = "base",
     arch: str | None = None,
     machine: str | None = None,
     root: str | None = None,
@@ -283,7 +185,7 @@ def boot(
     setting: Sequence[str] | None = None,
 ) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         from osbuilder.guest.qemu import RootKind
         from osbuilder.request import BootRequest, parse_choice
 
@@ -292,6 +194,7 @@ def boot(
             initrd=Path(initrd) if initrd else None,
             distro=distro,
             kernel=kernel,
+            variant=variant,
             arch=arch,
             machine=machine,
             root=parse_choice(root, RootKind, "root") if root else None,
@@ -310,7 +213,7 @@ def boot(
 @task(positional=["file"], help={"file": "an image, initrd, kernel or rootfs tar", "json": "print JSON"})
 def inspect(_: Context, file: str, json: bool = False) -> None:
     """Say what a file is: layout, filesystem, init, kernel notes."""
-    with _workbench(()) as bench:
+    with workbench(()) as bench:
         print(bench.inspect(Path(file), as_json=json))
 
 
@@ -318,9 +221,10 @@ def inspect(_: Context, file: str, json: bool = False) -> None:
     positional=["target"],
     help={
         "target": "rootfs, image, initrd, kernel or agent",
-        **_ROOTFS,
-        "kernel": "a kernel of versions.yaml",
-        "setting": _COMMON["setting"],
+        **ROOTFS,
+        "kernel": KERNEL["kernel"],
+        "variant": KERNEL["variant"],
+        "setting": COMMON["setting"],
     },
     iterable=_SEVERAL,
 )
@@ -336,43 +240,47 @@ def why(
     feature: Sequence[str] | None = None,
     keep: Sequence[str] | None = None,
     kernel: str | None = None,
+    variant: str = "base",
     setting: Sequence[str] | None = None,
 ) -> None:
     """Say which step of a target would run now, and what changed since it ran last."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         request = bench.request_for(
-            target, rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep), kernel_line=kernel
+            target,
+            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
+            kernel_line=kernel,
+            kernel_variant=variant,
         )
         print(bench.why(request))
 
 
-@task(help={"setting": _COMMON["setting"]}, iterable=["setting"])
+@task(help={"setting": COMMON["setting"]}, iterable=["setting"])
 def settings(_: Context, setting: Sequence[str] | None = None) -> None:
     """Print each setting, its value and where the value comes from."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         print(bench.list_settings())
 
 
 @task
 def distros(_: Context) -> None:
     """List the distributions: releases, architectures, inits."""
-    with _workbench(()) as bench:
+    with workbench(()) as bench:
         print(bench.list_distros())
 
 
 @task
 def versions(_: Context) -> None:
     """List what versions.yaml pins: kernels, agents, builders."""
-    with _workbench(()) as bench:
+    with workbench(()) as bench:
         print(bench.list_versions())
 
 
-@task(help={"fix": "install what is missing", "yes": "do not ask before", **_COMMON}, iterable=["setting"])
+@task(help={"fix": "install what is missing", "yes": "do not ask before", **COMMON}, iterable=["setting"])
 def doctor(
     _: Context, fix: bool = False, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None
 ) -> None:
     """Check what this machine has, and print (or with --fix run) the commands that mend it."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         checkup = bench.examine()
         print(checkup.table())
         if fix or dry:
@@ -383,10 +291,10 @@ def doctor(
             checkup.check()
 
 
-@task(help={"yes": "do not ask before installing what the host lacks", **_COMMON}, iterable=["setting"])
+@task(help={"yes": "do not ask before installing what the host lacks", **COMMON}, iterable=["setting"])
 def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Set up, build a kernel and a Debian image, and boot it with its root mapped: the main job in one command."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         from osbuilder.request import BootRequest
 
         checkup = bench.examine()
@@ -402,10 +310,10 @@ def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequen
         outcome.check()
 
 
-@task(help={"dry": "only say what would be removed", "setting": _COMMON["setting"]}, iterable=["setting"])
+@task(help={"dry": "only say what would be removed", "setting": COMMON["setting"]}, iterable=["setting"])
 def clean(_: Context, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Remove the build folder; the store keeps what was built."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         print(bench.clean(dry=dry))
 
 
@@ -413,13 +321,13 @@ def clean(_: Context, dry: bool = False, setting: Sequence[str] | None = None) -
     help={
         "gc": "remove artifacts that no target's last build needs",
         "verify": "read every artifact and drop the damaged ones",
-        "setting": _COMMON["setting"],
+        "setting": COMMON["setting"],
     },
     iterable=["setting"],
 )
 def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] | None = None) -> None:
     """Show what the store holds, or tidy it."""
-    with _workbench(setting) as bench:
+    with workbench(setting) as bench:
         print(bench.cache(collect=gc, verify=verify))
 
 
@@ -434,7 +342,7 @@ def test(context: Context, strict: bool = False, select: str = "", matrix: bool 
     """Set up and pass the tests: lint, types, unit, contract, golden, integration and boot."""
     import shlex
 
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     python = shlex.quote(sys.executable)
     with context.cd(str(root)):
         for command in ("ruff check .", "ruff format --check .", "mypy"):
@@ -445,23 +353,12 @@ def test(context: Context, strict: bool = False, select: str = "", matrix: bool 
         context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
 
 
-def _namespace() -> Collection:
-    """Return all tasks; those about kernels are a collection, whose default is `inv kernel`."""
-    about_kernels = Collection("kernel")
-    about_kernels.add_task(kernel, default=True)
-    about_kernels.add_task(kernel_patches)
-    root = Collection(about_kernels)
-    for each in globals().values():
-        if isinstance(each, Task) and each not in (kernel, kernel_patches):
-            root.add_task(each)
-    return root
-
-
-ns = _namespace()
-
-
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
         print(f"{question} Not a terminal: nobody to ask. Give --yes to go ahead.")
         return False
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+namespace = Collection.from_module(sys.modules[__name__])
+namespace.add_collection(kernel.commands)

@@ -1,0 +1,301 @@
+"""All of kernel/configs/ as types: capabilities, variants, consumers, the history of symbols, and waivers.
+
+Owns what the data files may say and how they refer to each other; every name in them is checked when they are read.
+What one kernel gets of it is osbuilder.kernel.selection's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from osbuilder import decode
+from osbuilder.arch import ARCHES
+from osbuilder.errors import FragmentError, UsageError, suggest
+from osbuilder.kernel.conditions import ArchName, Condition, KernelRange
+
+BASE: Final = "base"
+"""The variant that a kernel is when nobody says otherwise."""
+
+_VARIANT_FILE: Final = "variant.yaml"
+_VARIANT_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def _check_symbol(symbol: str) -> None:
+    if not re.fullmatch(r"(?!CONFIG_)\w+", symbol, re.ASCII):
+        raise ValueError(f"expected a symbol without CONFIG_, got {symbol!r}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Condition):
+    """When a fragment is asked for: beside architecture and version, which other capabilities the kernel has."""
+
+    needs: tuple[str, ...] = ()
+
+
+_ALWAYS: Final = Part()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Capability(Condition):
+    """Something that a guest kernel can do. Its symbols are asked for in <layer>/<fragment>.conf.
+
+    `fragments` (default: one of the capability's own name, always) are looked up in each layer; at least one must exist
+    in one. `probes` are what the reference agent runs in the guest to prove it; without any, `unproven` says why none
+    can. An `optional` one is only in the variants that name it.
+    """
+
+    purpose: str
+    probes: tuple[str, ...] = ()
+    unproven: str = ""
+    fragments: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.probes) == bool(self.unproven):
+            raise ValueError("expected either probes, or unproven: the reason why no probe can show it")
+
+    def parts(self, name: str) -> Mapping[str, Part]:
+        """Return its fragments; `name` is its own."""
+        return self.fragments or {name: _ALWAYS}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver(Condition):
+    """Excuses the loss of one symbol on exact terms. One that excuses nothing is an error of the contract."""
+
+    symbol: str
+    kernel: KernelRange
+    arches: tuple[ArchName, ...]
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check_symbol(self.symbol)
+        if not self.arches or not self.reason:
+            raise ValueError("expected at least one architecture and a reason")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """In which kernels a symbol exists under its name, and what it is called in the others (None: it is not there)."""
+
+    kernel: KernelRange
+    otherwise: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kernel.bounds:
+            raise ValueError("expected a kernel range")
+        if self.otherwise is not None:
+            _check_symbol(self.otherwise)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement(Condition):
+    """A capability that a consumer cannot do without, and the source of that knowledge."""
+
+    capability: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer(Condition):
+    """Somebody who boots or uses guest kernels: a VMM, a container runtime, an init."""
+
+    purpose: str
+    requires: tuple[Requirement, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Override(Condition):
+    """A symbol that a variant asks for with another value than the base kernel does, and why."""
+
+    symbol: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check_symbol(self.symbol)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Variant(Condition):
+    """A kernel for a purpose: the base with more capabilities, or only some of the base's.
+
+    `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has of
+    the base. `capabilities` are its own, with fragments in its own folder. `consumers` are those that can boot or use
+    it; `tools` are Debian packages that building it takes besides. With `debug_info`, what a debugger wants is kept
+    beside the kernel.
+    """
+
+    purpose: str
+    arches: tuple[ArchName, ...]
+    consumers: tuple[str, ...]
+    brings: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    capabilities: Mapping[str, Capability] = dataclasses.field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    tools: tuple[str, ...] = ()
+    debug_info: bool = dataclasses.field(default=False, metadata={"key": "debug-info"})
+
+    def __post_init__(self) -> None:
+        if not self.arches or not self.consumers:
+            raise ValueError("expected at least one architecture and one consumer")
+
+    def has(self, name: str, capability: Capability) -> bool:
+        """Say whether it has a capability of the base."""
+        return name in self.brings or (name in self.only if self.only else not capability.optional)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All of kernel/configs, each in its file's order, and the folder of the layers."""
+
+    root: Path
+    capabilities: Mapping[str, Capability]
+    variants: Mapping[str, Variant]
+    consumers: Mapping[str, Consumer]
+    history: Mapping[str, Life]
+    waivers: tuple[Waiver, ...]
+
+    def variant(self, name: str, arch: str) -> Variant:
+        """Return a variant for an architecture. Raises UsageError for one that there is not, or not for it."""
+        if name not in self.variants:
+            raise UsageError(f"unknown kernel variant {name!r}", hint=suggest(name, self.variants))
+        if arch not in self.variants[name].arches:
+            there = [each for each, variant in self.variants.items() if arch in variant.arches]
+            raise UsageError(
+                f"kernel variant {name} is for {', '.join(self.variants[name].arches)}, not for {arch}",
+                hint=f"Variants for {arch}: {', '.join(there) or 'none'}.",
+            )
+        return self.variants[name]
+
+    def needed_by(self, capability: str) -> tuple[str, ...]:
+        """Return the consumers that cannot do without a capability, on one architecture at least."""
+        return tuple(
+            name
+            for name, consumer in self.consumers.items()
+            if any(requirement.capability == capability for requirement in consumer.requires)
+        )
+
+    def capabilities_of(self, variant: str) -> Mapping[str, Capability]:
+        """Return all that a variant has, whatever the architecture and the version."""
+        chosen = self.variants[variant]
+        base = {name: each for name, each in self.capabilities.items() if chosen.has(name, each)}
+        return base | dict(chosen.capabilities)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _CapabilitiesFile:
+    capabilities: Mapping[str, Capability]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _ConsumersFile:
+    consumers: Mapping[str, Consumer]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _HistoryFile:
+    symbols: Mapping[str, Life]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _WaiversFile:
+    waivers: tuple[Waiver, ...]
+
+
+def load_catalogue(root: Path) -> Catalogue:
+    """Read kernel/configs at `root` and check that every name in it leads somewhere.
+
+    Raises DecodeError for the YAML files, FragmentError for a fragment that nobody or more than one names and for a
+    name that leads nowhere, UsageError for a folder of an unknown architecture.
+    """
+    catalogue = Catalogue(
+        root=root,
+        capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
+        variants={
+            path.name: decode.load(path / _VARIANT_FILE, Variant)
+            for path in sorted((root / "variant").glob("*"))
+            if path.is_dir()
+        },
+        consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
+        history=decode.load(root / "history.yaml", _HistoryFile).symbols,
+        waivers=decode.load(root / "waivers.yaml", _WaiversFile).waivers,
+    )
+    _check_files(root, root, catalogue.capabilities, "capabilities.yaml")
+    for name, variant in catalogue.variants.items():
+        folder = root / "variant" / name
+        _check_files(root, folder, variant.capabilities, f"variant/{name}/{_VARIANT_FILE}")
+        _check_variant(name, variant, catalogue)
+    if BASE not in catalogue.variants:
+        raise FragmentError(
+            f"variant/{BASE}/{_VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
+        )
+    for name, consumer in catalogue.consumers.items():
+        wanted = (requirement.capability for requirement in consumer.requires)
+        _check_names(f"consumers.yaml: {name}", wanted, _all_capabilities(catalogue), "capability")
+    _check_use(catalogue)
+    return catalogue
+
+
+def _check_files(root: Path, folder: Path, capabilities: Mapping[str, Capability], file: str) -> None:
+    """Refuse fragments of a layer that belong to no capability, or to two."""
+    owners: dict[str, str] = {}
+    for name, capability in capabilities.items():
+        for stem, part in capability.parts(name).items():
+            if stem in owners:
+                raise FragmentError(f"fragment {stem} belongs to two capabilities: {owners[stem]} and {name}")
+            owners[stem] = name
+            _check_names(f"{file}: {name}.fragments.{stem}", part.needs, capabilities, "capability")
+    for path in sorted(folder.glob("common/*")) + sorted(folder.glob("arch/*/*")):
+        if path.suffix != ".conf" or path.stem not in owners:
+            raise FragmentError(
+                f"{path.relative_to(root)} belongs to no capability of {file}", hint=suggest(path.stem, owners)
+            )
+    for path in sorted(folder.glob("arch/*")):
+        ArchName.parse(path.name)
+
+
+def _check_variant(name: str, variant: Variant, catalogue: Catalogue) -> None:
+    where = f"variant/{name}/{_VARIANT_FILE}"
+    if not _VARIANT_NAME.fullmatch(name):
+        raise FragmentError(f"{where}: expected a name of small letters, digits and hyphens, got {name!r}")
+    _check_names(where, (*variant.brings, *variant.only), catalogue.capabilities, "capability")
+    _check_names(where, variant.consumers, catalogue.consumers, "consumer")
+    if both := sorted(variant.capabilities.keys() & catalogue.capabilities.keys()):
+        raise FragmentError(f"{where}: capability {both[0]} is one of capabilities.yaml", hint="Name it under brings.")
+    for each in variant.brings:
+        if not catalogue.capabilities[each].optional:
+            raise FragmentError(
+                f"{where}: brings {each}, which is not optional",
+                hint="Every variant has it, unless `only` leaves it out.",
+            )
+
+
+def _check_use(catalogue: Catalogue) -> None:
+    """Refuse an optional capability that no variant brings: nothing would ever try its fragments."""
+    brought = {each for variant in catalogue.variants.values() for each in (*variant.brings, *variant.only)}
+    for name, capability in catalogue.capabilities.items():
+        if capability.optional and name not in brought:
+            raise FragmentError(
+                f"capability {name} is optional, and no variant brings it", hint="Name it in a variant."
+            )
+
+
+def _all_capabilities(catalogue: Catalogue) -> Mapping[str, Capability]:
+    own = {name: each for variant in catalogue.variants.values() for name, each in variant.capabilities.items()}
+    return {**catalogue.capabilities, **own}
+
+
+def _check_names(where: str, names: Iterable[str], known: Mapping[str, object], what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise FragmentError(f"{where}: unknown {what} {name!r}", hint=suggest(name, known))
+
+
+def matrix(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Yield every pair (variant, architecture) that there is a kernel for."""
+    for name, variant in catalogue.variants.items():
+        yield from ((name, arch) for arch in ARCHES if arch in variant.arches)

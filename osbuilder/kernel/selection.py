@@ -1,0 +1,163 @@
+"""What one kernel is asked for: the catalogue under one architecture, version and variant.
+
+Pure but for reading the fragments' files. Layers, the general one first: common and arch/<arch> hold the base's
+capabilities, variant/<name>/common and variant/<name>/arch/<arch> those that the variant has of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from osbuilder.arch import Arch
+from osbuilder.errors import FragmentError, PlanError
+from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Override, Variant, Waiver
+from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.fragments import Request, load_fragment, merge
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What one kernel is asked for: its capabilities by name, the merged requests, the waivers meant for it.
+
+    `owners` maps each requested symbol to its capability. `absent` are symbols that fragments name and that, as
+    history.yaml has it, kernels of this version do not have under that name.
+    """
+
+    capabilities: Mapping[str, Capability]
+    requests: tuple[Request, ...]
+    waivers: tuple[Waiver, ...]
+    owners: Mapping[str, str]
+    absent: tuple[Request, ...]
+
+
+def select(catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: str = BASE) -> Selection:
+    """Read and merge the fragments of every capability that such a kernel has.
+
+    Raises UsageError for a variant that is not for this architecture, PlanError for one that is not for this version,
+    FragmentError for a malformed fragment, a duplicate, a contradiction, a capability without fragments, an override
+    without effect, or a variant that lacks what one of its consumers needs.
+    """
+    chosen = catalogue.variant(variant, arch.name)
+    if version not in chosen.kernel:
+        raise PlanError(f"kernel variant {variant} is for kernels {chosen.kernel}, not for {version}")
+    there = {name: each for name, each in catalogue.capabilities_of(variant).items() if each.applies(arch, version)}
+    _check_consumers(catalogue, chosen, there, arch, version, variant)
+    reader = _Reader(catalogue=catalogue, arch=arch, version=version, there=frozenset(there))
+    own = reader.read(chosen.capabilities, catalogue.root / "variant" / variant)
+    base = reader.read({name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root)
+    overrides = [each for each in chosen.overrides if each.applies(arch, version)]
+    requests = merge(_override(overrides, base, own, variant) + own)
+    return Selection(
+        capabilities=there,
+        requests=requests,
+        waivers=_waivers(catalogue, reader, requests),
+        owners={request.symbol: reader.owners[request.where] for request in requests},
+        absent=tuple(reader.absent),
+    )
+
+
+def layers(arch: Arch) -> tuple[str, ...]:
+    """The folders that fragments come from, the general one first."""
+    return ("common", f"arch/{arch.name}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """Reads fragments for one kernel, under the names that it has for their symbols."""
+
+    catalogue: Catalogue
+    arch: Arch
+    version: KernelVersion
+    there: frozenset[str]
+    owners: dict[str, str] = dataclasses.field(default_factory=dict)
+    absent: list[Request] = dataclasses.field(default_factory=list)
+
+    def read(self, capabilities: Mapping[str, Capability], folder: Path) -> tuple[Request, ...]:
+        """Return what those of `capabilities` that the kernel has ask for, in the layers below `folder`."""
+        requests: list[Request] = []
+        for name, capability in capabilities.items():
+            if name in self.there:
+                for path in self._paths(name, capability, folder):
+                    for request in load_fragment(path, path.relative_to(self.catalogue.root).as_posix()):
+                        self.owners[request.where] = name
+                        requests.extend(self._now(request))
+        return tuple(requests)
+
+    def _paths(self, name: str, capability: Capability, folder: Path) -> list[Path]:
+        stems = [
+            stem
+            for stem, part in capability.parts(name).items()
+            if part.applies(self.arch, self.version) and self.there.issuperset(part.needs)
+        ]
+        candidates = [folder / layer / f"{stem}.conf" for stem in stems for layer in layers(self.arch)]
+        paths = [path for path in candidates if path.is_file()]
+        if not paths:
+            where = ", ".join(f"{layer}/" for layer in layers(self.arch))
+            raise FragmentError(
+                f"capability {name} has no fragment for {self.arch.name}: expected one of its .conf files in {where}",
+                hint=f"Write it, or name the arches of {name} where it is declared.",
+            )
+        return paths
+
+    def _now(self, request: Request) -> tuple[Request, ...]:
+        """Return a request under the name that this kernel has for its symbol; none where it has none."""
+        life = self.catalogue.history.get(request.symbol)
+        if life is None or self.version in life.kernel:
+            return (request,)
+        self.absent.append(request)
+        return (dataclasses.replace(request, symbol=life.otherwise),) if life.otherwise else ()
+
+
+def _check_consumers(
+    catalogue: Catalogue,
+    chosen: Variant,
+    there: Mapping[str, Capability],
+    arch: Arch,
+    version: KernelVersion,
+    variant: str,
+) -> None:
+    problems = []
+    for name in chosen.consumers:
+        consumer = catalogue.consumers[name]
+        for requirement in consumer.requires if consumer.applies(arch, version) else ():
+            capability = catalogue.capabilities.get(requirement.capability)
+            able = capability is None or capability.applies(arch, version)
+            if able and requirement.applies(arch, version) and requirement.capability not in there:
+                problems.append(f"{name} needs {requirement.capability} ({requirement.source})")
+    if problems:
+        raise FragmentError(
+            f"kernel variant {variant} of {version} for {arch.name} fails its consumers:\n" + "\n".join(problems),
+            hint=f"Give it the capability, or take the consumer out of variant/{variant}/variant.yaml.",
+        )
+
+
+def _override(
+    overrides: Iterable[Override], base: tuple[Request, ...], own: tuple[Request, ...], variant: str
+) -> tuple[Request, ...]:
+    """Return the base's requests without those that the variant makes otherwise, as its declaration says."""
+    before = {request.symbol: request for request in base}
+    after = {request.symbol: request for request in own}
+    for override in overrides:
+        old, new = before.get(override.symbol), after.get(override.symbol)
+        if old is None or new is None or old.value == new.value:
+            got = "the base does not ask for it" if old is None else "the variant does not ask for another value"
+            raise FragmentError(
+                f"variant/{variant}/variant.yaml: the override of {override.symbol} has no effect: {got}",
+                hint="Remove it, or narrow it with arches or kernel.",
+            )
+    replaced = {override.symbol for override in overrides}
+    return tuple(request for request in base if request.symbol not in replaced)
+
+
+def _waivers(catalogue: Catalogue, reader: _Reader, requests: tuple[Request, ...]) -> tuple[Waiver, ...]:
+    """Return the waivers meant for this kernel; not those of symbols that only capabilities which it lacks ask for."""
+    meant = [waiver for waiver in catalogue.waivers if waiver.applies(reader.arch, reader.version)]
+    if not meant:
+        return ()
+    everything = {name for name, each in catalogue.capabilities.items() if each.applies(reader.arch, reader.version)}
+    others = dataclasses.replace(reader, there=frozenset(everything), owners={}, absent=[])
+    lacking = {request.symbol for request in others.read(catalogue.capabilities, catalogue.root)}
+    lacking -= {request.symbol for request in requests}
+    return tuple(waiver for waiver in meant if waiver.symbol not in lacking)

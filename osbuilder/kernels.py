@@ -1,0 +1,161 @@
+"""What can be asked about guest kernels beside building one: their configuration, its reasons, and comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbuilder import show
+from osbuilder.arch import Arch, parse_arch
+from osbuilder.errors import UsageError, suggest
+from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
+from osbuilder.kernel.compile import VMLINUX, VMLINUZ
+from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.configure import CONFIG, Configure
+from osbuilder.kernel.contract import load_tree, parse_config
+from osbuilder.kernel.difference import Side, render_difference
+from osbuilder.kernel.explain import Explanation
+from osbuilder.kernel.resolver import unpack_kconfig
+from osbuilder.kernel.selection import select
+from osbuilder.publish import check_output, copy_out
+from osbuilder.request import KernelRequest
+
+if TYPE_CHECKING:
+    from osbuilder.api import Workbench
+    from osbuilder.step import Step
+    from osbuilder.store import Artifact
+
+
+class Kernels:
+    """Answers questions about the kernels of one workbench; resolves a configuration where an answer needs it."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    def config(self, request: KernelRequest, *, output: Path | None = None) -> str:
+        """Return the text of a kernel's resolved .config; with `output` a copy is left there too.
+
+        Raises ContractError where it does not hold what the fragments ask for.
+        """
+        if output is not None:
+            check_output(output)
+        artifact = self._bench.executor.run(self._config_step(request))
+        if output is not None:
+            copy_out(artifact, CONFIG, output)
+        return _config_of(artifact)
+
+    def describe_config(self, request: KernelRequest) -> str:
+        """Return the plan of a configuration; runs nothing."""
+        step = self._config_step(request)
+        return show.plan_text(step, self._bench.peek(step))
+
+    def explain(self, request: KernelRequest, symbol: str) -> str:
+        """Return why a symbol has the value that it has in a kernel. Raises UsageError for what is no symbol's name."""
+        name = symbol.strip().removeprefix("CONFIG_")
+        if not re.fullmatch(r"\w+", name, re.ASCII):
+            raise UsageError(f"expected a configuration symbol such as FUSE_DAX, got {symbol!r}")
+        step = self._config_step(request)
+        config = self._bench.executor.run(step)
+        action = _configure(step)
+        arch = parse_arch(action.arch)
+        version = KernelVersion.parse(config.facts["version"])
+        with self._kconfig(step) as folder:
+            explanation = Explanation(
+                tree=load_tree(folder, arch),
+                values=parse_config(_config_of(config)),
+                selection=select(action.catalogue, arch, version, action.variant),
+                kernel=f"{version} ({arch.name}, {action.variant})",
+            )
+        return explanation.of(name)
+
+    def diff(self, one: str, other: str, *, arch: str | None = None) -> str:
+        """Return how two kernels differ; each is LINE, VARIANT or LINE/VARIANT. Raises UsageError for unknown names."""
+        kernels = [(text, self._parse(text)) for text in (one, other)]
+        requests = [(text, KernelRequest(arch=arch, line=line, variant=name)) for text, (line, name) in kernels]
+        return render_difference(*(self._side(text, request) for text, request in requests))
+
+    def size(self, request: KernelRequest, *, save: bool = False) -> str:
+        """Return a kernel's sizes by subsystem beside its budget; builds it first if need be.
+
+        With `save` they become its budget (kernel/budget.yaml). Raises BudgetError when they exceed it otherwise.
+        """
+        step = self._bench.planner.plan(request)
+        kernel = self._bench.executor.run(step)
+        sizes = Sizes(
+            vmlinux_bytes=kernel.path(VMLINUX).stat().st_size,
+            vmlinuz_bytes=kernel.path(VMLINUZ).stat().st_size,
+            subsystems_bytes=kernel.facts["subsystems_bytes"],
+        )
+        path = self._bench.root / "kernel" / "budget.yaml"
+        budgets = load_budgets(path)
+        if save:
+            budgets = dataclasses.replace(budgets, kernels={**budgets.kernels, step.subject: sizes})
+            path.write_text(render_budgets(budgets), encoding="utf-8")
+        budgets.check(step.subject, sizes)
+        return render_sizes(step.subject, sizes, budgets)
+
+    def capabilities(self, *, variant: str | None = None, arch: str | None = None) -> str:
+        """Return the table of capabilities, of all kernels or of those of a variant and an architecture."""
+        catalogue = self._catalogue()
+        if variant is not None and variant not in catalogue.variants:
+            raise UsageError(f"unknown kernel variant {variant!r}", hint=suggest(variant, catalogue.variants))
+        return show.capabilities_text(catalogue, variant=variant, arch=parse_arch(arch).name if arch else None)
+
+    def capabilities_of(self, variant: str, arch: Arch) -> frozenset[str]:
+        """Return the capabilities of a variant for an architecture. Raises UsageError for one that there is not."""
+        catalogue = self._catalogue()
+        catalogue.variant(variant, arch.name)
+        there = catalogue.capabilities_of(variant)
+        return frozenset(name for name, each in there.items() if not each.arches or arch.name in each.arches)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _config_step(self, request: KernelRequest) -> Step:
+        return dict(self._bench.planner.plan(request).inputs)["config"]
+
+    @contextmanager
+    def _kconfig(self, config: Step) -> Iterator[Path]:
+        """Yield a folder with all the Kconfig files of a configuration's source, for as long as it is needed."""
+        resolver = self._bench.executor.run(dict(config.inputs)["resolver"])
+        with self._bench.store.scratch(f"kconfig-{secrets.token_hex(8)}") as folder:
+            yield unpack_kconfig(resolver, folder)
+
+    def _side(self, text: str, request: KernelRequest) -> Side:
+        values = parse_config(self.config(request))
+        kernel = self._bench.planner.plan(request)
+        built = self._bench.peek(kernel)[kernel.ident]
+        sizes = {name: built.path(name).stat().st_size for name in (VMLINUX, VMLINUZ)} if built else {}
+        return Side(name=text, values=values, sizes_bytes=sizes)
+
+    def _parse(self, text: str) -> tuple[str, str]:
+        """Return line and variant that `debian-6.1`, `minimal` or `debian-6.1/minimal` name."""
+        lines, variants = self._bench.planner.versions.kernels, self._catalogue().variants
+        line, slash, variant = text.partition("/")
+        if not slash and line in variants and line not in lines:
+            return self._bench.planner.versions.defaults.kernel, line
+        variant = variant if slash else BASE
+        if line not in lines:
+            what = "kernel" if slash else "kernel or variant"
+            raise UsageError(f"unknown {what} {line!r}", hint=suggest(line, lines if slash else {**lines, **variants}))
+        if variant not in variants:
+            raise UsageError(f"unknown kernel variant {variant!r}", hint=suggest(variant, variants))
+        return line, variant
+
+    def _catalogue(self) -> Catalogue:
+        return load_catalogue(self._bench.root / "kernel" / "configs")
+
+
+def _configure(step: Step) -> Configure:
+    if not isinstance(step.action, Configure):
+        raise TypeError(f"{step.ident} does not configure a kernel")
+    return step.action
+
+
+def _config_of(artifact: Artifact) -> str:
+    return artifact.path(CONFIG).read_text(encoding="utf-8")

@@ -1,0 +1,162 @@
+"""The commands about guest kernels: `inv kernel` builds one, `inv kernel.*` look into what it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+from tasks.common import COMMON, KERNEL, ROOTFS, make, workbench
+
+if TYPE_CHECKING:
+    from osbuilder.request import KernelRequest
+
+_KERNEL = {"arch": ROOTFS["arch"], **KERNEL}
+_SETTING = {"setting": COMMON["setting"]}
+
+
+def _request(arch: str | None, kernel: str | None, variant: str) -> KernelRequest:
+    from osbuilder.request import KernelRequest
+
+    return KernelRequest(arch=arch, line=kernel, variant=variant)
+
+
+@task(
+    help={
+        **_KERNEL,
+        "git": "instead: the URL of a repository, with --ref",
+        "ref": "a branch, a tag or a full commit id of --git",
+        "tree": "instead: a kernel tree on this host",
+        "patches": "a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)",
+        **COMMON,
+    },
+    iterable=["setting"],
+)
+def build(
+    _: Context,
+    arch: str | None = None,
+    kernel: str | None = None,
+    variant: str = "base",
+    git: str | None = None,
+    ref: str | None = None,
+    tree: str | None = None,
+    patches: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] | None = None,
+) -> None:
+    """Build a guest kernel and hold its configuration against what was asked for."""
+    with workbench(setting) as bench:
+        from osbuilder.request import KernelRequest
+
+        request = KernelRequest(
+            arch=arch,
+            line=kernel,
+            variant=variant,
+            git=git,
+            ref=ref,
+            tree=Path(tree) if tree else None,
+            patches=patches,
+        )
+        make(bench, request, output=None, dry=dry)
+
+
+@task(
+    help={
+        "check": "apply them to the source that each kernel line pins",
+        "kernel": "only this kernel of versions.yaml",
+        **_SETTING,
+    },
+    iterable=["setting"],
+)
+def patches(_: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
+    """List the patches of kernel/patches, or try whether they apply."""
+    with workbench(setting) as bench:
+        print(bench.check_patches(kernel) if check else bench.list_patches())
+
+
+@task(
+    help={**_KERNEL, "output": "write it to this path (default: print it)", "dry": COMMON["dry"], **_SETTING},
+    iterable=["setting"],
+)
+def config(
+    _: Context,
+    arch: str | None = None,
+    kernel: str | None = None,
+    variant: str = "base",
+    output: str | None = None,
+    dry: bool = False,
+    setting: Sequence[str] | None = None,
+) -> None:
+    """Resolve a kernel's .config, check the contract, and write it."""
+    with workbench(setting) as bench:
+        if dry:
+            print(bench.kernels.describe_config(_request(arch, kernel, variant)))
+            return
+        text = bench.kernels.config(_request(arch, kernel, variant), output=Path(output) if output else None)
+        print(output or text, end="\n" if output else "")
+
+
+@task(
+    positional=["symbol"],
+    help={"symbol": "a configuration symbol, with or without CONFIG_", **_KERNEL, **_SETTING},
+    iterable=["setting"],
+)
+def explain(
+    _: Context,
+    symbol: str,
+    arch: str | None = None,
+    kernel: str | None = None,
+    variant: str = "base",
+    setting: Sequence[str] | None = None,
+) -> None:
+    """Say where a symbol is asked for, what it is, and why."""
+    with workbench(setting) as bench:
+        print(bench.kernels.explain(_request(arch, kernel, variant), symbol))
+
+
+@task(
+    positional=["one", "other"],
+    help={
+        "one": "a kernel: LINE, VARIANT or LINE/VARIANT (debian-6.1, minimal, debian-6.1/minimal)",
+        "other": "the kernel to hold against it",
+        "arch": ROOTFS["arch"],
+        **_SETTING,
+    },
+    iterable=["setting"],
+)
+def diff(_: Context, one: str, other: str, arch: str | None = None, setting: Sequence[str] | None = None) -> None:
+    """Compare two kernels: their symbols, and their sizes where both are built."""
+    with workbench(setting) as bench:
+        print(bench.kernels.diff(one, other, arch=arch))
+
+
+@task(help={"variant": "only what this variant has", "arch": "only what this architecture has"})
+def capabilities(_: Context, variant: str | None = None, arch: str | None = None) -> None:
+    """List what guest kernels can do: fragments, probes, who needs it, and in which kernels it is."""
+    with workbench(()) as bench:
+        print(bench.kernels.capabilities(variant=variant, arch=arch))
+
+
+@task(
+    help={**_KERNEL, "save": "make these sizes its budget (kernel/budget.yaml)", **_SETTING},
+    iterable=["setting"],
+)
+def size(
+    _: Context,
+    arch: str | None = None,
+    kernel: str | None = None,
+    variant: str = "base",
+    save: bool = False,
+    setting: Sequence[str] | None = None,
+) -> None:
+    """Show a kernel's size by subsystem; fails when it exceeds its saved budget."""
+    with workbench(setting) as bench:
+        print(bench.kernels.size(_request(arch, kernel, variant), save=save))
+
+
+commands = Collection("kernel", config, explain, diff, capabilities, size, patches)
+commands.add_task(build, default=True)

@@ -1,0 +1,92 @@
+"""Every variant's contract with Debian's real source, and what kernel.* say about it. Nothing is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from osbuilder.api import Workbench
+from osbuilder.errors import UsageError
+from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.contract import parse_config
+from osbuilder.request import KernelRequest
+from tests.conftest import ROOT
+
+MATRIX = list(matrix(load_catalogue(ROOT / "kernel" / "configs")))
+
+
+def values(bench: Workbench, variant: str, *, arch: str = "x86_64", line: str | None = None) -> Mapping[str, str]:
+    """Return a kernel's resolved values; the contract was held or this raises."""
+    return parse_config(bench.kernels.config(KernelRequest(arch=arch, line=line, variant=variant)))
+
+
+@pytest.mark.parametrize(("variant", "arch"), MATRIX, ids=["-".join(pair) for pair in MATRIX])
+def test_every_variant_holds_what_it_asks_for(bench: Workbench, variant: str, arch: str) -> None:
+    found = values(bench, variant, arch=arch)
+    assert "m" not in found.values()
+
+
+def test_the_minimal_kernel_has_neither_pci_nor_acpi_and_is_smaller(bench: Workbench) -> None:
+    base, minimal = values(bench, "base"), values(bench, "minimal")
+    assert {"PCI", "ACPI", "LIBNVDIMM", "MEMORY_HOTPLUG"} <= base.keys() - minimal.keys()
+    assert (minimal["NR_CPUS"], minimal["CC_OPTIMIZE_FOR_SIZE"]) == ("32", "y")
+    assert len(minimal) < 0.9 * len(base)
+
+
+def test_the_debug_kernel_is_made_with_pahole_and_has_what_tracers_need(bench: Workbench) -> None:
+    found = values(bench, "debug")
+    assert int(found["PAHOLE_VERSION"]) > 116
+    for symbol in ("DEBUG_INFO_BTF", "KPROBES", "FUNCTION_TRACER", "BPF_EVENTS", "UNWINDER_ORC"):
+        assert found[symbol] == "y"
+    assert values(bench, "base")["PAHOLE_VERSION"] == "0"
+
+
+def test_a_measured_kernel_sets_up_its_root_from_the_command_line(bench: Workbench) -> None:
+    found = values(bench, "measured")
+    assert (found["DM_INIT"], found["DM_VERITY"]) == ("y", "y")
+    assert "DM_VERITY" not in values(bench, "base")
+
+
+def test_the_fragments_carry_over_to_an_older_kernel_under_its_names(bench: Workbench) -> None:
+    found = values(bench, "base", line="debian-6.1")
+    for symbol in ("RETPOLINE", "PAGE_TABLE_ISOLATION", "MEMORY_HOTPLUG_DEFAULT_ONLINE", "BPF_JIT", "PREEMPT_NONE"):
+        assert found[symbol] == "y"
+
+
+def test_an_explanation_names_the_line_the_definition_and_the_chain(bench: Workbench) -> None:
+    text = bench.kernels.explain(KernelRequest(arch="x86_64"), "CONFIG_FUSE_DAX")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0].startswith("FUSE_DAX=y in 6.12.")
+    assert "asked for FUSE_DAX=y in common/virtio-fs.conf:5 (capability virtio-fs)" in lines
+    assert "because common/virtio-fs.conf:5 asks for it (capability virtio-fs)" in lines
+    assert any(line.startswith("depends on VIRTIO_FS && FS_DAX && DAX (holds)") for line in lines)
+    with pytest.raises(UsageError, match="candidates: MITIGATION_RETPOLINE"):
+        bench.kernels.explain(KernelRequest(arch="x86_64"), "RETPOLINE")
+
+
+def test_a_difference_of_two_variants_names_what_one_lacks(bench: Workbench) -> None:
+    lines = bench.kernels.diff("base", "debian-6.12/minimal", arch="x86_64").splitlines()
+    assert lines[:2] == ["--- base", "+++ debian-6.12/minimal"]
+    assert {"-PCI=y", "-NR_CPUS=256", "+NR_CPUS=32"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("debian-6", "unknown kernel or variant 'debian-6'"),
+        ("debian-6.12/mini", "unknown kernel variant 'mini'"),
+        ("mini/base", "unknown kernel 'mini'"),
+    ],
+)
+def test_a_kernel_that_there_is_not_is_refused_by_name(bench: Workbench, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        bench.kernels.diff(text, "base")
+
+
+def test_a_configuration_is_written_where_it_is_asked_for(bench: Workbench, tmp_path: Path) -> None:
+    text = bench.kernels.config(KernelRequest(arch="x86_64"), output=tmp_path / "kernel.config")
+    assert (tmp_path / "kernel.config").read_text() == text
+    with pytest.raises(UsageError, match="is a folder"):
+        bench.kernels.config(KernelRequest(arch="x86_64"), output=tmp_path)

@@ -1,0 +1,448 @@
+"""kernel/configs as data: conditions, what refers to what, and which of it a kernel is asked for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from osbuilder.arch import parse_arch
+from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
+from osbuilder.kernel import fragments
+from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.conditions import KernelRange, KernelVersion
+from osbuilder.kernel.selection import Selection, select
+from tests.kernel_configs import capabilities, write_configs
+
+X86_64 = parse_arch("x86_64")
+V6_12 = KernelVersion.parse("6.12.117")
+REPOSITORY = Path(fragments.__file__).parents[2]
+CONFIGS = REPOSITORY / "kernel" / "configs"
+
+
+def chosen(root: Path, files: dict[str, str], version: str = "6.12.117", variant: str = "base") -> Selection:
+    return select(load_catalogue(write_configs(root, files)), X86_64, KernelVersion.parse(version), variant)
+
+
+def asked(selection: Selection) -> list[str]:
+    return [str(request) for request in selection.requests]
+
+
+# --- conditions
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "holds"),
+    [
+        (">=6.12", "6.12", True),
+        (">=6.12", "6.12.117", True),
+        (">=6.12", "6.9.1", False),
+        ("<6.18", "6.18.0-rc1", False),
+        ("<6.18", "6.17.9", True),
+        (">=6.1,<6.12", "6.2", True),
+        (">=6.1, <6.12", "6.12.0", False),
+        (">=6.12.64", "6.12.63", False),
+    ],
+)
+def test_a_kernel_range_compares_numbers_not_text(text: str, version: str, holds: bool) -> None:
+    assert (KernelVersion.parse(version) in KernelRange.parse(text)) is holds
+
+
+@pytest.mark.parametrize("text", ["6.12", "=>6.12", ">=6", ">=6.12 <7", "", ">=6.12,"])
+def test_anything_else_is_no_kernel_range(text: str) -> None:
+    with pytest.raises(FragmentError, match="expected a kernel range such as"):
+        KernelRange.parse(text)
+
+
+@pytest.mark.parametrize("text", ["6", "six", "6.12abc", ""])
+def test_anything_else_is_no_kernel_version(text: str) -> None:
+    with pytest.raises(FragmentError, match=r"expected a kernel version such as 6\.12\.117"):
+        KernelVersion.parse(text)
+
+
+# --- the base's fragments
+
+
+def test_a_capability_collects_its_fragments_from_every_layer(tmp_path: Path) -> None:
+    selection = chosen(
+        tmp_path,
+        {
+            "capabilities.yaml": capabilities("nvdimm"),
+            "common/nvdimm.conf": "CONFIG_DAX=y\n",
+            "arch/x86_64/nvdimm.conf": "CONFIG_ACPI_NFIT=y",
+        },
+    )
+    assert [(str(r), r.where) for r in selection.requests] == [
+        ("ACPI_NFIT=y", "arch/x86_64/nvdimm.conf:1"),
+        ("DAX=y", "common/nvdimm.conf:1"),
+    ]
+    assert selection.owners == {"ACPI_NFIT": "nvdimm", "DAX": "nvdimm"}
+
+
+def test_a_capability_out_of_its_kernel_range_asks_for_nothing(tmp_path: Path) -> None:
+    files = {
+        "capabilities.yaml": capabilities("old", extra='    kernel: "<6.12"\n')
+        + "  new:\n    purpose: p\n    unproven: none\n",
+        "common/old.conf": "CONFIG_OLD=y\n",
+        "common/new.conf": "CONFIG_NEW=y\n",
+    }
+    assert list(chosen(tmp_path, files).capabilities) == ["new"]
+    assert list(chosen(tmp_path, files, "6.1").capabilities) == ["old", "new"]
+
+
+CONDITIONS = """\
+    fragments:
+      plain: {}
+      old: {kernel: "<6.10"}
+      elsewhere: {arches: [x86_64]}
+      with-other: {needs: [other]}
+"""
+
+
+def test_a_fragment_is_asked_for_under_its_own_conditions(tmp_path: Path) -> None:
+    files = {
+        "capabilities.yaml": capabilities("net", extra=CONDITIONS)
+        + capabilities("other", extra='    kernel: "<6.5"\n')[14:],
+        **{
+            f"common/{name}.conf": f"CONFIG_{name[:4].upper()}=y\n"
+            for name in ("plain", "old", "elsewhere", "with-other")
+        },
+        "common/other.conf": "CONFIG_OTHER=y\n",
+    }
+    assert asked(chosen(tmp_path, files)) == ["ELSE=y", "PLAI=y"]
+    assert asked(chosen(tmp_path, files, "6.6")) == ["ELSE=y", "OLD=y", "PLAI=y"]
+    assert asked(chosen(tmp_path, files, "6.1")) == ["ELSE=y", "OLD=y", "OTHER=y", "PLAI=y", "WITH=y"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("{needs: [othr]}", "capabilities.yaml: net.fragments.part: unknown capability 'othr'"),
+        ("{arches: [x86]}", "unknown architecture 'x86'"),
+        ("{kernel: 6.12}", "6.12 is a number in YAML"),
+        ("{variant: debug}", "unknown key 'variant'"),
+    ],
+)
+def test_a_condition_that_leads_nowhere_is_refused(tmp_path: Path, condition: str, words: str) -> None:
+    text = capabilities("net", extra=f"    fragments: {{part: {condition}}}\n")
+    with pytest.raises((FragmentError, DecodeError)) as refused:
+        chosen(tmp_path, {"capabilities.yaml": text, "common/part.conf": "CONFIG_A=y\n"})
+    assert words in str(refused.value)
+
+
+def test_a_capability_without_any_fragment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match=r"capability ghost has no fragment for x86_64: .* common/, arch/x86_64/"):
+        chosen(tmp_path, {"capabilities.yaml": capabilities("ghost")})
+
+
+def test_a_fragment_that_no_capability_names_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    files = {"capabilities.yaml": capabilities("vsock"), "common/vsok.conf": "", "common/vsock.conf": "CONFIG_A=y\n"}
+    with pytest.raises(FragmentError, match=r"common/vsok\.conf belongs to no capability(.|\n)*Did you mean vsock"):
+        chosen(tmp_path, files)
+
+
+def test_a_fragment_of_two_capabilities_is_refused(tmp_path: Path) -> None:
+    text = capabilities("a") + "  b:\n    purpose: p\n    probes: [p]\n    fragments: {a: {}}\n"
+    with pytest.raises(FragmentError, match="fragment a belongs to two capabilities: a and b"):
+        chosen(tmp_path, {"capabilities.yaml": text, "common/a.conf": "CONFIG_A=y\n"})
+
+
+def test_a_folder_of_an_architecture_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    files = {
+        "capabilities.yaml": capabilities("a"),
+        "common/a.conf": "CONFIG_A=y\n",
+        "arch/amd64/a.conf": "CONFIG_B=y\n",
+    }
+    with pytest.raises(UsageError, match="unknown architecture 'amd64'"):
+        chosen(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("    unproven: but there are probes\n", "expected either probes, or unproven"),
+        ("    arches: [x86]\n", "unknown architecture 'x86'"),
+        ("    kernel: 6.12\n", "6.12 is a number in YAML"),
+        ('    kernel: "6.12"\n', "expected a kernel range such as"),
+        ("    probe: p\n", "unknown key 'probe'"),
+    ],
+)
+def test_a_malformed_capability_is_refused_with_its_line(tmp_path: Path, extra: str, words: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        chosen(tmp_path, {"capabilities.yaml": capabilities("a", extra=extra), "common/a.conf": "CONFIG_A=y\n"})
+    assert words in str(refused.value)
+    assert "capabilities.yaml:" in str(refused.value)
+
+
+# --- the history of symbols
+
+A = {"capabilities.yaml": capabilities("a"), "common/a.conf": "CONFIG_NEW_NAME=y\nCONFIG_B=y\n"}
+
+
+def test_a_symbol_is_asked_for_under_the_name_that_the_kernel_has_for_it(tmp_path: Path) -> None:
+    files = {**A, "history.yaml": 'symbols: {NEW_NAME: {kernel: ">=6.9", otherwise: OLD_NAME}}\n'}
+    assert asked(chosen(tmp_path, files, "6.12")) == ["B=y", "NEW_NAME=y"]
+    old = chosen(tmp_path, files, "6.1")
+    assert asked(old) == ["B=y", "OLD_NAME=y"]
+    assert [(str(request), request.where) for request in old.absent] == [("NEW_NAME=y", "common/a.conf:1")]
+
+
+def test_a_symbol_that_a_kernel_does_not_have_is_not_asked_for(tmp_path: Path) -> None:
+    files = {**A, "history.yaml": 'symbols: {B: {kernel: "<6.5"}}\n'}
+    assert asked(chosen(tmp_path, files, "6.1")) == ["B=y", "NEW_NAME=y"]
+    assert asked(chosen(tmp_path, files, "6.12")) == ["NEW_NAME=y"]
+
+
+@pytest.mark.parametrize(
+    ("life", "words"),
+    [
+        ("{otherwise: A}", "missing key 'kernel'"),
+        ('{kernel: ">=6.9", otherwise: CONFIG_A}', "expected a symbol without CONFIG_, got 'CONFIG_A'"),
+        ('{kernel: ""}', "expected a kernel range such as"),
+    ],
+)
+def test_a_malformed_history_is_refused(tmp_path: Path, life: str, words: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        chosen(tmp_path, {**A, "history.yaml": f"symbols: {{B: {life}}}\n"})
+    assert words in str(refused.value)
+    assert "history.yaml:1" in str(refused.value)
+
+
+# --- waivers
+
+
+def test_a_waiver_is_selected_for_the_kernels_that_it_names(tmp_path: Path) -> None:
+    files = {**A, "waivers.yaml": 'waivers:\n- {symbol: B, kernel: "<6.12", arches: [x86_64], reason: not there yet}\n'}
+    assert chosen(tmp_path, files).waivers == ()
+    assert [waiver.symbol for waiver in chosen(tmp_path, files, "6.1.5").waivers] == ["B"]
+
+
+@pytest.mark.parametrize(
+    ("waiver", "words"),
+    [
+        ('{symbol: CONFIG_A, kernel: ">=6.1", arches: [x86_64], reason: r}', "expected a symbol without CONFIG_"),
+        ('{symbol: "A*", kernel: ">=6.1", arches: [x86_64], reason: r}', "expected a symbol without CONFIG_"),
+        ('{symbol: A, kernel: ">=6.1", arches: [], reason: r}', "expected at least one architecture"),
+        ('{symbol: A, kernel: ">=6.1", arches: [amd64], reason: r}', "unknown architecture 'amd64'"),
+        ("{symbol: A, arches: [x86_64], reason: r}", "missing key 'kernel'"),
+    ],
+)
+def test_a_waiver_is_exact_or_refused(tmp_path: Path, waiver: str, words: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        chosen(tmp_path, {**A, "waivers.yaml": f"waivers:\n- {waiver}\n"})
+    assert words in str(refused.value)
+
+
+# --- variants
+
+TWO = {
+    "capabilities.yaml": capabilities("a", "b") + capabilities("extra", extra="    optional: true\n")[14:],
+    "common/a.conf": "CONFIG_A=1\n",
+    "common/b.conf": "CONFIG_B=y\n",
+    "common/extra.conf": "CONFIG_EXTRA=y\n",
+    "variant/more/variant.yaml": "{purpose: p, arches: [x86_64], consumers: [anyone], brings: [extra]}\n",
+}
+
+
+def variant(text: str) -> str:
+    return f"purpose: p\narches: [x86_64]\nconsumers: [anyone]\n{text}"
+
+
+def test_an_optional_capability_is_only_in_the_variants_that_bring_it(tmp_path: Path) -> None:
+    assert asked(chosen(tmp_path, TWO)) == ["A=1", "B=y"]
+    assert asked(chosen(tmp_path, TWO, variant="more")) == ["A=1", "B=y", "EXTRA=y"]
+
+
+def test_a_variant_may_have_only_some_of_the_base(tmp_path: Path) -> None:
+    files = {**TWO, "variant/less/variant.yaml": variant("only: [b]\nbrings: [extra]\n")}
+    assert asked(chosen(tmp_path, files, variant="less")) == ["B=y", "EXTRA=y"]
+
+
+OWN = variant("capabilities: {own: {purpose: p, unproven: u}}\n")
+
+
+def test_a_variant_has_fragments_of_its_own_in_two_layers(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "variant/v/variant.yaml": OWN,
+        "variant/v/common/own.conf": "CONFIG_OWN=y\n",
+        "variant/v/arch/x86_64/own.conf": "CONFIG_OWN_X86=y\n",
+    }
+    selection = chosen(tmp_path, files, variant="v")
+    assert asked(selection) == ["A=1", "B=y", "OWN=y", "OWN_X86=y"]
+    assert selection.owners["OWN_X86"] == "own"
+    assert asked(chosen(tmp_path, files)) == ["A=1", "B=y"]
+
+
+def overriding(overrides: str, fragment: str) -> dict[str, str]:
+    return {
+        **TWO,
+        "variant/v/variant.yaml": f"{OWN}overrides: [{overrides}]\n",
+        "variant/v/common/own.conf": fragment,
+    }
+
+
+def test_a_variant_changes_a_symbol_of_the_base_only_where_it_says_so(tmp_path: Path) -> None:
+    assert asked(chosen(tmp_path, overriding("{symbol: A, reason: r}", "CONFIG_A=2\n"), variant="v")) == ["A=2", "B=y"]
+    with pytest.raises(FragmentError) as refused:
+        chosen(tmp_path, overriding("", "CONFIG_A=2\n"), variant="v")
+    words = "contradiction: CONFIG_A=1 in common/a.conf:1, but CONFIG_A=2 in variant/v/common/own.conf:1"
+    assert refused.value.message == words
+
+
+@pytest.mark.parametrize(
+    ("fragment", "words"),
+    [
+        ("CONFIG_A=1\n", "the override of A has no effect: the variant does not ask for another value"),
+        ("CONFIG_C=1\n", "the override of A has no effect: the variant does not ask for another value"),
+    ],
+)
+def test_an_override_without_effect_is_refused(tmp_path: Path, fragment: str, words: str) -> None:
+    with pytest.raises(FragmentError, match=words):
+        chosen(tmp_path, overriding("{symbol: A, reason: r}", fragment), variant="v")
+
+
+def test_an_override_of_what_the_base_does_not_ask_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match="override of C has no effect: the base does not ask for it"):
+        chosen(tmp_path, overriding("{symbol: C, reason: r}", "CONFIG_C=1\n"), variant="v")
+
+
+def test_a_variant_of_another_architecture_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    catalogue = load_catalogue(write_configs(tmp_path, TWO))
+    with pytest.raises(UsageError) as refused:
+        catalogue.variant("more", "s390x")
+    assert refused.value.message == "kernel variant more is for x86_64, not for s390x"
+    with pytest.raises(UsageError, match="unknown kernel variant 'mor'") as unknown:
+        catalogue.variant("mor", "x86_64")
+    assert unknown.value.hint == "Did you mean more? Known: base, more."
+
+
+def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
+    files = {**TWO, "variant/new/variant.yaml": variant('kernel: ">=6.7"\n')}
+    with pytest.raises(PlanError, match=r"kernel variant new is for kernels >=6\.7\.0, not for 6\.1\.5"):
+        chosen(tmp_path, files, "6.1.5", "new")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("brings: [extr]\n", "variant/v/variant.yaml: unknown capability 'extr'"),
+        ("brings: [a]\n", "brings a, which is not optional"),
+        ("only: [nothing]\n", "unknown capability 'nothing'"),
+        ("capabilities: {a: {purpose: p, unproven: u}}\n", "capability a is one of capabilities.yaml"),
+        ("overrides: [{symbol: CONFIG_A, reason: r}]\n", "expected a symbol without CONFIG_"),
+        ("tool: [x]\n", "unknown key 'tool'"),
+    ],
+)
+def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises((FragmentError, DecodeError)) as refused:
+        chosen(tmp_path, {**TWO, "variant/v/variant.yaml": variant(text)})
+    assert words in str(refused.value)
+    assert "variant/v/variant.yaml" in str(refused.value)
+
+
+def test_an_optional_capability_that_no_variant_brings_is_refused(tmp_path: Path) -> None:
+    files = {**TWO, "variant/more/variant.yaml": variant("")}
+    with pytest.raises(FragmentError, match="capability extra is optional, and no variant brings it"):
+        chosen(tmp_path, files)
+
+
+def test_a_waiver_does_not_count_in_a_variant_that_does_not_ask_for_its_symbol(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "variant/less/variant.yaml": variant("only: [b]\n"),
+        "waivers.yaml": 'waivers:\n- {symbol: A, kernel: ">=6.1", arches: [x86_64], reason: r}\n',
+    }
+    assert [waiver.symbol for waiver in chosen(tmp_path, files).waivers] == ["A"]
+    assert chosen(tmp_path, files, variant="less").waivers == ()
+
+
+# --- consumers
+
+CONSUMERS = """\
+consumers:
+  anyone: {purpose: p, requires: []}
+  vmm:
+    purpose: p
+    requires:
+      - {capability: a, source: its manual}
+      - {capability: b, source: its manual, kernel: ">=6.5"}
+"""
+
+
+def test_a_variant_that_a_consumer_could_not_use_is_refused(tmp_path: Path) -> None:
+    declared = "purpose: p\narches: [x86_64]\nconsumers: [vmm]\nonly: [a]\n"
+    files = {**TWO, "consumers.yaml": CONSUMERS, "variant/v/variant.yaml": declared}
+    with pytest.raises(FragmentError) as refused:
+        chosen(tmp_path, files, variant="v")
+    assert refused.value.message == (
+        "kernel variant v of 6.12.117 for x86_64 fails its consumers:\nvmm needs b (its manual)"
+    )
+    assert asked(chosen(tmp_path, files, "6.1", "v")) == ["A=1"]
+
+
+def test_a_capability_that_the_architecture_has_not_is_asked_of_no_variant(tmp_path: Path) -> None:
+    files = {**TWO, "consumers.yaml": CONSUMERS, "variant/base/variant.yaml": variant("").replace("anyone", "vmm")}
+    files["capabilities.yaml"] = capabilities("b", "extra").replace(
+        "capabilities:\n", 'capabilities:\n  a: {purpose: p, probes: [p], kernel: "<6.5"}\n'
+    )
+    files["variant/more/variant.yaml"] = variant("")
+    assert asked(chosen(tmp_path, files)) == ["B=y", "EXTRA=y"]
+
+
+def test_a_consumer_that_needs_what_there_is_not_is_refused(tmp_path: Path) -> None:
+    text = CONSUMERS.replace("capability: a", "capability: aa")
+    with pytest.raises(FragmentError, match=r"consumers\.yaml: vmm: unknown capability 'aa'"):
+        chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+def test_a_consumer_says_where_its_needs_are_written(tmp_path: Path) -> None:
+    text = CONSUMERS.replace(", source: its manual}", "}")
+    with pytest.raises(DecodeError, match="missing key 'source'"):
+        chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+# --- what we ship
+
+SHIPPED = load_catalogue(CONFIGS)
+VERSIONS = ("6.1.192", "6.12.117", "7.2.13")
+
+
+@pytest.mark.parametrize(("name", "arch"), list(matrix(SHIPPED)))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_shipped_fragments_merge_for_every_kernel(name: str, arch: str, version: str) -> None:
+    number = KernelVersion.parse(version)
+    if number not in SHIPPED.variants[name].kernel:
+        with pytest.raises(PlanError):
+            select(SHIPPED, parse_arch(arch), number, name)
+        return
+    selection = select(SHIPPED, parse_arch(arch), number, name)
+    assert selection.requests
+    assert all(request.value != "m" for request in selection.requests), "no shipped kernel has modules"
+
+
+def test_every_shipped_history_is_of_a_symbol_that_some_fragment_asks_for() -> None:
+    named = {request.symbol for path in CONFIGS.rglob("*.conf") for request in fragments.load_fragment(path, str(path))}
+    assert set(SHIPPED.history) <= named
+
+
+def test_every_shipped_consumer_is_served_by_a_variant() -> None:
+    assert {name for variant in SHIPPED.variants.values() for name in variant.consumers} == set(SHIPPED.consumers)
+
+
+def test_every_shipped_fragment_says_what_it_is_for_and_why_it_turns_something_off() -> None:
+    for path in sorted(CONFIGS.rglob("*.conf")):
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), f"{path.name} does not begin by saying what it is for"
+        for number, line in enumerate(lines):
+            if line.endswith("=n"):
+                assert lines[number - 1].startswith("#"), f"{path.name}:{number + 1}: {line} without a reason above it"
+
+
+def test_every_probe_that_a_shipped_capability_names_is_one_of_the_reference_agent() -> None:
+    table = (REPOSITORY / "agents" / "probe" / "table.c").read_text()
+    known = set(re.findall(r'(?:\.name = |CGROUP\()"([a-z0-9-]+)"', table))
+    for variant in SHIPPED.variants:
+        for name, capability in SHIPPED.capabilities_of(variant).items():
+            assert set(capability.probes) <= known, f"{name} names a probe that the agent does not have"
