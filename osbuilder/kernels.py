@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import secrets
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from osbuilder import show
 from osbuilder.arch import Arch, parse_arch
 from osbuilder.errors import UsageError, suggest
+from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
@@ -21,10 +23,12 @@ from osbuilder.kernel.configure import CONFIG, Configure
 from osbuilder.kernel.contract import load_tree, parse_config
 from osbuilder.kernel.difference import Side, render_difference
 from osbuilder.kernel.explain import Explanation
+from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
 from osbuilder.kernel.resolver import unpack_kconfig
 from osbuilder.kernel.selection import select
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
+from osbuilder.terminal import lend, terminal_size
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -65,7 +69,7 @@ class Kernels:
         action = _configure(step)
         arch = parse_arch(action.arch)
         version = KernelVersion.parse(config.facts["version"])
-        with self._kconfig(step) as folder:
+        with self._kconfig(request) as folder:
             explanation = Explanation(
                 tree=load_tree(folder, arch),
                 values=parse_config(_config_of(config)),
@@ -79,6 +83,30 @@ class Kernels:
         kernels = [(text, self._parse(text)) for text in (one, other)]
         requests = [(text, KernelRequest(arch=arch, line=line, variant=name)) for text, (line, name) in kernels]
         return render_difference(*(self._side(text, request) for text, request in requests))
+
+    def menuconfig(self, request: KernelRequest, *, terminal: int) -> str:
+        """Show a kernel's menus on a terminal, and return what was changed as a fragment; empty if nothing was.
+
+        Raises UsageError for a file descriptor that is no terminal.
+        """
+        shape = terminal_size(terminal)
+        step = self._config_step(request)
+        action = _configure(step)
+        executor = self._bench.executor
+        config = executor.run(step)
+        source = executor.run(dict(self._bench.planner.plan(request).inputs)["source"])
+        tools = self._bench.planner.builder("compiler", parse_arch(action.arch), TOOLS)
+        engine, builder = executor.ready(tools.subject, executor.run(tools))
+        name = f"menuconfig-{secrets.token_hex(8)}"
+        script = menus(arch=action.kernel_arch, cross_compile=action.cross_compile, shape=shape)
+        with self._bench.store.scratch(name) as folder, self._kconfig(request) as kconfig:
+            files = {"source": source.path(ARCHIVE), "config": config.path(CONFIG)}
+            mounts = menus_mounts(folder, script, files)
+            run = functools.partial(engine.run, builder, menus_command(), mounts, log=folder / "log", label=name)
+            lend(terminal, mounts.caches[TERMINAL], run, stop=engine.stop)
+            after = parse_config((mounts.output / CONFIG).read_text(encoding="utf-8"))
+            tree = load_tree(kconfig, parse_arch(action.arch))
+        return "".join(commented(changes(tree, parse_config(_config_of(config)), after)))
 
     def size(self, request: KernelRequest, *, save: bool = False) -> str:
         """Return a kernel's sizes by subsystem beside its budget; builds it first if need be.
@@ -120,9 +148,9 @@ class Kernels:
         return dict(self._bench.planner.plan(request).inputs)["config"]
 
     @contextmanager
-    def _kconfig(self, config: Step) -> Iterator[Path]:
-        """Yield a folder with all the Kconfig files of a configuration's source, for as long as it is needed."""
-        resolver = self._bench.executor.run(dict(config.inputs)["resolver"])
+    def _kconfig(self, request: KernelRequest) -> Iterator[Path]:
+        """Yield a folder with all the Kconfig files of a kernel's source, for as long as it is needed."""
+        resolver = self._bench.executor.run(dict(self._config_step(request).inputs)["resolver"])
         with self._bench.store.scratch(f"kconfig-{secrets.token_hex(8)}") as folder:
             yield unpack_kconfig(resolver, folder)
 

@@ -83,17 +83,17 @@ def capabilities_text(catalogue: Catalogue, *, variant: str | None, arch: str | 
     rows = [
         (
             name,
-            " ".join(each.parts(name)),
-            " ".join(each.probes) or "-",
-            " ".join(catalogue.needed_by(name)) or "-",
             _conditions(catalogue, name, each),
+            " ".join(catalogue.needed_by(name)) or "-",
+            " ".join(each.parts(name)),
             each.purpose,
+            " ".join(each.probes) or "-",
         )
         for name, each in found.items()
         if arch is None or not each.arches or arch in each.arches
     ]
     unproven = [f"{name}: no probe. {each.unproven}" for name, each in found.items() if each.unproven]
-    head = ("CAPABILITY", "FRAGMENTS", "PROBES", "NEEDED BY", "WHERE", "PURPOSE")
+    head = ("CAPABILITY", "WHERE", "NEEDED BY", "FRAGMENTS", "PURPOSE", "PROBES")
     return "\n".join([_columns(head, rows), "", *unproven])
 
 

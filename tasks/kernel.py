@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,5 +159,24 @@ def size(
         print(bench.kernels.size(_request(arch, kernel, variant), save=save))
 
 
-commands = Collection("kernel", config, explain, diff, capabilities, size, patches)
+@task(
+    help={**_KERNEL, "output": "write the fragment to this path (default: print it)", **_SETTING}, iterable=["setting"]
+)
+def menuconfig(
+    _: Context,
+    arch: str | None = None,
+    kernel: str | None = None,
+    variant: str = "base",
+    output: str | None = None,
+    setting: Sequence[str] | None = None,
+) -> None:
+    """Edit a kernel's configuration in its menus, and get what was changed as a fragment."""
+    with workbench(setting) as bench:
+        fragment = bench.kernels.menuconfig(_request(arch, kernel, variant), terminal=sys.stdin.fileno())
+        if output:
+            Path(output).write_text(fragment, encoding="utf-8")
+        print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
+
+
+commands = Collection("kernel", config, explain, diff, capabilities, size, menuconfig, patches)
 commands.add_task(build, default=True)

@@ -10,7 +10,7 @@ _FILES = {
     "consumers.yaml": "consumers: {anyone: {purpose: Whoever boots it, requires: []}}\n",
     "history.yaml": "symbols: {}\n",
     "waivers.yaml": "waivers: []\n",
-    "variant/base/variant.yaml": "{purpose: The usual, arches: [x86_64], consumers: [anyone]}\n",
+    "variant/base/variant.yaml": "{purpose: The usual, consumers: [anyone]}\n",
 }
 
 

@@ -130,7 +130,6 @@ class Variant(Condition):
     """
 
     purpose: str
-    arches: tuple[ArchName, ...]
     consumers: tuple[str, ...]
     brings: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -140,8 +139,12 @@ class Variant(Condition):
     debug_info: bool = dataclasses.field(default=False, metadata={"key": "debug-info"})
 
     def __post_init__(self) -> None:
-        if not self.arches or not self.consumers:
-            raise ValueError("expected at least one architecture and one consumer")
+        if not self.consumers:
+            raise ValueError("expected at least one consumer: who can boot or use it")
+
+    def on(self, arch: str) -> bool:
+        """Say whether it is for an architecture. No arches: for all."""
+        return not self.arches or arch in self.arches
 
     def has(self, name: str, capability: Capability) -> bool:
         """Say whether it has a capability of the base."""
@@ -163,8 +166,8 @@ class Catalogue:
         """Return a variant for an architecture. Raises UsageError for one that there is not, or not for it."""
         if name not in self.variants:
             raise UsageError(f"unknown kernel variant {name!r}", hint=suggest(name, self.variants))
-        if arch not in self.variants[name].arches:
-            there = [each for each, variant in self.variants.items() if arch in variant.arches]
+        if not self.variants[name].on(arch):
+            there = [each for each, variant in self.variants.items() if variant.on(arch)]
             raise UsageError(
                 f"kernel variant {name} is for {', '.join(self.variants[name].arches)}, not for {arch}",
                 hint=f"Variants for {arch}: {', '.join(there) or 'none'}.",
@@ -298,4 +301,4 @@ def _check_names(where: str, names: Iterable[str], known: Mapping[str, object], 
 def matrix(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield every pair (variant, architecture) that there is a kernel for."""
     for name, variant in catalogue.variants.items():
-        yield from ((name, arch) for arch in ARCHES if arch in variant.arches)
+        yield from ((name, arch) for arch in ARCHES if variant.on(arch))

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(f"osbuilder.{name}" for name in ("tree", "store", "fetch", "download", "partfile", "step")),
     frozenset(
         f"osbuilder.{name}"
-        for name in ("arch", "decode", "errors", "openpgp", "pid1", "settings", "outfile", "progress")
+        for name in ("arch", "decode", "errors", "openpgp", "pid1", "settings", "outfile", "progress", "terminal")
     ),
 )
 

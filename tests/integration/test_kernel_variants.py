@@ -45,7 +45,7 @@ def test_the_debug_kernel_is_made_with_pahole_and_has_what_tracers_need(bench: W
 
 def test_a_measured_kernel_sets_up_its_root_from_the_command_line(bench: Workbench) -> None:
     found = values(bench, "measured")
-    assert (found["DM_INIT"], found["DM_VERITY"]) == ("y", "y")
+    assert (found["DM_INIT"], found["DM_VERITY"], found["CRYPTO_SHA256"]) == ("y", "y", "y")
     assert "DM_VERITY" not in values(bench, "base")
 
 

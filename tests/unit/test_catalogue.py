@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from osbuilder import show
 from osbuilder.arch import parse_arch
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
 from osbuilder.kernel import fragments
@@ -246,7 +247,7 @@ TWO = {
 
 
 def variant(text: str) -> str:
-    return f"purpose: p\narches: [x86_64]\nconsumers: [anyone]\n{text}"
+    return f"purpose: p\nconsumers: [anyone]\n{text}"
 
 
 def test_an_optional_capability_is_only_in_the_variants_that_bring_it(tmp_path: Path) -> None:
@@ -313,6 +314,7 @@ def test_a_variant_of_another_architecture_is_refused_with_those_that_there_are(
     with pytest.raises(UsageError) as refused:
         catalogue.variant("more", "s390x")
     assert refused.value.message == "kernel variant more is for x86_64, not for s390x"
+    assert refused.value.hint == "Variants for s390x: base."
     with pytest.raises(UsageError, match="unknown kernel variant 'mor'") as unknown:
         catalogue.variant("mor", "x86_64")
     assert unknown.value.hint == "Did you mean more? Known: base, more."
@@ -333,6 +335,7 @@ def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
         ("capabilities: {a: {purpose: p, unproven: u}}\n", "capability a is one of capabilities.yaml"),
         ("overrides: [{symbol: CONFIG_A, reason: r}]\n", "expected a symbol without CONFIG_"),
         ("tool: [x]\n", "unknown key 'tool'"),
+        ("arches: [x86]\n", "unknown architecture 'x86'"),
     ],
 )
 def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -401,6 +404,27 @@ def test_a_consumer_says_where_its_needs_are_written(tmp_path: Path) -> None:
     text = CONSUMERS.replace(", source: its manual}", "}")
     with pytest.raises(DecodeError, match="missing key 'source'"):
         chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+# --- the table
+
+OLD = """\
+  old: {purpose: was, unproven: too old, kernel: "<6.5", arches: [x86_64], fragments: {b-old: {}, c-old: {}}}
+"""
+
+
+def test_the_table_says_fragments_probes_who_needs_it_and_where_it_is(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "consumers.yaml": CONSUMERS,
+        "capabilities.yaml": TWO["capabilities.yaml"] + OLD,
+    }
+    table = show.capabilities_text(load_catalogue(write_configs(tmp_path, files)), variant=None, arch=None).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in table[1:-2]}
+    assert rows["a"] == ["all", "vmm", "a", "p", "p"]
+    assert rows["extra"] == ["more", "-", "extra", "p", "p"]
+    assert rows["old"] == ["x86_64", "<6.5.0", "-", "b-old", "c-old", "was", "-"]
+    assert table[-1] == "old: no probe. too old"
 
 
 # --- what we ship
