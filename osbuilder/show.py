@@ -74,6 +74,8 @@ def versions_text(versions: Versions) -> str:
 def _builder_text(pin: BuilderPin) -> str:
     words = [f"{pin.suite}:", *pin.packages]
     return " ".join([*words, f"(+ {pin.for_guest.value})"] if pin.for_guest else words)
+
+
 def capabilities_text(catalogue: Catalogue, *, variant: str | None, arch: str | None) -> str:
     """Return what guest kernels can do, of all variants and architectures or of one: fragments, proof, consumers."""
     names = [variant] if variant else list(catalogue.variants)

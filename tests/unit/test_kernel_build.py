@@ -256,14 +256,25 @@ def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: 
     def builder(tools: tuple[str, ...]) -> Step:
         return Step(name="builder", subject="-".join(("b", *tools)), action=Compile.for_arch(X86_64))
 
-    kernel = plan_kernel("debian-6.12", LINE, arch=X86_64, variant="debug", builders=builder, root=root, epoch=None)
+    kernel = plan_kernel(
+        "debian-6.12",
+        LINE,
+        arch=X86_64,
+        variant="debug",
+        builder=builder(()),
+        compiler=builder,
+        root=root,
+        epoch=None,
+    )
     assert idents(kernel) == [
         "debian-6.12/source",
+        "debian-6.12/resolver",
         "debian-6.12-x86_64-debug/config",
         "debian-6.12-x86_64-debug/kernel",
     ]
     assert {step.ident: step.builder.subject for step in kernel.walk() if step.builder} == {
         "debian-6.12/source": "b",
+        "debian-6.12/resolver": "b",
         "debian-6.12-x86_64-debug/config": "b-dwarves",
         "debian-6.12-x86_64-debug/kernel": "b-dwarves",
     }

@@ -73,10 +73,10 @@ def test_a_version_without_quotes_is_refused_before_it_loses_its_zero(tmp_path: 
 
 
 def test_a_default_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "unknown kernel 'debian-6.1'" in refused(tmp_path, "kernel: debian-6.12", "kernel: debian-6.1")
+    assert "unknown kernel 'debian-5.4'" in refused(tmp_path, "kernel: debian-6.12", "kernel: debian-5.4")
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(UsageError, match=r"unknown kernel 'debian-6\.13'") as caught:
-        load_versions(ROOT).kernel("debian-6.13")
+    with pytest.raises(UsageError, match=r"unknown kernel 'debian-6\.122'") as caught:
+        load_versions(ROOT).kernel("debian-6.122")
     assert "Did you mean debian-6.12?" in caught.value.hint
