@@ -16,7 +16,7 @@ from osbuilder.request import AgentRequest, KernelRequest
 
 X86_64 = parse_arch("x86_64")
 QUICK = re.compile(
-    r"^\[ *([\d.]+)\] APIC: APIC timer runs at (\d+) kHz, measured against the TSC in 10 ms", re.MULTILINE
+    r"^\[ *([\d.]+)\] (?:APIC: )?APIC timer runs at (\d+) kHz, measured against the TSC in 10 ms", re.MULTILINE
 )
 
 
@@ -62,6 +62,11 @@ def test_a_guests_apic_timer_is_calibrated_in_a_tenth_of_the_time(
     bench: Workbench, files: tuple[Path, Path], tmp_path: Path, machine: str, saved_s: float
 ) -> None:
     quick = console(bench, files, tmp_path / "quick", machine=machine, words=())
+    for attempt in range(4):
+        # On a busy host the kernel may find no frequency of an emulated TSC, and then measures nothing against it.
+        if "TSC unstable" not in quick:
+            break
+        quick = console(bench, files, tmp_path / f"again{attempt}", machine=machine, words=())
     long = console(bench, files, tmp_path / "long", machine=machine, words=("lapic=calibrate",))
     found = QUICK.search(quick)
     assert found, quick[-4000:]
