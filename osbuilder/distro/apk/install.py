@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from osbuilder.distro import keyring
 from osbuilder.distro.apk import database, scripts
 from osbuilder.distro.apk.accounts import Accounts
 from osbuilder.distro.apk.declared import DeclaredScript, ScriptKind, SigningKey
@@ -21,7 +22,7 @@ from osbuilder.distro.apk.keys import TrustedKeys
 from osbuilder.distro.apk.mirror import Repositories, fetch_indexes, fetch_keys, fetch_packages
 from osbuilder.distro.apk.solver import solve
 from osbuilder.distro.apk.unpack import Installation, Unpacked, unpack, written_folders
-from osbuilder.errors import FetchError, PlanError, UsageError, VerificationError
+from osbuilder.errors import FetchError, PlanError, UsageError
 from osbuilder.fetch import shown
 from osbuilder.step import NOT_IN_KEY
 
@@ -36,31 +37,23 @@ _URL: Final = re.compile(r"(https?|file)://[^\s]+")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Keyring:
-    """Whom a repository may be signed by: `pinned` keys of the recipe, or the user's own `file` (sha256 in hex)."""
+    """Whom a repository may be signed by: `pinned` keys of the recipe, or those of the user's own file of that name."""
 
     pinned: tuple[SigningKey, ...] = ()
     url: str = dataclasses.field(default="", metadata=NOT_IN_KEY)
-    file: Path | None = dataclasses.field(default=None, metadata=NOT_IN_KEY)
+    file: keyring.Keyring | None = None
     file_name: str = ""
-    file_sha256: str = ""
 
     @classmethod
     def of_file(cls, path: Path) -> Keyring:
         """Return the keyring in a file of this host. Raises UsageError when it cannot be read."""
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UsageError(f"cannot read the keyring ({path}): {error.strerror}") from error
-        return cls(file=path, file_name=path.name, file_sha256=digest)
+        return cls(file=keyring.Keyring.of_file(path), file_name=path.name)
 
     def load(self, job: Job) -> TrustedKeys:
         """Return the keys. Raises VerificationError when they are not what was planned with, FetchError."""
         if self.file is None:
             return fetch_keys(job, self.pinned, self.url)
-        content = self.file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.file_sha256:
-            raise VerificationError(f"the keyring changed during the build ({self.file})", hint="Try again.")
-        return TrustedKeys.of_file(content, name=self.file_name)
+        return TrustedKeys.of_file(self.file.read(), name=self.file_name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
