@@ -398,7 +398,15 @@ def test_a_daemon_that_goes_away_is_told_and_swept_when_it_is_back(docker_room: 
     engine = DockerEngine(Endpoint(url=f"unix://{path}"), store_id="tests")
     engine.prepare(docker_room.builder)
     mounts = Mounts(inputs={}, output=docker_room.output, work=docker_room.work)
-    threading.Timer(3, relay.cut).start()
+
+    def cut_when_it_runs() -> None:
+        with contextlib.closing(APIClient(base_url=docker_room.spec["url"], version="auto")) as client:
+            wanted = {"label": f"osbuilder.label={docker_room.label}", "status": "running"}
+            while not client.containers(filters=wanted):
+                time.sleep(0.1)
+        relay.cut()
+
+    threading.Thread(target=cut_when_it_runs, daemon=True).start()
     with pytest.raises(EngineError, match="the engine went away") as caught:
         engine.run(
             docker_room.builder, Command(argv=("sleep", "300")), mounts, log=docker_room.log, label=docker_room.label
