@@ -40,8 +40,8 @@ def replacing(path: Path, error: type[OsbuilderError]) -> Iterator[int]:
         os.close(fd)
 
 
-def copy_data(source: int, target: int, *, offset: int = 0) -> None:
-    """Copy what is not a hole from one open file into another, `offset` bytes further on (lseek(2), SEEK_DATA).
+def copy_data(source: int, target: int) -> None:
+    """Copy what is not a hole from one open file into another, to the same place (lseek(2), SEEK_DATA).
 
     Raises OSError, also when the source ends early because another process writes to it.
     """
@@ -55,20 +55,19 @@ def copy_data(source: int, target: int, *, offset: int = 0) -> None:
                 return
             raise
         at = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, start, target, offset + start, at - start)
+        _copy_range(source, target, start, at - start)
 
 
-def _copy_range(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
+def _copy_range(source: int, target: int, offset: int, length: int) -> None:
     """Copy in the kernel where it can, which shares blocks on file systems that share."""
     while length:
         try:
-            done = os.copy_file_range(source, target, length, source_offset, target_offset)
+            done = os.copy_file_range(source, target, length, offset, offset)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
-            done = os.pwrite(target, os.pread(source, min(length, _BLOCK_BYTES), source_offset), target_offset)
+            done = os.pwrite(target, os.pread(source, min(length, _BLOCK_BYTES), offset), offset)
         if not done:
             raise OSError(errno.ESTALE, "the content ended early while it was copied")
-        source_offset += done
-        target_offset += done
+        offset += done
         length -= done
