@@ -79,6 +79,27 @@ class Ground:
         settings = (f"engine={self.engine}", f"store={self.folder}/store", f"build={self.folder}/build")
         return open_workbench(settings, stream=io.StringIO(), root=root)
 
+    def checkout(self) -> Path:
+        """Return a copy of this checkout's data, to be changed."""
+        root = Path(tempfile.mkdtemp(dir=self.folder))
+        for name in DATA:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+            copy(ROOT / name, root / name)
+        return root
+
+    def mmdebstrap(self) -> tuple[Step, Command]:
+        """Return the step of Debian's packages, and the bare command that gets the same ones."""
+        step = self.steps["packages"]
+        action = step.action
+        assert isinstance(action, Bootstrap)
+        argv = (
+            *("mmdebstrap", "--mode=root", "--format=tar", f"--variant={action.variant}"),
+            *(f"--include={','.join(action.packages)}", '--aptopt=APT::Install-Recommends "false"'),
+            *(f"--keyring={action.keyring.builder_path}", action.suite, "/out/rootfs.tar"),
+        )
+        env = (("SOURCE_DATE_EPOCH", str(action.epoch)), ("TMPDIR", "/target"))
+        return step, Command(argv=argv, env=env, root=True, network=True, tmpfs=("/target",))
+
     def forget(self, *names: str) -> None:
         """Remove what some of the image's steps left."""
         for name in names:
@@ -111,22 +132,31 @@ def seconds(work: Callable[[], object]) -> float:
 
 def rootfs(ground: Ground) -> Row:
     """Packages and composition, from nothing, against mmdebstrap alone with the same packages and target medium."""
-    step = ground.steps["packages"]
-    action = step.action
-    assert isinstance(action, Bootstrap)
-    argv = (
-        *("mmdebstrap", "--mode=root", "--format=tar", f"--variant={action.variant}"),
-        *(f"--include={','.join(action.packages)}", '--aptopt=APT::Install-Recommends "false"'),
-        *(f"--keyring={action.keyring.builder_path}", action.suite, "/out/rootfs.tar"),
-    )
-    env = (("SOURCE_DATE_EPOCH", str(action.epoch)), ("TMPDIR", "/target"))
-    command = Command(argv=argv, env=env, root=True, network=True, tmpfs=("/target",))
+    step, command = ground.mmdebstrap()
     ours, bare = [], []
     for _ in range(ROUNDS):
         bare.append(ground.bare(step, command))
         ground.forget("packages", "rootfs")
         ours.append(seconds(lambda: ground.bench.executor.run(ground.bench.planner.plan(DEBIAN.rootfs))))
     return Row(name="rootfs", ours_s=min(ours), reference_s=min(bare), against="mmdebstrap", aim=1.15)
+
+
+def locked(ground: Ground) -> Row:
+    """The same from a lock whose packages are in the store, against mmdebstrap from the mirror."""
+    root = ground.checkout()
+    bench = ground.workbench(root)
+    bench.locks.write(DEBIAN.rootfs)
+    request = dataclasses.replace(DEBIAN.rootfs, locked=True)
+    target = bench.planner.plan(request)
+    bench.executor.run(target)
+    step, command = ground.mmdebstrap()
+    ours, bare = [], []
+    for _ in range(ROUNDS):
+        bare.append(ground.bare(step, command))
+        ground.forget("packages", "rootfs")
+        ours.append(seconds(lambda: bench.executor.run(target)))
+    against = "mmdebstrap from the mirror, ours from fetched packages"
+    return Row(name="locked", ours_s=min(ours), reference_s=min(bare), against=against, aim=0.75)
 
 
 def image(ground: Ground) -> Row:
@@ -158,10 +188,7 @@ def agent(ground: Ground) -> Row:
     """An image again after a change in the agent's source: compile, compose, image."""
     taken = []
     for number in range(ROUNDS):
-        root = Path(tempfile.mkdtemp(dir=ground.folder))
-        for name in DATA:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-            copy(ROOT / name, root / name)
+        root = ground.checkout()
         with (root / "agents" / "probe" / "main.c").open("a") as stream:
             stream.write(f'const char osbuilder_bench[] __attribute__((used)) = "{number}";\n')
         bench = ground.workbench(root)
@@ -169,7 +196,13 @@ def agent(ground: Ground) -> Row:
     return Row(name="agent", ours_s=min(taken), reference_s=None, against="an image, only the agent changed", aim=6.0)
 
 
-ROWS: dict[str, Callable[[Ground], Row]] = {"rootfs": rootfs, "image": image, "unchanged": unchanged, "agent": agent}
+ROWS: dict[str, Callable[[Ground], Row]] = {
+    "rootfs": rootfs,
+    "locked": locked,
+    "image": image,
+    "unchanged": unchanged,
+    "agent": agent,
+}
 
 
 def measure(names: list[str], engine: str) -> Iterator[Row]:

@@ -18,14 +18,24 @@ from typing import TYPE_CHECKING, TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, why
 from osbuilder.arch import ARCHES, Arch, host_arch
+from osbuilder.distro.recipe import RECIPE
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
-from osbuilder.errors import CommandFailed, OsbuilderError, UsageError, suggest
+from osbuilder.errors import (
+    CommandFailed,
+    LockMoved,
+    NoMirror,
+    OfflineError,
+    OsbuilderError,
+    PlanError,
+    UsageError,
+    suggest,
+)
 from osbuilder.execute import BUILDER_TAR, Executor, Reporter
-from osbuilder.fetch import FetchSettings
+from osbuilder.fetch import GET, FetchSettings
 from osbuilder.launch import Outcome
 from osbuilder.plan import Planner
-from osbuilder.publish import Name, check_output, copy_out, publish
+from osbuilder.publish import Name, ancestors, check_output, copy_out, publish
 from osbuilder.reporter import reporter_for
 from osbuilder.request import (
     AgentRequest,
@@ -42,6 +52,7 @@ from osbuilder.store import Artifact, Store, remove_tree
 
 if TYPE_CHECKING:
     from osbuilder.kernels import Kernels
+    from osbuilder.locks import Locks
 
 CHECKOUT = PACKAGE.parent
 
@@ -54,17 +65,50 @@ class Built:
     files: tuple[Path, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Everything:
+    """What became of every distribution, each by its name in one of the three."""
+
+    built: Mapping[str, Built]
+    failed: Mapping[str, OsbuilderError]
+    left_out: Mapping[str, OsbuilderError]
+
+    def table(self) -> str:
+        """Return a line for each."""
+        rows = [
+            (name, "built", f"{built.files[0].stat().st_size / 2**20:.1f} MiB", str(built.files[0]))
+            for name, built in self.built.items()
+        ]
+        for result, errors in (("FAILED", self.failed), ("left out", self.left_out)):
+            rows += [(name, result, "-", error.message.splitlines()[0]) for name, error in errors.items()]
+        return show.all_text(sorted(rows))
+
+    def check(self) -> None:
+        """Raise OsbuilderError with all that each failure has to say, if there is any."""
+        if self.failed:
+            told = "\n\n".join(f"{name}: {render_error(error)}" for name, error in self.failed.items())
+            raise OsbuilderError(f"{len(self.failed)} of {len(self.failed) + len(self.built)} failed\n\n{told}")
+
+
 def open_workbench(
-    settings: tuple[str, ...] = (), *, stream: TextIO, root: Path = CHECKOUT, reporter: Reporter | None = None
+    settings: tuple[str, ...] = (),
+    *,
+    stream: TextIO,
+    root: Path = CHECKOUT,
+    reporter: Reporter | None = None,
+    fallbacks: Mapping[str, str] | None = None,
 ) -> Workbench:
-    """Return a workbench. `settings` are NAME=VALUE; progress goes to `stream`. Raises UsageError, DecodeError."""
+    """Return a workbench. `settings` are NAME=VALUE, `fallbacks` stand for defaults; progress goes to `stream`.
+
+    Raises UsageError, DecodeError.
+    """
     flags = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--setting {text}: expected NAME=VALUE", hint="`inv settings` lists the names.")
         flags[name] = value
-    return Workbench(load_settings(flags), root=root, reporter=reporter or reporter_for(stream))
+    return Workbench(load_settings(flags, fallbacks=fallbacks), root=root, reporter=reporter or reporter_for(stream))
 
 
 class Workbench:
@@ -95,6 +139,7 @@ class Workbench:
                 attempts=settings.attempts,
                 proxies=settings.proxies,
                 ca_bundle=settings.ca_bundle,
+                offline=settings.offline,
             ),
             jobs=settings.jobs_count,
         )
@@ -114,12 +159,51 @@ class Workbench:
         if output is not None:
             check_output(output)
         step = self.planner.plan(request)
-        artifact = self.executor.run(step)
+        try:
+            artifact = self.executor.run(step)
+        except LockMoved as moved:
+            raise self.locks.explained(_rootfs_of(request), moved) from moved
+        except OfflineError as error:
+            error.hint = error.hint.replace(GET, f"{GET} {' '.join(_fetch_flags(request))}".rstrip())
+            raise
         names = self._names(request, artifact)
         files = publish(self.store, artifact, names, self._folder(request))
         if output is not None:
             files = (copy_out(artifact, names[0].file, output), *files)
         return Built(artifact=artifact, files=files)
+
+    def sizes(self, built: Built) -> str:
+        """Return the size by folder of the root filesystem in a result, before and after; "" where there is none."""
+        found = [item.facts for item in ancestors(self.store, built.artifact) if "before" in item.facts]
+        return show.sizes_text(found[-1]) if found else ""
+
+    def build_all(self, request: RootfsRequest) -> Everything:
+        """Build a root filesystem of every distribution that can be, `request` being for each; see Everything.
+
+        One that fails stops no other. Left out is what has no mirror, or lacks the architecture or init. Raises
+        UsageError for a request that can be no distribution's.
+        """
+        if request.release is not None:
+            raise UsageError("--release does not go with --distro all", hint="Each distribution has its own releases.")
+        left_out: dict[str, OsbuilderError] = {}
+        failed: dict[str, OsbuilderError] = {}
+        steps: dict[str, Step] = {}
+        for name in sorted(path.parent.name for path in self.planner.distros.glob(f"*/{RECIPE}")):
+            try:
+                steps[name] = self.planner.plan(dataclasses.replace(request, distro=name))
+            except (NoMirror, PlanError) as error:
+                left_out[name] = error
+            except OsbuilderError as error:
+                failed[name] = error
+        built: dict[str, Built] = {}
+        for name, result in zip(steps, self.executor.run_each(tuple(steps.values())), strict=True):
+            if isinstance(result, OsbuilderError):
+                failed[name] = result
+                continue
+            each = dataclasses.replace(request, distro=name)
+            files = publish(self.store, result, self._names(each, result), self._folder(each))
+            built[name] = Built(artifact=result, files=files)
+        return Everything(built=built, failed=failed, left_out=left_out)
 
     def describe(self, request: BuildRequest) -> str:
         """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
@@ -140,7 +224,7 @@ class Workbench:
             "image": ImageRequest(rootfs=rootfs),
             "initrd": InitrdRequest(rootfs=rootfs),
             "kernel": KernelRequest(arch=rootfs.arch, line=kernel_line, variant=kernel_variant),
-            "agent": AgentRequest(agent=rootfs.agent, arch=rootfs.arch),
+            "agent": AgentRequest(agent=rootfs.agent, arch=rootfs.arch, agent_options=rootfs.agent_options),
         }
         if target not in requests:
             raise UsageError(f"unknown target {target!r}", hint=suggest(target, requests))
@@ -172,20 +256,21 @@ class Workbench:
                 return tuple(Name(file=file, published=published, link=link) for file, published, link in rows)
             case AgentRequest():
                 agent = request.agent or self.planner.versions.defaults.agent
-                install = Path(agent).name if "/" in agent else self.planner.versions.agent(agent).install
+                named = Path(agent).name if "/" in agent else self.planner.versions.agent(agent).install
+                install = artifact.facts.get("install", named)  # of an archive it is not the name
                 return (Name(file="agent", published=install),)
             case RootfsRequest():
                 return (Name(file="rootfs.tar", published=f"{self._stem(request)}.rootfs.tar"),)
             case ImageRequest():
                 published = f"{self._stem(request.rootfs)}.image"
-                return (Name(file="image", published=published, link="kata-containers.img"),)
+                link = "kata-containers-extension.img" if request.rootfs.extension else "kata-containers.img"
+                return (Name(file="image", published=published, link=link),)
             case InitrdRequest():
                 published = f"{self._stem(request.rootfs)}.initrd"
                 return (Name(file="initrd", published=published, link="kata-containers-initrd.img"),)
 
     def _stem(self, request: RootfsRequest) -> str:
-        choice = self.planner.choice(request)
-        return f"kata-{choice.recipe.name}-{choice.release_name}"
+        return f"kata-{self.planner.name(request)}{'-extension' if request.extension else ''}"
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -200,11 +285,22 @@ class Workbench:
         """Return each setting, its value and its origin."""
         return show.settings_text(self.settings)
 
-    def list_distros(self) -> str:
-        """Return the distributions of this checkout."""
+    def list_distros(self, *, as_json: bool = False) -> str:
+        """Return the distributions of this checkout, for a person or as JSON."""
         from osbuilder.distro.recipe import load_recipes
 
-        return show.distros_text(load_recipes(self.planner.distros))
+        recipes = load_recipes(self.planner.distros)
+        return show.distros_json(recipes) if as_json else show.distros_text(recipes)
+
+    def new_distro(self, name: str, *, package_manager: str) -> Path:
+        """Write the skeleton of a recipe; return its path. Raises UsageError for a name that cannot be."""
+        from osbuilder.distro.recipe import PackageManager
+        from osbuilder.distro.skeleton import write_skeleton
+        from osbuilder.request import parse_choice
+
+        return write_skeleton(
+            self.planner.distros, name, parse_choice(package_manager, PackageManager, "package manager")
+        )
 
     def list_versions(self) -> str:
         """Return what versions.yaml pins."""
@@ -224,6 +320,13 @@ class Workbench:
         from osbuilder.kernels import Kernels
 
         return Kernels(self)
+
+    @functools.cached_property
+    def locks(self) -> Locks:
+        """What can be done with locks."""
+        from osbuilder.locks import Locks
+
+        return Locks(self)
 
     # -- booting and checking --------------------------------------------------------------------------------------
 
@@ -281,6 +384,39 @@ class Workbench:
         """Yield the engine and a builder of versions.yaml that is ready to run in; `guest` as in Planner.builder."""
         step = self.planner.builder(name, guest)
         yield self.executor.ready(step.subject, self.executor.run(step))
+
+
+def _rootfs_of(request: BuildRequest) -> RootfsRequest:
+    """Return the root filesystem's part of a request that has one."""
+    match request:
+        case RootfsRequest():
+            return request
+        case ImageRequest() | InitrdRequest():
+            return request.rootfs
+        case KernelRequest() | AgentRequest():
+            raise TypeError(f"{type(request).__name__} has no packages")
+
+
+def _fetch_flags(request: BuildRequest) -> Iterator[str]:
+    """Yield the flags with which `inv fetch` gets what a request needs."""
+    flags: tuple[tuple[str, str | None], ...]
+    match request:
+        case AgentRequest():
+            flags = (("agent", request.agent), ("arch", request.arch))
+        case KernelRequest():
+            variant = request.variant if request.variant != "base" else None
+            flags = (("kernel", request.line), ("variant", variant), ("arch", request.arch))
+        case _:
+            rootfs = _rootfs_of(request)
+            flags = (
+                ("distro", rootfs.distro),
+                ("release", rootfs.release),
+                ("arch", rootfs.arch),
+                ("agent", rootfs.agent),
+            )
+    for name, value in flags:
+        if value is not None:
+            yield from (f"--{name}", value)
 
 
 def render_error(error: OsbuilderError) -> str:

@@ -1,7 +1,7 @@
 """ONE table: a row an architecture. Nothing else in osbuilder knows an architecture's names.
 
-Sources: Debian's architecture names and multiarch triplets (dpkg-architecture(1)), the kernel's arch/ folders, QEMU's
-machine types, ELF machine numbers (elf.h).
+Sources: Debian's architecture names and multiarch triplets (dpkg-architecture(1)), the names that container images use
+(Go's GOARCH), the kernel's arch/ folders, QEMU's machine types, ELF machine numbers (elf.h), Rust's targets.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ class Arch:
 
     `vmlinux_path` and `vmlinuz_path` are where the kernel's build leaves what is published under these names, which
     are those that Kata's runtime looks for. `qemu_packages` are Debian's packages of QEMU for its guests,
-    `cross_packages` those that compile for it on a host of another architecture.
+    `cross_packages` those that compile for it on a host of another architecture. `rust` is what Rust calls its
+    processors; `libcs` are the C libraries that an agent can be linked with statically, the usual one first.
     """
 
     name: str
     debian: str
+    oci: str
     triplet: str
     kernel: str
     elf_machine: int
@@ -52,10 +54,16 @@ class Arch:
     qemu: str
     qemu_packages: tuple[str, ...]
     cross_packages: tuple[str, ...]
+    rust: str
+    libcs: tuple[str, ...]
     kernel_targets: tuple[str, ...]
     vmlinux_path: str
     vmlinuz_path: str
     machines: tuple[Machine, ...]
+
+    def rust_triple(self, libc: str) -> str:
+        """Return Rust's name of the target that has a C library."""
+        return f"{self.rust}-unknown-linux-{libc}"
 
     def machine(self, name: str) -> Machine:
         """Return the machine of that name. Raises UsageError with the names that this architecture has."""
@@ -73,6 +81,7 @@ _X86_CMDLINE = ("reboot=t",)
 _X86_64 = Arch(
     name="x86_64",
     debian="amd64",
+    oci="amd64",
     triplet="x86_64-linux-gnu",
     kernel="x86",
     elf_machine=62,
@@ -81,6 +90,8 @@ _X86_64 = Arch(
     qemu="qemu-system-x86_64",
     qemu_packages=("qemu-system-x86", "seabios"),
     cross_packages=("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
+    rust="x86_64",
+    libcs=("musl", "gnu"),
     kernel_targets=("vmlinux", "bzImage"),
     vmlinux_path="vmlinux",
     vmlinuz_path="arch/x86/boot/bzImage",
@@ -113,6 +124,7 @@ _X86_64 = Arch(
 _AARCH64 = Arch(
     name="aarch64",
     debian="arm64",
+    oci="arm64",
     triplet="aarch64-linux-gnu",
     kernel="arm64",
     elf_machine=183,
@@ -121,6 +133,8 @@ _AARCH64 = Arch(
     qemu="qemu-system-aarch64",
     qemu_packages=("qemu-system-arm",),
     cross_packages=("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+    rust="aarch64",
+    libcs=("musl", "gnu"),
     # What is booted is never the ELF file, but the image that it is made into.
     kernel_targets=("Image", "Image.gz"),
     vmlinux_path="arch/arm64/boot/Image",
@@ -144,6 +158,7 @@ _AARCH64 = Arch(
 _PPC64LE = Arch(
     name="ppc64le",
     debian="ppc64el",
+    oci="ppc64le",
     triplet="powerpc64le-linux-gnu",
     kernel="powerpc",
     elf_machine=21,
@@ -152,6 +167,8 @@ _PPC64LE = Arch(
     qemu="qemu-system-ppc64",
     qemu_packages=("qemu-system-ppc",),
     cross_packages=("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"),
+    rust="powerpc64le",
+    libcs=("gnu",),
     kernel_targets=("vmlinux",),
     vmlinux_path="vmlinux",
     vmlinuz_path="vmlinux",
@@ -174,6 +191,7 @@ _PPC64LE = Arch(
 _S390X = Arch(
     name="s390x",
     debian="s390x",
+    oci="s390x",
     triplet="s390x-linux-gnu",
     kernel="s390",
     elf_machine=22,
@@ -182,6 +200,8 @@ _S390X = Arch(
     qemu="qemu-system-s390x",
     qemu_packages=("qemu-system-s390x",),
     cross_packages=("gcc-s390x-linux-gnu", "libc6-dev-s390x-cross"),
+    rust="s390x",
+    libcs=("gnu",),
     kernel_targets=("bzImage",),
     vmlinux_path="arch/s390/boot/vmlinux",
     vmlinuz_path="arch/s390/boot/bzImage",
@@ -202,6 +222,7 @@ _S390X = Arch(
 _RISCV64 = Arch(
     name="riscv64",
     debian="riscv64",
+    oci="riscv64",
     triplet="riscv64-linux-gnu",
     kernel="riscv",
     elf_machine=243,
@@ -210,6 +231,8 @@ _RISCV64 = Arch(
     qemu="qemu-system-riscv64",
     qemu_packages=("qemu-system-riscv",),
     cross_packages=("gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross"),
+    rust="riscv64gc",
+    libcs=("gnu",),
     kernel_targets=("Image", "Image.gz"),
     vmlinux_path="arch/riscv/boot/Image",
     vmlinuz_path="arch/riscv/boot/Image.gz",

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from osbuilder.arch import host_arch
+from osbuilder.arch import ARCHES, host_arch
+from osbuilder.binfmt import PACKAGE, emulates, setup
 from osbuilder.errors import ToolMissing
 from osbuilder.guest.boot import KVM, host_qemu
+from osbuilder.settings import Foreign
 
 if TYPE_CHECKING:
     from osbuilder.settings import Settings
@@ -30,7 +32,8 @@ _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 class Check:
     """One look: what was looked at, whether it is well, what was found, and what mends it.
 
-    `packages` are Debian's; `by_hand` are lines for a shell that change more than a package, so they are only shown.
+    `packages` are Debian's, and `setup` what is run after they were installed. `by_hand` are lines for a shell that
+    change more than that, so they are only shown.
     `needed` False means that osbuilder does without, only slower or in a builder.
     """
 
@@ -39,6 +42,7 @@ class Check:
     found: str
     needed: bool = True
     packages: tuple[str, ...] = ()
+    setup: tuple[tuple[str, ...], ...] = ()
     by_hand: tuple[str, ...] = ()
 
 
@@ -61,13 +65,13 @@ class Checkup:
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """Return the commands that mend what is missing; empty when nothing is, or no command can."""
         packages = sorted({package for check in self.missing for package in check.packages})
-        if not packages:
-            return ()
+        install = ("apt-get", "install", "--yes", "--no-install-recommends", *packages)
         sudo = () if os.geteuid() == 0 else ("sudo",)
-        return (
-            (*sudo, "apt-get", "update"),
-            (*sudo, "apt-get", "install", "--yes", "--no-install-recommends", *packages),
+        commands = (
+            *((("apt-get", "update"), install) if packages else ()),
+            *(command for check in self.missing for command in check.setup),
         )
+        return tuple((*sudo, *command) for command in commands)
 
     def check(self) -> None:
         """Raise ToolMissing that names everything missing and the command that mends it."""
@@ -115,6 +119,7 @@ def examine(settings: Settings) -> Checkup:
             *_bootstrap(settings),
             _qemu(),
             _kvm(),
+            _emulation(settings),
         )
     )
 
@@ -198,6 +203,21 @@ def _qemu() -> Check:
     there = host_qemu(program)
     found = f"{program} on this host" if there else f"no {program} on this host: it runs in a builder"
     return Check(name="QEMU", well=there, found=found, needed=False)
+
+
+def _emulation(settings: Settings) -> Check:
+    """Look whether programs of other architectures run: needed only where foreign packages configure themselves."""
+    lacking = tuple(arch for arch in ARCHES.values() if arch != host_arch() and not emulates(arch))
+    names = ", ".join(arch.name for arch in lacking)
+    program = shutil.which(f"qemu-{lacking[0].name}-static") if lacking else None
+    return Check(
+        name="emulation",
+        well=not lacking,
+        found=f"programs of {names} do not run here (setting foreign=emulated)" if lacking else "by binfmt_misc",
+        needed=settings.foreign is Foreign.EMULATED,
+        packages=() if program else (PACKAGE,),
+        setup=setup(lacking),
+    )
 
 
 def _kvm() -> Check:

@@ -81,11 +81,15 @@ class _Again(Exception):
 
 
 class _Refused(Exception):
-    """A mirror is given up. `unverified` says that it served other bytes than the pin's."""
+    """A mirror is given up. `unverified` says that it served other bytes than the pin's.
 
-    def __init__(self, reason: str, *, unverified: bool = False) -> None:
+    `challenge` is how it wants to be told who asks (RFC 9110, 11.6.1).
+    """
+
+    def __init__(self, reason: str, *, unverified: bool = False, challenge: str = "") -> None:
         super().__init__(reason)
         self.unverified = unverified
+        self.challenge = challenge
 
 
 class _Download:
@@ -127,7 +131,8 @@ class _Download:
         message = f"cannot download {self._source.name}{pin}:\n" + "\n".join(lines)
         if any(refusal.unverified for _, refusal in failures):
             raise VerificationError(message, hint="Either the pin is wrong or the mirror is: nothing of it was kept.")
-        raise FetchError(message, hint=hint)
+        challenge = next((refusal.challenge for _, refusal in failures if refusal.challenge), "")
+        raise FetchError(message, hint=hint, challenge=challenge)
 
     def _from_mirror(self, url: str) -> None:
         """Try one mirror until it delivers. Raises _Refused."""
@@ -166,7 +171,7 @@ class _Download:
     def _request(self, url: str) -> requests.Response:
         """Send the request, asking for the rest if there is a part, and follow redirects that lose no protection."""
         # identity: the pin is of the bytes as the mirror stores them.
-        headers = {"Accept-Encoding": "identity", "User-Agent": "osbuilder"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "osbuilder", **dict(self._source.headers)}
         if self._part.size_bytes:
             headers["Range"] = f"bytes={self._part.size_bytes}-"
             if self._part.validator and self._part.origin == shown(url):
@@ -189,6 +194,8 @@ class _Download:
             target = urljoin(url, response.headers["Location"])
             if not _is_remote(target) or (urlsplit(url).scheme, urlsplit(target).scheme) == ("https", "http"):
                 raise _Refused(f"redirects from {urlsplit(url).scheme} to {shown(target)}, which is refused")
+            if urlsplit(url).netloc != urlsplit(target).netloc:
+                headers.pop("Authorization", None)
             url = target
         raise _Refused(f"redirects more than {_REDIRECTS_MAX} times")
 
@@ -221,7 +228,8 @@ class _Download:
         elif status in _RETRIED_STATUSES or status >= 500:
             raise _Again(f"HTTP {status} {response.reason}", wait_s=_retry_after_s(response))
         else:
-            raise _Refused(f"HTTP {status} {response.reason}")
+            challenge = response.headers.get("WWW-Authenticate", "") if status == 401 else ""
+            raise _Refused(f"HTTP {status} {response.reason}", challenge=challenge)
         self._check_size(total_bytes, _remark(response.headers.get("Content-Type", "")))
         if total_bytes is None:
             total_bytes = self._source.size_bytes

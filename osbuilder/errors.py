@@ -40,6 +40,10 @@ class PlanError(UsageError):
     """The request is well-formed but no plan can satisfy it."""
 
 
+class NoMirror(UsageError):
+    """A distribution whose mirrors (or keys) the user has to name, and did not."""
+
+
 class ToolMissing(OsbuilderError):
     """The host lacks something; the hint is the command that installs it."""
 
@@ -67,11 +71,30 @@ class TimeLimit(EngineError):
 
 
 class FetchError(OsbuilderError):
-    """A download failed on every mirror, or what came is not what was pinned."""
+    """A download failed on every mirror, or what came is not what was pinned.
+
+    `challenge` is what a server said about how to ask (WWW-Authenticate), where it wanted to know who does.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", challenge: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.challenge = challenge
 
 
 class VerificationError(FetchError):
     """What came does not match its checksum or signature. Never retried, never kept."""
+
+
+class LockMoved(FetchError):
+    """Locked packages are not on the mirrors any more as they were locked; `packages` are their names."""
+
+    def __init__(self, message: str, *, packages: tuple[str, ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.packages = packages
+
+
+class OfflineError(OsbuilderError):
+    """The build is to use no network, and something that it needs is not in the store."""
 
 
 class StoreError(OsbuilderError):

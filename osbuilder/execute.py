@@ -11,15 +11,15 @@ import dataclasses
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
-from osbuilder.errors import CommandFailed, Interrupted, OsbuilderError
-from osbuilder.fetch import FetchSettings, Progress, Source, fetch
-from osbuilder.step import Step, key_of
+from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError
+from osbuilder.fetch import GET, FetchSettings, Progress, Source, fetch
+from osbuilder.step import Step, is_online, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 BUILDER_TAR = "builder.tar"
 _LOCK_POLL_S = 0.2
+_LOCK = "   Packages that are not locked come from a mirror each time: lock them (inv lock), and build with --locked."
+
+T = TypeVar("T")
+Futures = Mapping[int, Future[Artifact]]
 
 
 class Reporter(Protocol):
@@ -79,22 +83,51 @@ class Executor:
     def run(self, target: Step) -> Artifact:
         """Return the artifact of a step, building what is not in the store.
 
-        Raises the OsbuilderError of the first step that failed, with notes that name the step and its log, which has
+        Raises OfflineError before anything runs for steps that would need the network when there is to be none; else
+        the OsbuilderError of the first step that failed, with notes that name the step and its log, which has
         the line that repeats its command. A KeyboardInterrupt stops every command before it goes on.
         """
         with self.store.in_use():
             self.store.sweep(self._forget)
-            return self._run(target)
+            self._refuse_online(target)
+            return self._run((target,), self._first_failure_or)[0]
 
-    def _run(self, target: Step) -> Artifact:
-        steps = tuple(target.walk())
+    def run_each(self, targets: Sequence[Step]) -> tuple[Artifact | OsbuilderError, ...]:
+        """Return the artifact of each step, or the error with which it failed; one's failure stops no other.
+
+        What several of them need is built once. Raises OfflineError as `run`.
+        """
+        if not targets:
+            return ()
+        with self.store.in_use():
+            self.store.sweep(self._forget)
+            for target in targets:
+                self._refuse_online(target)
+            return self._run(targets, self._each)
+
+    def _refuse_online(self, target: Step) -> None:
+        """Raise OfflineError for every step that would reach the network, at once, where there is to be none."""
+        if not self.fetching.offline:
+            return
+        found = self.peek(target)
+        missing = [step for step in target.walk() if is_online(step.action) and found[step.ident] is None]
+        if missing:
+            idents = ", ".join(step.ident for step in missing)
+            unlocked = any(step.name == "packages" for step in missing)
+            raise OfflineError(
+                f"the build is to use no network (setting offline), and this is not in the store: {idents}",
+                hint=f"{GET}{_LOCK if unlocked else ''}",
+            )
+
+    def _run(self, targets: Sequence[Step], gather: Callable[[Sequence[Step], Futures], T]) -> T:
+        steps = tuple({id(step): step for target in targets for step in target.walk()}.values())
         futures: dict[int, Future[Artifact]] = {}
         pool = ThreadPoolExecutor(max_workers=len(steps), thread_name_prefix="step")
         try:
             for step in steps:
                 waits = {name: futures[id(dependency)] for name, dependency in step.dependencies()}
                 futures[id(step)] = pool.submit(self._resolve, step, waits)
-            return self._first_failure_or(target, steps, futures)
+            return gather(targets, futures)
         except BaseException:
             self._stopped.set()
             if self._engine is not None:
@@ -128,17 +161,26 @@ class Executor:
         digests = {name: artifact.digest for name, artifact in inputs.items() if artifact}
         return self._usable(key_of(step.ingredients(digests)))
 
-    def _first_failure_or(
-        self, target: Step, steps: tuple[Step, ...], futures: Mapping[int, Future[Artifact]]
-    ) -> Artifact:
-        pending = [futures[id(step)] for step in steps]
+    def _first_failure_or(self, targets: Sequence[Step], futures: Futures) -> tuple[Artifact, ...]:
+        pending = list(futures.values())
         while pending:
             for future in [future for future in pending if future.done()]:
                 pending.remove(future)
                 future.result()
             # A short sleep rather than a bare wait: the main thread stays open to signals.
             time.sleep(0.01)
-        return futures[id(target)].result()
+        return tuple(futures[id(target)].result() for target in targets)
+
+    def _each(self, targets: Sequence[Step], futures: Futures) -> tuple[Artifact | OsbuilderError, ...]:
+        while not all(future.done() for future in futures.values()):
+            time.sleep(0.01)
+        found: list[Artifact | OsbuilderError] = []
+        for target in targets:
+            try:
+                found.append(futures[id(target)].result())
+            except OsbuilderError as error:
+                found.append(error)
+        return tuple(found)
 
     def _resolve(self, step: Step, waits: Mapping[str, Future[Artifact]]) -> Artifact:
         inputs = {name: future.result() for name, future in waits.items()}
@@ -248,6 +290,10 @@ class RunningJob:
     @property
     def proxies(self) -> Mapping[str, str]:
         return self.executor.fetching.proxies
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        return self.executor.fetching.ca_bundle
 
     @property
     def engine(self) -> Engine:

@@ -16,8 +16,10 @@ from types import MappingProxyType
 from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from osbuilder.errors import UsageError
+from osbuilder.errors import OfflineError, UsageError
 from osbuilder.partfile import Proof, Sha256, is_whole
+
+GET: Final = "Get it while there is a network: inv fetch"
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -28,7 +30,8 @@ class Source:
 
     `sha256` (hex) says what it has to be or, where that is not known beforehand, `proof`. Neither is given only for
     what proves itself, such as a signature: it is downloaded anew each time, and its reader verifies it. `size_bytes`
-    is checked where it is known. Raises ValueError for a malformed pin.
+    is checked where it is known. `headers` go to the addresses' own hosts, and an Authorization to nobody that these
+    redirect to; they are in no message. Raises ValueError for a malformed pin.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Source:
     proof: Proof | None = None
     size_bytes: int | None = None
     max_bytes: int = 4 << 30
+    headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
@@ -68,7 +72,7 @@ class FetchSettings:
 
     `attempts` are made at each mirror, `backoff_s` apart and doubling; `read_timeout_s` is how long a server may send
     nothing. `proxies` has the keys http_proxy, https_proxy and no_proxy; `ca_bundle` replaces the built-in
-    certificate authorities.
+    certificate authorities. `offline` takes nothing but what is there already.
     """
 
     connect_timeout_s: float = 10.0
@@ -77,6 +81,7 @@ class FetchSettings:
     backoff_s: float = 1.0
     proxies: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     ca_bundle: Path | None = None
+    offline: bool = False
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0 or self.backoff_s < 0:
@@ -112,13 +117,19 @@ def fetch(
     `stop`, set by another thread, ends it within `read_timeout_s` (at once unless a server is silent).
     Raises FetchError when no mirror serves it (VerificationError when one served other bytes), naming each mirror and
     what went wrong there; StoreError when the disk is full or the folder cannot be written; UsageError for a
-    `ca_bundle` that is not a file; Interrupted after `stop`. What has come is kept for the next call.
+    `ca_bundle` that is not a file; OfflineError when it would have to be downloaded and no network is to be used;
+    Interrupted after `stop`. What has come is kept for the next call.
     """
     if settings.ca_bundle is not None and not settings.ca_bundle.is_file():
         raise UsageError(f"ca_bundle: no such file: {settings.ca_bundle}", hint="Name a PEM file of certificates.")
     proof = source.verifier
     if proof is not None and is_whole(destination, proof):
         return destination
+    if settings.offline:
+        raise OfflineError(
+            f"{source.name} is not in the store, and the build is to use no network (setting offline)",
+            hint=GET,
+        )
 
     # Imported here: a build that downloads nothing does not wait for the HTTP library (0.15 s).
     from osbuilder.download import download

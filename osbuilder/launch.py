@@ -41,6 +41,8 @@ class Outcome:
         guest = self.boot.guest
         how = f"{guest.machine.name}, {guest.root.value} root, {guest.accel.value}, {guest.memory_mib} MiB"
         lines = [*self.boot.notes, f"guest: {how}; QEMU ran {self.boot.wall_s:.1f} s", ""]
+        if self.boot.reported is None:
+            return "\n".join([*lines, f"ready: {self.boot.ready}"])
         return "\n".join(lines) + "\n" + render_report(self.boot.report).rstrip("\n")
 
     def json(self) -> str:
@@ -51,7 +53,8 @@ class Outcome:
             "root": guest.root.value,
             "accel": guest.accel.value,
             "wall_s": round(self.boot.wall_s, 3),
-            "report": json.loads(to_json(self.boot.report)),
+            "ready": self.boot.ready or None,
+            "report": json.loads(to_json(self.boot.reported)) if self.boot.reported else None,
         }
         return json.dumps(content, indent=2)
 
@@ -75,6 +78,10 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     image, initrd = _root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
     guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}",))
+    ready = _ready(bench, request)
+    if ready is not None:
+        guest = dataclasses.replace(guest, cmdline=())
+        probes = ()
     with _place(bench, arch) as place:
         return Outcome(
             boot=start(
@@ -88,6 +95,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
                 ),
                 timeout_s=request.timeout_s,
                 remember=lambda works: _remember_kvm(bench, works),
+                ready=ready,
             )
         )
 
@@ -118,6 +126,13 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
         # The least that an nvdimm can be.
         guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
     return guest
+
+
+def _ready(bench: Workbench, request: BootRequest) -> str | None:
+    """Return what tells that the agent serves; None for one that reports."""
+    if request.ready is not None or request.agent is None or "/" in request.agent:
+        return request.ready
+    return bench.planner.versions.agent(request.agent).ready
 
 
 def _arch(request: BootRequest) -> Arch:
@@ -203,7 +218,12 @@ def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
 
 
 def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | InitrdRequest:
-    rootfs = RootfsRequest(distro=request.distro or "debian", arch=request.arch)
+    rootfs = RootfsRequest(
+        distro=request.distro or "debian",
+        arch=request.arch,
+        agent=request.agent,
+        agent_options=request.agent_options,
+    )
     return InitrdRequest(rootfs=rootfs) if root is RootKind.INITRD else ImageRequest(rootfs=rootfs)
 
 

@@ -10,26 +10,58 @@ import functools
 from pathlib import Path
 
 from osbuilder import __version__
+from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.arch import Arch, host_arch, parse_arch
-from osbuilder.distro.adapters import BUILDERS, plan_bootstrap
+from osbuilder.distro.adapters import BUILDERS, FIRST, locker_of, plan_bootstrap
+from osbuilder.distro.lock import Lock, find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
+from osbuilder.distro.pool import FetchPackages
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
 from osbuilder.engine.builder import BootstrapBuilder
-from osbuilder.errors import UsageError
+from osbuilder.errors import PlanError, UsageError
 from osbuilder.image.build import MakeImage, MakeInitrd
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.source import KernelLine
 from osbuilder.pid1 import Init
 from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
-from osbuilder.rootfs.compose import Compose
-from osbuilder.rootfs.summary import AgentName
+from osbuilder.rootfs.archive import AgentArchive, is_archive
+from osbuilder.rootfs.compose import Compose, ComposeExtension
+from osbuilder.rootfs.provision import EPOCH as PROVIDED_EPOCH
+from osbuilder.rootfs.provision import name_of, provide
+from osbuilder.rootfs.selinux import FEATURE as SELINUX
+from osbuilder.rootfs.selinux import Label
+from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.settings import Settings
 from osbuilder.step import Step
 from osbuilder.versions import Versions, load_versions
 
 # The distribution that builders are made of.
 _BUILDER_DISTRO = "debian"
+
+
+# What a request means that names no distribution.
+_DEFAULT_DISTRO = "debian"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a root filesystem stands on: a distribution's packages, or a tree that a user brings (`base` is None).
+
+    `name` is that of its files: debian-trixie. `init` is None for an extension.
+    """
+
+    name: str
+    arch: Arch
+    init: Init | None
+    epoch: int
+    base: Base | None
+    tree: Step
+
+    @property
+    def subject(self) -> str:
+        """What the steps on it are about."""
+        return _subject(self.name, self.arch, self.init)
 
 
 class Planner:
@@ -64,16 +96,23 @@ class Planner:
             case KernelRequest():
                 return self._kernel(request)
             case AgentRequest():
-                return self._agent(request.agent, _arch(request.arch))[0]
+                return self._agent(request.agent, request.agent_options, _arch(request.arch))[0]
 
     def choice(self, request: RootfsRequest) -> Choice:
         """Return the recipe, release, architecture and init that a request means."""
         return choose(
-            find_recipe(request.distro, self.distros),
+            find_recipe(request.distro or _DEFAULT_DISTRO, self.distros),
             release=request.release,
             arch=_arch(request.arch),
             init=request.init,
+            extension=request.extension,
         )
+
+    def name(self, request: RootfsRequest) -> str:
+        """Return what the files of a root filesystem are called after: debian-trixie, or where the user's tree lies."""
+        if request.provision is not None:
+            return name_of(request.provision)
+        return self.choice(request).label
 
     def builder(self, name: str, guest: Arch | None = None, tools: tuple[str, ...] = ()) -> Step:
         """Return the step that makes a builder of versions.yaml, for guests of an architecture (None: the host's).
@@ -104,69 +143,187 @@ class Planner:
     # -- what goes into a result -----------------------------------------------------------------------------------
 
     @functools.cache  # noqa: B019
-    def _agent(self, agent: str | None, arch: Arch) -> tuple[Step, AgentName]:
+    def _agent(self, agent: str | None, options: AgentOptions, arch: Arch) -> tuple[Step, AgentName]:
         name = agent or self.versions.defaults.agent
         if "/" in name:
-            path = Path(name)
-            action = AgentFile.of_path(path, arch)
-            step = Step(name="agent", subject=f"{path.name}-{arch.name}", action=action)
-            return step, AgentName(name=path.name, version=f"sha256:{action.sha256}")
+            return _agent_file(Path(name), options, arch)
         pin = self.versions.agent(name)
+        if pin.cargo is not None or options:
+            from osbuilder.agents.build import BUILDER, plan_agent
+
+            builder = functools.partial(self.builder, BUILDER)
+            step = plan_agent(name, pin, options, arch, builder=builder, root=self.root)
+            # Which version it is, its source tells.
+            return step, AgentName(name=pin.install, version="", url=pin.url)
         step = Step(
             name="agent",
             subject=f"{name}-{arch.name}",
-            action=BuildProbe.of_folder(self.root / pin.source, arch),
+            action=BuildProbe.of_folder(self.root / (pin.source or ""), arch),
             builder=self.builder("compiler", arch),
         )
         return step, AgentName(name=pin.install, version=__version__)
 
     @functools.cache  # noqa: B019
-    def _rootfs(self, request: RootfsRequest) -> Step:
+    def ground(self, request: RootfsRequest) -> Ground:
+        """Return what the root filesystem of a request stands on."""
+        if request.provision is not None:
+            return self._provided(request, request.provision)
         choice = self.choice(request)
-        subject = _subject(choice)
-        packages = select_packages(choice, features=request.features, extra=request.packages)
-        agent, agent_name = self._agent(request.agent, choice.arch)
+        if request.labelled:
+            _check_labelled(choice)
+        features = tuple(sorted({*request.features, *((SELINUX,) if request.labelled else ())}))
+        packages = select_packages(choice, features=features, extra=request.packages)
+        return Ground(
+            name=self.name(request),
+            arch=choice.arch,
+            init=choice.init,
+            epoch=self._epoch(choice.recipe, choice.release_name),
+            base=Base(
+                name=choice.recipe.name,
+                release=choice.told_release,
+                default_packages=packages.default,
+                extra_packages=packages.extra,
+            ),
+            tree=self._packages(choice, packages, locked=request.locked),
+        )
+
+    def _provided(self, request: RootfsRequest, path: Path) -> Ground:
+        epoch = self.settings.source_date_epoch
+        action = provide(path.expanduser(), epoch=PROVIDED_EPOCH if epoch is None else epoch)
+        arch = _arch(request.arch)
+        init = None if request.extension else request.init or Init.SYSTEMD
+        name = self.name(request)
+        tree = Step(name="provided", subject=_subject(name, arch, init), action=action)
+        return Ground(name=name, arch=arch, init=init, epoch=action.epoch, base=None, tree=tree)
+
+    @functools.cache  # noqa: B019
+    def _rootfs(self, request: RootfsRequest) -> Step:
+        composed = self._composed(request)
+        if not request.labelled:
+            return composed
+        ground = self.ground(request)
+        if ground.init is not Init.SYSTEMD:
+            raise PlanError("--selinux: only systemd loads a policy: got the agent as init", hint="Use --init systemd.")
+        return Step(
+            name="labelled",
+            subject=ground.subject,
+            action=Label(epoch=ground.epoch),
+            inputs=(("rootfs", composed),),
+            builder=self.builder("selinux"),
+        )
+
+    @functools.cache  # noqa: B019
+    def _composed(self, request: RootfsRequest) -> Step:
+        ground = self.ground(request)
+        if ground.init is None:
+            return Step(
+                name="rootfs",
+                subject=ground.subject,
+                action=ComposeExtension(base=ground.base, arch=ground.arch.name, epoch=ground.epoch, keep=request.keep),
+                inputs=(("rootfs", ground.tree),),
+            )
+        agent, agent_name = self._agent(request.agent, request.agent_options, ground.arch)
+        overlays = tuple(
+            (f"overlay-{number}", Step(name="overlay", subject=f"{number}-{each.path.name}", action=each.action()))
+            for number, each in enumerate(request.overlays)
+        )
         return Step(
             name="rootfs",
-            subject=subject,
+            subject=ground.subject,
             action=Compose.of(
-                choice,
-                packages=packages,
+                ground.base,
+                arch=ground.arch,
+                init=ground.init,
                 agent=agent_name,
-                epoch=self._epoch(choice.recipe, choice.release_name),
+                epoch=ground.epoch,
                 keep=request.keep,
+                without_units=request.without_units,
+                overlays=len(overlays),
             ),
-            inputs=(("agent", agent), ("rootfs", self._packages(choice, packages))),
+            inputs=(("agent", agent), ("rootfs", ground.tree), *overlays),
         )
 
-    def _packages(self, choice: Choice, packages: Selection) -> Step:
-        recipe = choice.recipe
+    def _packages(self, choice: Choice, packages: Selection, *, locked: bool = False) -> Step:
+        order = self.order(choice, packages)
+        subject = _subject(choice.label, choice.arch, choice.init)
+        if locked:
+            locker = locker_of(order)
+            lock = load_lock(self.distros, choice)
+            found = find_request(lock, choice, packages.everything)
+            return Step(
+                name="packages",
+                subject=subject,
+                action=locker.install(order, lock, found),
+                inputs=(("locked", self.locked_packages(choice, lock, packages.everything)),),
+                builder=self.package_builder(choice.recipe),
+            )
+        installation = plan_bootstrap(order)
+        inputs = []
+        if installation.twin:
+            inputs.append(("twin", self._packages(dataclasses.replace(choice, arch=host_arch()), packages)))
+        if choice.recipe.package_manager in FIRST:
+            name, before = FIRST[choice.recipe.package_manager]
+            inputs.append((name, Step(name=name, subject=subject, action=before(order))))
         return Step(
             name="packages",
-            subject=_subject(choice),
-            action=plan_bootstrap(
-                Order(
-                    choice=choice,
-                    packages=packages,
-                    epoch=self._epoch(recipe, choice.release_name),
-                    mirrors=tuple(self.settings.mirrors.get(recipe.name, ())),
-                    components=tuple(self.settings.components.get(recipe.name, ())),
-                    keyring=self._keyring(recipe),
-                    timeout_s=self.settings.read_timeout_s,
-                    attempts=self.settings.attempts,
-                )
-            ),
-            builder=self.builder(builder) if (builder := BUILDERS.get(recipe.package_manager)) else None,
+            subject=subject,
+            action=installation.action,
+            inputs=tuple(inputs),
+            builder=self.builder(installation.builder) if installation.builder else None,
         )
 
+    def order(self, choice: Choice, packages: Selection) -> Order:
+        """Return what the adapter of a choice's package manager is asked for."""
+        recipe = choice.recipe
+        return Order(
+            choice=choice,
+            packages=packages,
+            epoch=self._epoch(recipe, choice.release_name),
+            mirrors=tuple(self.settings.mirrors.get(recipe.name, ())),
+            components=tuple(self.settings.components.get(recipe.name, ())),
+            keyring=self._keyring(recipe),
+            foreign=self.settings.foreign,
+            timeout_s=self.settings.read_timeout_s,
+            attempts=self.settings.attempts,
+        )
+
+    def package_builder(self, recipe: Recipe) -> Step | None:
+        """Return the builder that a recipe's package manager runs in, if it needs one."""
+        name = BUILDERS.get(recipe.package_manager)
+        return self.builder(name) if name else None
+
+    def locked_packages(self, choice: Choice, lock: Lock, request: tuple[str, ...]) -> Step:
+        """Return the step that fetches what a lock has for a request. Raises PlanError when it has not that one."""
+        order = self.order(choice, Selection(default=request, extra=()))
+        packages = find_request(lock, choice, request)
+        return Step(
+            name="locked",
+            # A lock serves several inits, which may ask for the same packages.
+            subject="-".join((lock.distro, lock.release, lock.arch, str(lock.requests.index(request)))),
+            action=FetchPackages(
+                packages=packages,
+                mirrors=locker_of(order).mirrors(order),
+                subject=f"the lock of {lock.subject}",
+                remedy=lock_command(choice),
+            ),
+        )
+
+    def supplies(self, choice: Choice, agent_name: str | None) -> tuple[Step, ...]:
+        """Return the steps that whatever is made of a choice needs beside its packages: builders, and the agent's."""
+        agent, _ = self._agent(agent_name, NO_OPTIONS, choice.arch)
+        package_builder = self.package_builder(choice.recipe)
+        return (self.builder("rootfs"), agent, *((package_builder,) if package_builder else ()))
+
     def _image(self, request: ImageRequest) -> Step:
-        choice = self.choice(request.rootfs)
-        epoch = self._epoch(choice.recipe, choice.release_name)
+        ground = self.ground(request.rootfs)
         return Step(
             name="image",
-            subject=_subject(choice),
+            subject=ground.subject,
             action=MakeImage(
-                free_space_mib=request.free_space_mib, dax=request.dax, align_mib=request.align_mib, epoch=epoch
+                free_space_mib=request.free_space_mib,
+                dax=request.dax,
+                align_mib=request.align_mib,
+                epoch=ground.epoch,
             ),
             inputs=(("rootfs", self._rootfs(request.rootfs)),),
             builder=self.builder("rootfs"),
@@ -175,11 +332,11 @@ class Planner:
     def _initrd(self, request: InitrdRequest) -> Step:
         # An initrd is the whole guest in memory: its agent is PID 1 unless the request says otherwise.
         rootfs = dataclasses.replace(request.rootfs, init=request.rootfs.init or Init.AGENT)
-        choice = self.choice(rootfs)
+        ground = self.ground(rootfs)
         return Step(
             name="initrd",
-            subject=_subject(choice),
-            action=MakeInitrd.of(request.compression, epoch=self._epoch(choice.recipe, choice.release_name)),
+            subject=ground.subject,
+            action=MakeInitrd.of(request.compression, epoch=ground.epoch),
             inputs=(("rootfs", self._rootfs(rootfs)),),
         )
 
@@ -242,12 +399,40 @@ class Planner:
         """Return the latest time that a file may bear: the setting, else the day of the release."""
         if self.settings.source_date_epoch is not None:
             return self.settings.source_date_epoch
-        return recipe.releases[release].released.epoch
+        return recipe.release(release).released.epoch
+
+
+def _agent_file(path: Path, options: AgentOptions, arch: Arch) -> tuple[Step, AgentName]:
+    """Return the step that takes an agent from a file: a program, or an archive of one and what belongs to it."""
+    if options:
+        raise UsageError(
+            f"--agent {path} has no options: they are for agents that are compiled with cargo",
+            hint="Leave --agent-option out.",
+        )
+    action: AgentArchive | AgentFile
+    if is_archive(path):
+        action = AgentArchive.of_path(path, arch)
+        name = action.install
+    else:
+        action = AgentFile.of_path(path, arch)
+        name = path.name
+    step = Step(name="agent", subject=f"{path.name}-{arch.name}", action=action)
+    return step, AgentName(name=name, version=f"sha256:{action.sha256}")
 
 
 def _arch(name: str | None) -> Arch:
     return parse_arch(name) if name else host_arch()
 
 
-def _subject(choice: Choice) -> str:
-    return f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}-{choice.init.value}"
+def _check_labelled(choice: Choice) -> None:
+    """Refuse labels where nothing would enforce them. Raises PlanError."""
+    recipe = choice.recipe
+    if SELINUX not in recipe.features:
+        raise PlanError(
+            f"--selinux: {recipe.name} has no policy: its recipe has no feature {SELINUX}",
+            hint="Name a distribution whose recipe has it (`inv distros --json`), or bring a tree that has a policy.",
+        )
+
+
+def _subject(name: str, arch: Arch, init: Init | None) -> str:
+    return f"{name}-{arch.name}-{init.value if init else 'extension'}"

@@ -85,7 +85,7 @@ def manifest_text(store: Store, artifact: Artifact, file: str) -> str:
             "facts": item.facts,
             "wall_s": item.manifest["wall_s"],
         }
-        for item in _ancestors(store, artifact)
+        for item in ancestors(store, artifact)
     ]
     content: Mapping[str, Json] = {
         "file": file,
@@ -98,7 +98,7 @@ def manifest_text(store: Store, artifact: Artifact, file: str) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def _ancestors(store: Store, artifact: Artifact) -> Iterator[Artifact]:
+def ancestors(store: Store, artifact: Artifact) -> Iterator[Artifact]:
     """Yield the artifacts that went into one, dependencies first, and itself last."""
     seen: set[str] = set()
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.qemu import RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.pid1 import Init
+from osbuilder.rootfs.archive import Overlay
+from osbuilder.rootfs.selinux import FEATURE as SELINUX
 from osbuilder.rootfs.trim import Keep
 
 
@@ -35,15 +39,35 @@ def parse_choice(text: str, choices: type[E], what: str) -> E:
         raise UsageError(f"unknown {what} {text!r}", hint=suggest(text, known)) from None
 
 
+# systemd.unit(5): what a name is made of, and the kinds of units that a file can be.
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(automount|mount|path|service|slice|socket|swap|target|timer)")
+
+
+def _exclude(flag: str, **others: object) -> None:
+    """Raise UsageError when one of the other flags is given besides `flag`."""
+    for name, value in others.items():
+        if value:
+            raise UsageError(f"--{flag} and --{name.replace('_', '-')} exclude each other", hint=_EXCLUDED[flag])
+
+
+_EXCLUDED: Final = {
+    "extension": "An extension has neither agent nor init: the guest that mounts it has them.",
+    "provision": "The tree that you bring has its packages already.",
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RootfsRequest:
     """A root filesystem. None means the default of versions.yaml or of the recipe.
 
     `agent` is the name of an agent of versions.yaml, or the path of a file (anything with a slash). `features` are
-    names of the recipe's; `keep` are groups of files that would be trimmed otherwise.
+    names of the recipe's; `keep` are groups of files that would be trimmed otherwise; `without_units` are systemd's.
+    An `extension` has no agent and no init: a guest mounts it. `provision` is a tree of the user's (a tar, a folder)
+    instead of a distribution's packages. `selinux` asks for labels. `distro` None is the default of versions.yaml.
+    `locked` takes the packages of the distribution's lock, and no others. `overlays` are laid over the rest, in order.
     """
 
-    distro: str
+    distro: str | None = None
     release: str | None = None
     arch: str | None = None
     init: Init | None = None
@@ -51,6 +75,39 @@ class RootfsRequest:
     packages: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     keep: tuple[Keep, ...] = ()
+    without_units: tuple[str, ...] = ()
+    extension: bool = False
+    provision: Path | None = None
+    selinux: bool = False
+    locked: bool = False
+    agent_options: AgentOptions = NO_OPTIONS
+    overlays: tuple[Overlay, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether files get SELinux labels: a policy that is installed is of no use without them."""
+        return self.selinux or SELINUX in self.features
+
+    def __post_init__(self) -> None:
+        for unit in self.without_units:
+            if not _UNIT.fullmatch(unit):
+                raise UsageError(
+                    f"--without-unit: expected the name of a unit with its kind, got {unit!r}",
+                    hint="For example: --without-unit systemd-sysctl.service",
+                )
+        if self.extension:
+            _exclude(
+                "extension",
+                selinux=self.labelled,
+                init=self.init,
+                agent=self.agent,
+                agent_option=self.agent_options,
+                overlay=self.overlays,
+                without_unit=self.without_units,
+            )
+        if self.provision is not None:
+            distro = {"distro": self.distro, "release": self.release}
+            _exclude("provision", **distro, package=self.packages, feature=self.features, locked=self.locked)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +136,14 @@ class InitrdRequest:
 
     rootfs: RootfsRequest
     compression: Compression = Compression.ZSTD
+
+    def __post_init__(self) -> None:
+        if self.rootfs.extension:
+            raise UsageError("--extension: an initrd is a whole guest", hint="Build an image of it (inv image).")
+        if self.rootfs.labelled:
+            raise UsageError(
+                "--selinux: an initrd cannot hold labels: cpio has none", hint="Build an image (inv image)."
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +179,7 @@ class AgentRequest:
 
     agent: str | None = None
     arch: str | None = None
+    agent_options: AgentOptions = NO_OPTIONS
 
 
 BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | AgentRequest
@@ -124,8 +190,13 @@ class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
+    `agent` is the guest's agent, as in RootfsRequest; `ready` is what it prints on the console once it serves (default:
+    what versions.yaml says of that agent).
     """
 
+    agent: str | None = None
+    agent_options: AgentOptions = NO_OPTIONS
+    ready: str | None = None
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
@@ -145,6 +216,8 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
+        if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
+            raise UsageError(f"--ready: expected one line that is not empty, got {self.ready!r}")
         if self.variant != "base" and "/" in (self.kernel or ""):
             raise UsageError("--variant does not go with a kernel's file", hint="Name a line of versions.yaml.")
         if self.root is RootKind.INITRD and self.image is not None:

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from osbuilder import decode
 from osbuilder.errors import UsageError, suggest
+from osbuilder.kata.table import VARIABLES
 
 FILE: Final = "osbuilder.yaml"
 PREFIX: Final = "OSBUILDER_"
+FALLBACK: Final = "Kata's environment"
 
 
 class EngineChoice(enum.Enum):
@@ -38,6 +40,16 @@ class Transfer(enum.Enum):
     AUTO = "auto"
     BIND = "bind"
     ARCHIVE = "archive"
+
+
+class Foreign(enum.Enum):
+    """How packages are configured for another architecture than this machine's, where their scripts would run.
+
+    carried: as a native twin of the same packages was; emulated: by their own programs, in qemu-user.
+    """
+
+    CARRIED = "carried"
+    EMULATED = "emulated"
 
 
 class QemuChoice(enum.Enum):
@@ -87,6 +99,9 @@ class Settings:
     keyrings: Mapping[str, tuple[str, ...]] = _setting(
         dict, "the keys of a distribution's own mirrors: debian=FILE (default: those that the recipe pins)"
     )
+    foreign: Foreign = _setting(
+        Foreign.CARRIED, "carried or emulated: how packages are configured for another architecture than this one"
+    )
     kernel_keys: Path | None = _setting(
         None, "public keys of who signs kernels, a file or a folder: set, signatures are checked (default: only sha256)"
     )
@@ -95,6 +110,7 @@ class Settings:
     source_date_epoch: int | None = _setting(
         None, "timestamp of everything that is built, in seconds (default: from the pins)", "SOURCE_DATE_EPOCH"
     )
+    offline: bool = _setting(False, "use no network: true or false; `inv fetch` gets what a build needs beforehand")
     http_proxy: str | None = _setting(None, "proxy for http", "http_proxy")
     https_proxy: str | None = _setting(None, "proxy for https", "https_proxy", "HTTPS_PROXY")
     no_proxy: str | None = _setting(None, "hosts that are reached without a proxy", "no_proxy", "NO_PROXY")
@@ -148,10 +164,11 @@ def fields() -> tuple[dataclasses.Field[Any], ...]:
 def load_settings(
     flags: Mapping[str, object] | None = None,
     *,
+    fallbacks: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Settings:
-    """Return the effective settings; a flag that is None was not given.
+    """Return the effective settings; a flag that is None was not given. `fallbacks` (texts) win over defaults alone.
 
     Raises UsageError for a value that does not fit, naming where it came from, and DecodeError for osbuilder.yaml.
     """
@@ -164,6 +181,9 @@ def load_settings(
         _known(name, {field.name for field in fields()}, "setting")
     for field in fields():
         value, origin = _effective(field, flags or {}, environment, in_file)
+        if origin == "default" and field.name in (fallbacks or {}):
+            origin = FALLBACK
+            value = parse_value(field.name, (fallbacks or {})[field.name], origin)
         if origin != "default":
             values[field.name] = value
         origins[field.name] = origin
@@ -175,6 +195,11 @@ def load_settings(
         runtime_folder=Path(runtime) if runtime else None,
         origins=types.MappingProxyType(origins),
     )
+
+
+def read_kata_variables() -> Mapping[str, str]:
+    """Return the variables of Kata's scripts that are set and not empty (osbuilder.kata.table says what they mean)."""
+    return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
 
 
 def _effective(
@@ -202,6 +227,10 @@ def parse_value(name: str, text: str, origin: str) -> Any:
             return int(text)
         except ValueError:
             raise UsageError(f"setting {name} ({origin}): expected a whole number, got {text!r}") from None
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"setting {name} ({origin}): expected true or false, got {text!r}")
+        return text == "true"
     if typing.get_origin(kind) is Mapping:
         return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in text.split()))
     if issubclass(kind, enum.Enum):
@@ -242,7 +271,7 @@ def _file_model() -> type:
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {f"{PREFIX}{field.name.upper()}" for field in fields()}
     for name in sorted(environment):
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name not in VARIABLES:
             _known(name, known, "setting in the environment:")
 
 

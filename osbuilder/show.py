@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from osbuilder.settings import fields
 from osbuilder.store import total_bytes
@@ -45,11 +46,13 @@ def _value(settings: Settings, name: str) -> str:
     value = settings.store_path if name == "store" else getattr(settings, name)
     if isinstance(value, Mapping):
         return " ".join(f"{key}={','.join(items)}" for key, items in value.items()) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(getattr(value, "value", value if value is not None else "-"))
 
 
 def distros_text(recipes: Mapping[str, Recipe]) -> str:
-    """Return the distributions: releases (the default first), architectures, inits, package manager."""
+    """Return the distributions: releases (the default first), architectures, inits; and which are retired."""
     rows = [
         (
             recipe.name,
@@ -60,13 +63,38 @@ def distros_text(recipes: Mapping[str, Recipe]) -> str:
         )
         for recipe in recipes.values()
     ]
-    return _columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
+    table = _columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
+    notes = [f"{recipe.name}: {recipe.retired}" for recipe in recipes.values() if recipe.retired]
+    return "\n".join([table, *([""] if notes else []), *notes])
+
+
+def all_text(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Return what became of each distribution: its name, "built", "failed" or "left out", seconds or size, and why."""
+    return _columns(("DISTRO", "RESULT", "SIZE", "FILE, OR WHAT IS WRONG"), rows)
+
+
+def distros_json(recipes: Mapping[str, Recipe]) -> str:
+    """Return the distributions as JSON, with the pairs of release and architecture that do not exist, and why."""
+    found = {
+        recipe.name: {
+            "title": recipe.title,
+            "package_manager": recipe.package_manager.value,
+            "default_release": recipe.default_release,
+            "releases": sorted(recipe.releases),
+            "arches": list(recipe.arches),
+            "excluded": [{"release": each.release, "arch": each.arch, "why": each.why} for each in recipe.excluded],
+            "inits": [init.value for init in recipe.inits],
+            "features": dict(recipe.features),
+        }
+        for recipe in recipes.values()
+    }
+    return json.dumps(found, indent=1, sort_keys=True)
 
 
 def versions_text(versions: Versions) -> str:
     """Return kernels, agents and builders with what they are made from; the defaults are marked."""
     rows = [("kernel", _marked(name, versions.defaults.kernel), str(line)) for name, line in versions.kernels.items()]
-    rows += [("agent", _marked(name, versions.defaults.agent), pin.source) for name, pin in versions.agents.items()]
+    rows += [("agent", _marked(name, versions.defaults.agent), str(pin)) for name, pin in versions.agents.items()]
     rows += [("builder", name, _builder_text(pin)) for name, pin in versions.builders.items()]
     return _columns(("KIND", "NAME", "FROM"), rows)
 
@@ -117,6 +145,20 @@ def store_text(store: Store) -> str:
         folder = store.folder(name)
         rows.append((f"{name}/", str(len(list(folder.iterdir()))), _mib(disk_bytes(folder))))
     return _columns(("TARGET", "COUNT", "DISK"), rows) + f"\n{store.root}"
+
+
+def sizes_text(facts: Mapping[str, Any]) -> str:
+    """Return a root filesystem's contents by folder, before and after it was made a guest's, and what was trimmed."""
+    before, after = facts["before"], facts["after"]
+    sizes = [{folder["path"]: folder["content_bytes"] for folder in report["folders"]} for report in (before, after)]
+    names = sorted({*sizes[0], *sizes[1]}, key=lambda name: (-max(size.get(name, 0) for size in sizes), name))
+    # Most of the root's folders are mount points: nothing in them, nothing to say.
+    rows = [
+        (name, *(_mib(size.get(name, 0)) for size in sizes)) for name in names if any(size.get(name) for size in sizes)
+    ]
+    total = ("total", _mib(before["content_bytes"]), _mib(after["content_bytes"]))
+    trimmed = ", ".join(f"{group['what']} {_mib(group['content_bytes'])}" for group in facts["trimmed"])
+    return _columns(("FOLDER", "BEFORE", "AFTER"), [*rows, total]) + f"\ntrimmed: {trimmed}"
 
 
 def disk_bytes(folder: Path) -> int:

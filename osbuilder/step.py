@@ -86,6 +86,10 @@ class Job(Protocol):
         """Proxy variables for what reaches the network outside of a builder."""
 
     @property
+    def ca_bundle(self) -> Path | None:
+        """The user's certificate authorities (PEM) for what reaches the network with another client than `fetch`."""
+
+    @property
     def engine(self) -> Engine:
         """The engine, for an action that needs more of it than `run`. Raises ToolMissing when none works."""
 
@@ -94,13 +98,21 @@ class Job(Protocol):
 
 
 class Action(Protocol):
-    """The work of a step: a frozen dataclass. Its fields are its parameters."""
+    """The work of a step: a frozen dataclass. Its fields are its parameters.
+
+    One that reaches the network says so by a class variable ONLINE = True (see `is_online`).
+    """
 
     def describe(self) -> tuple[str, ...]:
         """Return what it would do, a line each; commands as they would be run (for --dry)."""
 
     def run(self, job: Job) -> Mapping[str, Json]:
         """Write the outputs into job.out; return facts for the manifest (JSON values). Raises OsbuilderError."""
+
+
+def is_online(action: Action) -> bool:
+    """Whether an action reaches the network: then `inv fetch` runs its step, and an offline build never does."""
+    return bool(getattr(action, "ONLINE", False))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

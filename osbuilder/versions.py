@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from osbuilder import decode
+from osbuilder.agents.pin import AgentPin
 from osbuilder.arch import Arch
 from osbuilder.errors import UsageError, suggest
 from osbuilder.kernel.source import KernelLine
@@ -52,14 +53,6 @@ class BuilderPin:
         if self.for_guest is ForGuest.CROSS_COMPILER and guest is not host:
             return guest.cross_packages
         return ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AgentPin:
-    """An agent that is built from a folder of this repository; `install` is its file's name in /usr/bin."""
-
-    source: str
-    install: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,175 +3,152 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from tasks import kernel
-from tasks.common import COMMON, KERNEL, OUTPUT, ROOTFS, make, workbench
+from tasks import distro, kernel, locks
+from tasks.common import make, workbench
+from tasks.flags import (
+    AGENT,
+    AGENT_OPTION,
+    ARCH,
+    COMMON,
+    IMAGE,
+    INITRD,
+    KERNEL,
+    OFFLINE,
+    OUTPUT,
+    ROOTFS,
+    SETTING,
+    VARIANT,
+    command,
+)
 
 if TYPE_CHECKING:
     from osbuilder.request import RootfsRequest
 
-_IMAGE = {
-    "fs": "filesystem of the root partition",
-    "dax": "with the header that lets a guest map its root from an nvdimm",
-    "free-space-mib": "free space in the filesystem",
-    "align-mib": "the file's size is a multiple of this (nvdimm hotplug wants 128)",
-}
-_SEVERAL = ["package", "feature", "keep", "setting"]
 
-
-def _rootfs(
-    distro: str,
-    release: str | None,
-    arch: str | None,
-    init: str | None,
-    agent: str | None,
-    package: Sequence[str] | None,
-    feature: Sequence[str] | None,
-    keep: Sequence[str] | None,
-) -> RootfsRequest:
+def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
+    """Return the request that the flags of the table ROOTFS make."""
+    from osbuilder.agents.pin import AgentOptions
     from osbuilder.pid1 import Init
     from osbuilder.request import RootfsRequest, parse_choice
+    from osbuilder.rootfs.archive import Overlay
     from osbuilder.rootfs.trim import Keep
 
     return RootfsRequest(
-        distro=distro,
-        release=release,
-        arch=arch,
-        init=parse_choice(init, Init, "init") if init else None,
-        agent=agent,
-        packages=tuple(package or ()),
-        features=tuple(feature or ()),
-        keep=tuple(parse_choice(group, Keep, "group to keep") for group in keep or ()),
+        distro=given["distro"],
+        release=given["release"],
+        arch=given["arch"],
+        init=parse_choice(given["init"], Init, "init") if given["init"] else None,
+        agent=given["agent"],
+        packages=tuple(given["package"]),
+        features=tuple(given["feature"]),
+        keep=tuple(parse_choice(group, Keep, "group to keep") for group in given["keep"]),
+        without_units=tuple(given["without_unit"]),
+        extension=given["extension"],
+        selinux=given["selinux"],
+        provision=_path(given["provision"], "provision"),
+        locked=given["locked"],
+        agent_options=AgentOptions.parse(given["agent_option"]),
+        overlays=tuple(Overlay.parse(text) for text in given["overlay"]),
     )
 
 
-@task(help={**ROOTFS, **OUTPUT, **COMMON}, iterable=_SEVERAL)
-def rootfs(
-    _: Context,
-    distro: str = "debian",
-    release: str | None = None,
-    arch: str | None = None,
-    init: str | None = None,
-    agent: str | None = None,
-    package: Sequence[str] | None = None,
-    feature: Sequence[str] | None = None,
-    keep: Sequence[str] | None = None,
-    output: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
-    """Build a root filesystem (a tar) with the agent baked in."""
-    with workbench(setting) as bench:
-        make(bench, _rootfs(distro, release, arch, init, agent, package, feature, keep), output=output, dry=dry)
+@command(ROOTFS, OUTPUT, OFFLINE, COMMON)
+def rootfs(_: Context, **given: Any) -> None:
+    """Build a root filesystem (a tar) with the agent baked in; --distro all builds every distribution's."""
+    with workbench(given["setting"], command="rootfs", given=given) as bench:
+        request = _rootfs(given)
+        if request.distro != "all":
+            make(bench, request, output=given["output"], dry=given["dry"])
+            return
+        from osbuilder.errors import UsageError
+
+        if given["output"] or given["dry"]:
+            raise UsageError(
+                f"--{'output' if given['output'] else 'dry'} does not go with --distro all", hint="Name one distro."
+            )
+        everything = bench.build_all(request)
+        print(everything.table())
+        everything.check()
 
 
-@task(help={**ROOTFS, **_IMAGE, **OUTPUT, **COMMON}, iterable=_SEVERAL)
-def image(
-    _: Context,
-    distro: str = "debian",
-    release: str | None = None,
-    arch: str | None = None,
-    init: str | None = None,
-    agent: str | None = None,
-    package: Sequence[str] | None = None,
-    feature: Sequence[str] | None = None,
-    keep: Sequence[str] | None = None,
-    fs: str = "ext4",
-    dax: bool = True,
-    free_space_mib: int = 0,
-    align_mib: int = 128,
-    output: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ROOTFS, IMAGE, OUTPUT, OFFLINE, COMMON)
+def image(_: Context, **given: Any) -> None:
     """Build a disk image whose root a guest can map with DAX."""
-    with workbench(setting) as bench:
+    with workbench(given["setting"], command="image", given=given) as bench:
         from osbuilder.request import Filesystem, ImageRequest, parse_choice
 
         request = ImageRequest(
-            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
-            filesystem=parse_choice(fs, Filesystem, "fs"),
-            dax=dax,
-            free_space_mib=free_space_mib,
-            align_mib=align_mib,
+            rootfs=_rootfs(given),
+            filesystem=parse_choice(given["fs"], Filesystem, "fs"),
+            dax=given["dax"],
+            free_space_mib=given["free_space_mib"],
+            align_mib=given["align_mib"],
         )
-        make(bench, request, output=output, dry=dry)
+        make(bench, request, output=given["output"], dry=given["dry"])
 
 
-@task(help={**ROOTFS, "compression": "zstd, gzip or none", **OUTPUT, **COMMON}, iterable=_SEVERAL)
-def initrd(
-    _: Context,
-    distro: str = "debian",
-    release: str | None = None,
-    arch: str | None = None,
-    init: str | None = None,
-    agent: str | None = None,
-    package: Sequence[str] | None = None,
-    feature: Sequence[str] | None = None,
-    keep: Sequence[str] | None = None,
-    compression: str = "zstd",
-    output: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ROOTFS, INITRD, OUTPUT, OFFLINE, COMMON)
+def initrd(_: Context, **given: Any) -> None:
     """Build an initrd that is the whole guest."""
-    with workbench(setting) as bench:
+    with workbench(given["setting"], command="initrd", given=given) as bench:
         from osbuilder.image.initrd import Compression
         from osbuilder.request import InitrdRequest, parse_choice
 
         request = InitrdRequest(
-            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
-            compression=parse_choice(compression, Compression, "compression"),
+            rootfs=_rootfs(given), compression=parse_choice(given["compression"], Compression, "compression")
         )
-        make(bench, request, output=output, dry=dry)
+        make(bench, request, output=given["output"], dry=given["dry"])
 
 
-@task(help={"arch": ROOTFS["arch"], "agent": ROOTFS["agent"], **OUTPUT, **COMMON}, iterable=["setting"])
-def agent(
-    _: Context,
-    agent: str | None = None,
-    arch: str | None = None,
-    output: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(AGENT, AGENT_OPTION, ARCH, OUTPUT, COMMON)
+def agent(_: Context, **given: Any) -> None:
     """Build the agent alone."""
-    with workbench(setting) as bench:
+    with workbench(given["setting"], command="agent", given=given) as bench:
+        from osbuilder.agents.pin import AgentOptions
         from osbuilder.request import AgentRequest
 
-        make(bench, AgentRequest(agent=agent, arch=arch), output=output, dry=dry)
+        request = AgentRequest(
+            agent=given["agent"], arch=given["arch"], agent_options=AgentOptions.parse(given["agent_option"])
+        )
+        make(bench, request, output=given["output"], dry=given["dry"])
 
 
-@task(
-    help={
+@command(
+    VARIANT,
+    ARCH,
+    AGENT_OPTION,
+    COMMON,
+    flags={
         "image": "a disk image to boot",
         "initrd": "an initrd to boot",
         "distro": "build this distribution's image (or initrd) first, and boot it",
+        "agent": "the guest's agent: versions.yaml says how that one tells that it serves",
+        "ready": "what the agent prints on the console once it serves (extended regular expression)",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
-        "variant": KERNEL["variant"],
-        "arch": ROOTFS["arch"],
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
         "root": "where the root comes from: pmem, virtio-blk or initrd (default: the best that fits)",
-        "memory-mib": "memory of the guest",
+        "memory_mib": "memory of the guest",
         "vcpus": "virtual processors of the guest",
-        "timeout-s": "give up after this many seconds",
+        "timeout_s": "give up after this many seconds",
         "json": "print the guest's report as JSON",
-        **COMMON,
     },
-    iterable=["setting"],
 )
 def boot(
     _: Context,
     image: str | None = None,
     initrd: str | None = None,
     distro: str | None = None,
+    agent: str | None = None,
+    agent_option: Sequence[str] | None = None,
+    ready: str | None = None,
     kernel: str | None = None,
     variant: str = "base",
     arch: str | None = None,
@@ -186,6 +163,7 @@ def boot(
 ) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
     with workbench(setting) as bench:
+        from osbuilder.agents.pin import AgentOptions
         from osbuilder.guest.qemu import RootKind
         from osbuilder.request import BootRequest, parse_choice
 
@@ -193,6 +171,9 @@ def boot(
             image=Path(image) if image else None,
             initrd=Path(initrd) if initrd else None,
             distro=distro,
+            agent=agent,
+            agent_options=AgentOptions.parse(agent_option or ()),
+            ready=ready,
             kernel=kernel,
             variant=variant,
             arch=arch,
@@ -217,55 +198,28 @@ def inspect(_: Context, file: str, json: bool = False) -> None:
         print(bench.inspect(Path(file), as_json=json))
 
 
-@task(
-    positional=["target"],
-    help={
-        "target": "rootfs, image, initrd, kernel or agent",
-        **ROOTFS,
-        "kernel": KERNEL["kernel"],
-        "variant": KERNEL["variant"],
-        "setting": COMMON["setting"],
-    },
-    iterable=_SEVERAL,
-)
-def why(
-    _: Context,
-    target: str,
-    distro: str = "debian",
-    release: str | None = None,
-    arch: str | None = None,
-    init: str | None = None,
-    agent: str | None = None,
-    package: Sequence[str] | None = None,
-    feature: Sequence[str] | None = None,
-    keep: Sequence[str] | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ROOTFS, KERNEL, SETTING, flags={"target": "rootfs, image, initrd, kernel or agent"}, positional=["target"])
+def why(_: Context, target: str, **given: Any) -> None:
     """Say which step of a target would run now, and what changed since it ran last."""
-    with workbench(setting) as bench:
+    with workbench(given["setting"], command=target, given=given) as bench:
         request = bench.request_for(
-            target,
-            rootfs=_rootfs(distro, release, arch, init, agent, package, feature, keep),
-            kernel_line=kernel,
-            kernel_variant=variant,
+            target, rootfs=_rootfs(given), kernel_line=given["kernel"], kernel_variant=given["variant"]
         )
         print(bench.why(request))
 
 
-@task(help={"setting": COMMON["setting"]}, iterable=["setting"])
+@command(SETTING)
 def settings(_: Context, setting: Sequence[str] | None = None) -> None:
     """Print each setting, its value and where the value comes from."""
     with workbench(setting) as bench:
         print(bench.list_settings())
 
 
-@task
-def distros(_: Context) -> None:
+@task(help={"json": "print JSON, with features and with what does not exist and why"})
+def distros(_: Context, json: bool = False) -> None:
     """List the distributions: releases, architectures, inits."""
     with workbench(()) as bench:
-        print(bench.list_distros())
+        print(bench.list_distros(as_json=json))
 
 
 @task
@@ -275,7 +229,7 @@ def versions(_: Context) -> None:
         print(bench.list_versions())
 
 
-@task(help={"fix": "install what is missing", "yes": "do not ask before", **COMMON}, iterable=["setting"])
+@command(COMMON, flags={"fix": "install what is missing", "yes": "do not ask before"})
 def doctor(
     _: Context, fix: bool = False, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None
 ) -> None:
@@ -291,7 +245,7 @@ def doctor(
             checkup.check()
 
 
-@task(help={"yes": "do not ask before installing what the host lacks", **COMMON}, iterable=["setting"])
+@command(COMMON, flags={"yes": "do not ask before installing what the host lacks"})
 def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Set up, build a kernel and a Debian image, and boot it with its root mapped: the main job in one command."""
     with workbench(setting) as bench:
@@ -310,20 +264,19 @@ def quickstart(_: Context, yes: bool = False, dry: bool = False, setting: Sequen
         outcome.check()
 
 
-@task(help={"dry": "only say what would be removed", "setting": COMMON["setting"]}, iterable=["setting"])
+@command(SETTING, flags={"dry": "only say what would be removed"})
 def clean(_: Context, dry: bool = False, setting: Sequence[str] | None = None) -> None:
     """Remove the build folder; the store keeps what was built."""
     with workbench(setting) as bench:
         print(bench.clean(dry=dry))
 
 
-@task(
-    help={
+@command(
+    SETTING,
+    flags={
         "gc": "remove artifacts that no target's last build needs",
         "verify": "read every artifact and drop the damaged ones",
-        "setting": COMMON["setting"],
     },
-    iterable=["setting"],
 )
 def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] | None = None) -> None:
     """Show what the store holds, or tidy it."""
@@ -353,6 +306,15 @@ def test(context: Context, strict: bool = False, select: str = "", matrix: bool 
         context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
 
 
+def _path(text: str | None, flag: str) -> Path | None:
+    """Return the path that a flag gives; an empty one, as an unset variable leaves it, is no path."""
+    from osbuilder.errors import UsageError
+
+    if text is not None and not text.strip():
+        raise UsageError(f"--{flag}: expected a path, got an empty text")
+    return None if text is None else Path(text)
+
+
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
         print(f"{question} Not a terminal: nobody to ask. Give --yes to go ahead.")
@@ -361,4 +323,7 @@ def _ask(question: str) -> bool:
 
 
 namespace = Collection.from_module(sys.modules[__name__])
+namespace.add_collection(distro.commands)
+namespace.add_task(locks.lock)
+namespace.add_task(locks.fetch)
 namespace.add_collection(kernel.commands)

@@ -1,44 +1,31 @@
-"""What every command shares: the help of common flags, the workbench and its exit codes, and how results are told."""
+"""What every command shares beside its flags: the workbench and its exit codes, and how results are told."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
+
+from tasks.flags import DEFAULTS
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
     from osbuilder.request import BuildRequest
 
-ROOTFS = {
-    "distro": "distribution, a folder of distros/ (see `inv distros`)",
-    "release": "its release (default: the recipe's)",
-    "arch": "architecture of the guest (default: this machine's)",
-    "init": "what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)",
-    "agent": "an agent of versions.yaml, or the path of a file (default: that of versions.yaml)",
-    "package": "a further package; may be given several times",
-    "feature": "a feature of the recipe (debian: debug); may be given several times",
-    "keep": "do not trim docs, locales or units; may be given several times",
-}
-KERNEL = {
-    "kernel": "a kernel of versions.yaml (see `inv versions`)",
-    "variant": "a folder of kernel/configs/variant: base, debug, minimal, ...",
-}
-COMMON = {
-    "dry": "print the plan and each command, run nothing",
-    "setting": "a setting as NAME=VALUE (see `inv settings`); may be given several times",
-}
-OUTPUT = {"output": "also write a copy of the result to this path"}
-
 
 @contextlib.contextmanager
-def workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
-    """Yield the workbench of a task; an error becomes its message on stderr and the exit code of its type."""
+def workbench(
+    settings: Sequence[str] | None, *, command: str | None = None, given: dict[str, Any] | None = None
+) -> Iterator[Workbench]:
+    """Yield the workbench of a task; an error becomes its message on stderr and the exit code of its type.
+
+    For a `command` that Kata's scripts had too, their variables become flags in `given`, with a note each.
+    """
     from osbuilder import api
     from osbuilder.errors import Interrupted, OsbuilderError
 
@@ -48,7 +35,9 @@ def workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, terminate)
     try:
-        yield api.open_workbench(tuple(settings or ()), stream=sys.stderr)
+        fallbacks = _take_kata_variables(command, given) if command and given is not None else {}
+        offline = ("offline=true",) if (given or {}).get("offline") else ()
+        yield api.open_workbench((*(settings or ()), *offline), stream=sys.stderr, fallbacks=fallbacks)
     except OsbuilderError as error:
         raise Exit(api.render_error(error), error.exit_code) from None
     except OSError as error:
@@ -61,9 +50,24 @@ def workbench(settings: Sequence[str] | None) -> Iterator[Workbench]:
         raise Exit(code=1) from None
 
 
+def _take_kata_variables(command: str, given: dict[str, Any]) -> Mapping[str, str]:
+    """Put what Kata's variables mean into a command's flags, say so, and return what they mean as settings."""
+    from osbuilder.kata.translate import translate
+    from osbuilder.settings import read_kata_variables
+
+    found = translate(command, read_kata_variables(), given, DEFAULTS)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    given.update(found.flags)
+    return found.settings
+
+
 def make(bench: Workbench, request: BuildRequest, *, output: str | None, dry: bool) -> None:
     if dry:
         print(bench.describe(request))
         return
-    for path in bench.build(request, output=Path(output) if output else None).files:
+    built = bench.build(request, output=Path(output) if output else None)
+    if sizes := bench.sizes(built):
+        print(sizes, file=sys.stderr)
+    for path in built.files:
         print(path)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from tasks.common import COMMON, KERNEL, ROOTFS, make, workbench
+from tasks.common import make, workbench
+from tasks.flags import ARCH, COMMON, KERNEL, SETTING, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
-
-_KERNEL = {"arch": ROOTFS["arch"], **KERNEL}
-_SETTING = {"setting": COMMON["setting"]}
 
 
 def _request(arch: str | None, kernel: str | None, variant: str) -> KernelRequest:
@@ -26,52 +24,47 @@ def _request(arch: str | None, kernel: str | None, variant: str) -> KernelReques
     return KernelRequest(arch=arch, line=kernel, variant=variant)
 
 
-@task(
-    help={
-        **_KERNEL,
+@command(
+    ARCH,
+    KERNEL,
+    COMMON,
+    flags={
         "git": "instead: the URL of a repository, with --ref",
         "ref": "a branch, a tag or a full commit id of --git",
         "tree": "instead: a kernel tree on this host",
         "patches": "a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)",
-        **COMMON,
     },
-    iterable=["setting"],
 )
 def build(
     _: Context,
-    arch: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
     git: str | None = None,
     ref: str | None = None,
     tree: str | None = None,
     patches: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
+    **given: Any,
 ) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
-    with workbench(setting) as bench:
+    with workbench(given["setting"], command="kernel", given=given) as bench:
         from osbuilder.request import KernelRequest
 
         request = KernelRequest(
-            arch=arch,
-            line=kernel,
-            variant=variant,
+            arch=given["arch"],
+            line=given["kernel"],
+            variant=given["variant"],
             git=git,
             ref=ref,
             tree=Path(tree) if tree else None,
             patches=patches,
         )
-        make(bench, request, output=None, dry=dry)
+        make(bench, request, output=None, dry=given["dry"])
 
 
-@task(
-    help={
+@command(
+    SETTING,
+    flags={
         "check": "apply them to the source that each kernel line pins",
         "kernel": "only this kernel of versions.yaml",
-        **_SETTING,
     },
-    iterable=["setting"],
 )
 def patches(_: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
     """List the patches of kernel/patches, or try whether they apply."""
@@ -79,10 +72,7 @@ def patches(_: Context, check: bool = False, kernel: str | None = None, setting:
         print(bench.check_patches(kernel) if check else bench.list_patches())
 
 
-@task(
-    help={**_KERNEL, "output": "write it to this path (default: print it)", "dry": COMMON["dry"], **_SETTING},
-    iterable=["setting"],
-)
+@command(ARCH, KERNEL, COMMON, flags={"output": "write it to this path (default: print it)"})
 def config(
     _: Context,
     arch: str | None = None,
@@ -101,10 +91,12 @@ def config(
         print(output or text, end="\n" if output else "")
 
 
-@task(
+@command(
+    ARCH,
+    KERNEL,
+    SETTING,
+    flags={"symbol": "a configuration symbol, with or without CONFIG_"},
     positional=["symbol"],
-    help={"symbol": "a configuration symbol, with or without CONFIG_", **_KERNEL, **_SETTING},
-    iterable=["setting"],
 )
 def explain(
     _: Context,
@@ -119,15 +111,14 @@ def explain(
         print(bench.kernels.explain(_request(arch, kernel, variant), symbol))
 
 
-@task(
-    positional=["one", "other"],
-    help={
+@command(
+    ARCH,
+    SETTING,
+    flags={
         "one": "a kernel: LINE, VARIANT or LINE/VARIANT (debian-6.1, minimal, debian-6.1/minimal)",
         "other": "the kernel to hold against it",
-        "arch": ROOTFS["arch"],
-        **_SETTING,
     },
-    iterable=["setting"],
+    positional=["one", "other"],
 )
 def diff(_: Context, one: str, other: str, arch: str | None = None, setting: Sequence[str] | None = None) -> None:
     """Compare two kernels: their symbols, and their sizes where both are built."""
@@ -142,10 +133,7 @@ def capabilities(_: Context, variant: str | None = None, arch: str | None = None
         print(bench.kernels.capabilities(variant=variant, arch=arch))
 
 
-@task(
-    help={**_KERNEL, "save": "make these sizes its budget (kernel/budget.yaml)", **_SETTING},
-    iterable=["setting"],
-)
+@command(ARCH, KERNEL, SETTING, flags={"save": "make these sizes its budget (kernel/budget.yaml)"})
 def size(
     _: Context,
     arch: str | None = None,
@@ -159,9 +147,7 @@ def size(
         print(bench.kernels.size(_request(arch, kernel, variant), save=save))
 
 
-@task(
-    help={**_KERNEL, "output": "write the fragment to this path (default: print it)", **_SETTING}, iterable=["setting"]
-)
+@command(ARCH, KERNEL, SETTING, flags={"output": "write the fragment to this path (default: print it)"})
 def menuconfig(
     _: Context,
     arch: str | None = None,

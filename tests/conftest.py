@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,47 @@ def alpine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 
 @pytest.fixture(scope="session")
+def gentoo_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The settings that name a small Gentoo mirror on loopback, of this machine's busybox, and its key."""
+    from tests.mirrors.alpine import BUSYBOX
+    from tests.mirrors.stage3 import KEY, gentoo
+    from tests.servers import FaultyServer, Reply
+
+    if not BUSYBOX.is_file():
+        pytest.skip("Gentoo's mirror is made of the package busybox-static, which is not installed")
+    keyring = tmp_path_factory.mktemp("keys") / "gentoo.gpg"
+    keyring.write_bytes(KEY.public())
+    with FaultyServer() as server:
+        for name, content in gentoo().items():
+            server.serve(f"/{name}", Reply(body=content))
+        yield (f"mirrors=gentoo={server.url}", f"keyrings=gentoo={keyring}")
+
+
+@pytest.fixture(scope="session")
+def oci_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an empty docker-registry on loopback."""
+    from tests.mirrors.alpine import BUSYBOX
+    from tests.mirrors.images import can_serve, registry
+
+    if not (can_serve() and BUSYBOX.is_file()):
+        pytest.skip("images need the packages docker-registry and busybox-static, which are not installed")
+    with registry(tmp_path_factory.mktemp("registry")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ubuntu_settings(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The settings that name a small Ubuntu mirror on loopback and its key."""
+    from tests.mirrors import ubuntu
+    from tests.mirrors.rpm import served
+
+    folder = tmp_path_factory.mktemp("ubuntu")
+    ubuntu.lay_out(bench, folder / "mirror")
+    with served(folder / "mirror") as url:
+        yield ubuntu.settings_for(url, folder)
+
+
+@pytest.fixture(scope="session")
 def rpm_mirror(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
     """The address, on 127.0.0.1, of a mirror of every recipe of the rpm family."""
     from tests.mirrors.rpm import family, lay_out, served
@@ -84,6 +125,22 @@ def rpm_mirror(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Ge
     lay_out(bench, guest_step(bench), family().values(), folder)
     with served(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def arch_mirror(
+    bench: Workbench, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[str, Mapping[str, bytes]], None, None]:
+    """The address, on 127.0.0.1, of a mirror of Arch Linux, and the files of its repositories."""
+    from osbuilder.distro.recipe import find_recipe
+    from tests.mirrors.pacman import guest, lay_out, repository
+    from tests.mirrors.rpm import served
+
+    folder = tmp_path_factory.mktemp("pacman")
+    files = repository(guest(bench))
+    lay_out(files, find_recipe("archlinux", bench.planner.distros), folder / "mirror")
+    with served(folder / "mirror") as url:
+        yield url, files
 
 
 @pytest.fixture(scope="session")

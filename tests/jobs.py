@@ -9,7 +9,7 @@ from typing import Any
 
 from osbuilder.engine.base import Command, Engine
 from osbuilder.execute import RunningJob
-from osbuilder.fetch import FetchSettings, Source, fetch
+from osbuilder.fetch import Source, fetch
 from osbuilder.progress import SilentProgress
 from osbuilder.store import Artifact
 
@@ -49,6 +49,7 @@ class RecordingJob:
         self.jobs = 3
         self.key = "0" * 64
         self.proxies: Mapping[str, str] = {}
+        self.ca_bundle: Path | None = None
         self.ran: list[Ran] = []
         self._act = act
 
@@ -94,7 +95,8 @@ class BuilderJob(RunningJob):
     def fetch(self, source: Source, *, into: Path | None = None) -> Path:
         folder = into or self.kept / "downloads"
         folder.mkdir(parents=True, exist_ok=True)
-        return fetch(source, folder / source.name, settings=FetchSettings(attempts=1), progress=SilentProgress())
+        settings = dataclasses.replace(self.executor.fetching, attempts=1)
+        return fetch(source, folder / source.name, settings=settings, progress=SilentProgress())
 
     def cache(self, name: str) -> Path:
         folder = self.kept / "caches" / name

@@ -1,4 +1,4 @@
-"""Runs single actions in the real compiler builder of a workbench, into folders of the test."""
+"""Runs single actions in a real builder of a workbench, into folders of the test."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Outcome:
 
 
 class Compiler:
-    """The builder `compiler`. Each `run` has fresh folders below `base`; downloads and caches are shared by all."""
+    """A builder, by default `compiler`. Each `run` has fresh folders below `base`; all share downloads and caches."""
 
-    def __init__(self, bench: Workbench, base: Path) -> None:
+    def __init__(self, bench: Workbench, base: Path, builder: Step | str | None = None) -> None:
         self._bench = bench
         self._base = base
         self._numbers = itertools.count(1)
-        self.builder = bench.planner.builder("compiler")
+        self.builder = bench.planner.builder(builder or "compiler") if not isinstance(builder, Step) else builder
         self.tools = bench.executor.run(self.builder)
 
     def run(self, action: Action, **inputs: Artifact) -> Outcome:
@@ -50,7 +50,7 @@ class Compiler:
         self.last_log = space.log
         job = BuilderJob(
             executor=self._bench.executor,
-            step=Step(name="test", subject="kernel", action=action, builder=self.builder),
+            step=Step(name="test", subject=self.builder.subject, action=action, builder=self.builder),
             key=f"test-{base.name}",
             inputs={"builder": self.tools, **inputs},
             space=space,

@@ -85,9 +85,12 @@ DECLARE(fuse);
 DECLARE(root_dax);
 DECLARE(pmem);
 DECLARE(loop);
+/* probes_dm.c */
 DECLARE(device_mapper);
 DECLARE(dm_verity);
 DECLARE(dm_crypt);
+DECLARE(dm_integrity);
+DECLARE(dm_thin);
 void cleanup_device_mapper(void);
 /* probes_cgroup.c */
 DECLARE(cgroup2);
@@ -100,6 +103,8 @@ DECLARE(cgroup2_freeze);
 DECLARE(bpf_cgroup_device);
 void prepare_cgroup(void);
 void cleanup_cgroup(void);
+/* probes_cgroup1.c */
+DECLARE(cgroup1);
 /* probes_ns.c */
 DECLARE(mount_namespace);
 DECLARE(uts_namespace);
@@ -114,6 +119,15 @@ DECLARE(seccomp);
 DECLARE(bpf);
 DECLARE(bpf_jit);
 DECLARE(keyring);
+/* probes_lsm.c */
+DECLARE(security_modules);
+DECLARE(landlock);
+DECLARE(yama);
+void prepare_yama(void);
+void cleanup_yama(void);
+DECLARE(selinux);
+DECLARE(apparmor);
+DECLARE(lockdown);
 /* probes_events.c */
 DECLARE(epoll);
 DECLARE(eventfd);
@@ -132,7 +146,14 @@ DECLARE(packet_socket);
 DECLARE(veth);
 DECLARE(bridge);
 DECLARE(macvlan);
+DECLARE(ipvlan);
+DECLARE(vxlan);
 DECLARE(tun);
+/* probes_tc.c */
+DECLARE(tc_redirect);
+DECLARE(tc_police);
+DECLARE(tc_rate);
+DECLARE(tc_bpf);
 /* probes_netfilter.c */
 DECLARE(nftables);
 DECLARE(nftables_nat);
@@ -141,9 +162,14 @@ DECLARE(iptables_legacy);
 DECLARE(vsock);
 DECLARE(virtio_console);
 DECLARE(virtio_blk);
+DECLARE(virtio_scsi);
+DECLARE(virtio_pmem);
 DECLARE(virtio_net);
 DECLARE(virtio_rng);
 DECLARE(virtio_balloon);
+/* probes_passthrough.c */
+DECLARE(vfio);
+DECLARE(iommu);
 /* probes_machine.c */
 DECLARE(entropy);
 DECLARE(memory);

@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Block devices: the root's mapping, pmem, loop, device mapper.
+ * Block devices: the root's mapping, pmem, loop.
  */
 #include "facts.h"
+#include "loop.h"
 #include "probe.h"
 #include "util.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/dm-ioctl.h>
 #include <linux/loop.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-#define DM_PROBE_NAME "osbuilder-probe"
 
 void probe_root_dax(void)
 {
@@ -66,126 +59,18 @@ void probe_pmem(void)
 
 void probe_loop(void)
 {
-	char pattern[4096], got[4096], path[32];
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	int backing = memfd_create("loop", MFD_CLOEXEC);
+	char pattern[4096], got[4096], path[LOOP_PATH_SIZE];
+	int backing = memory_file(0);
 
-	if (control < 0)
-		fail_errno("/dev/loop-control");
-	if (backing < 0)
-		fail_errno("memfd_create");
 	for (size_t i = 0; i < sizeof(pattern); i++)
 		pattern[i] = (char)(i * 7);
 	for (int block = 0; block < 16; block++)
 		if (write_all(backing, pattern, sizeof(pattern)) < 0)
 			fail_errno("filling the backing file");
-	int number = ioctl(control, LOOP_CTL_GET_FREE);
-	if (number < 0)
-		fail_errno("LOOP_CTL_GET_FREE");
-	snprintf(path, sizeof(path), "/dev/loop%d", number);
-	int device = open(path, O_RDONLY | O_CLOEXEC);
-	if (device < 0)
-		fail_errno("%s", path);
-	/* AUTOCLEAR: the device lets go of the file when this process ends. */
-	struct loop_config config = {.fd = (__u32)backing, .info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_READ_ONLY};
-	if (ioctl(device, LOOP_CONFIGURE, &config) < 0)
-		fail_errno("LOOP_CONFIGURE %s", path);
+	int device = loop_attach(backing, LO_FLAGS_READ_ONLY, path);
 	if (pread(device, got, sizeof(got), 15 * 4096) != (ssize_t)sizeof(got))
 		fail_errno("reading %s", path);
 	if (memcmp(got, pattern, sizeof(got)) != 0)
 		fail("%s does not read as its backing file", path);
 	pass("%s attached and read", path);
-}
-
-struct dm_request {
-	struct dm_ioctl header;
-	char body[2048];
-};
-
-static void dm_request(struct dm_request *request, const char *name)
-{
-	memset(request, 0, sizeof(*request));
-	request->header.version[0] = DM_VERSION_MAJOR;
-	request->header.data_size = sizeof(*request);
-	request->header.data_start = sizeof(request->header);
-	snprintf(request->header.name, sizeof(request->header.name), "%s", name);
-}
-
-static int dm_open(void)
-{
-	int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0)
-		fail_errno("/dev/mapper/control");
-	return fd;
-}
-
-void cleanup_device_mapper(void)
-{
-	struct dm_request request;
-	int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	dm_request(&request, DM_PROBE_NAME);
-	ioctl(fd, DM_DEV_REMOVE, &request);
-	close(fd);
-}
-
-void probe_device_mapper(void)
-{
-	struct dm_request request;
-	int fd = dm_open();
-
-	dm_request(&request, "");
-	if (ioctl(fd, DM_VERSION, &request) < 0)
-		fail_errno("DM_VERSION");
-	unsigned int minor_version = request.header.version[1];
-	dm_request(&request, DM_PROBE_NAME);
-	if (ioctl(fd, DM_DEV_CREATE, &request) < 0)
-		fail_errno("DM_DEV_CREATE");
-	/* "error" is the one target that is never a module. */
-	dm_request(&request, DM_PROBE_NAME);
-	request.header.target_count = 1;
-	struct dm_target_spec *target = (void *)request.body;
-	target->length = 8;
-	target->next = sizeof(*target);
-	snprintf(target->target_type, sizeof(target->target_type), "error");
-	if (ioctl(fd, DM_TABLE_LOAD, &request) < 0)
-		fail_errno("DM_TABLE_LOAD");
-	dm_request(&request, DM_PROBE_NAME);
-	if (ioctl(fd, DM_DEV_SUSPEND, &request) < 0) /* without DM_SUSPEND_FLAG: resume */
-		fail_errno("resuming the device");
-	dm_request(&request, DM_PROBE_NAME);
-	if (ioctl(fd, DM_DEV_STATUS, &request) < 0)
-		fail_errno("DM_DEV_STATUS");
-	if (request.header.target_count != 1 || !(request.header.flags & DM_ACTIVE_PRESENT_FLAG))
-		fail("the device has no active table");
-	pass("device mapper 4.%u; device made, table loaded, resumed", minor_version);
-}
-
-static void require_target(const char *name)
-{
-	struct dm_request request;
-	int fd = dm_open();
-
-	/* Loads the target's module where there is one; kernels before 5.4 have no such call. */
-	dm_request(&request, name);
-	if (ioctl(fd, DM_GET_TARGET_VERSION, &request) < 0) {
-		if (errno == EINVAL)
-			fail("the kernel has no target %s", name);
-		fail_errno("DM_GET_TARGET_VERSION %s", name);
-	}
-	const struct dm_target_versions *target = (const void *)request.body;
-	pass("target %s %u.%u.%u", name, target->version[0], target->version[1], target->version[2]);
-}
-
-void probe_dm_verity(void)
-{
-	require_target("verity");
-}
-
-void probe_dm_crypt(void)
-{
-	require_target("crypt");
 }

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Filesystems. Those that need no device are mounted and used; those that do are asked for with fsopen(2), which
- * fails with ENODEV when the kernel does not know the type (and loads its module where there is one).
+ * Filesystems. They are mounted and used, on a loop device where they need one; of those that need another device or more
+ * memory, fsopen(2) says whether the kernel knows the type (and loads its module where there is one).
  */
+#include "images.h"
+#include "loop.h"
 #include "probe.h"
 #include "util.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <linux/loop.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
@@ -153,16 +156,50 @@ void probe_ext4(void)
 	pass("registered");
 }
 
+/* Mounts a filesystem that lies in memory, on mnt. */
+static void mount_image(int image, const char *type, bool read_only)
+{
+	char loop[LOOP_PATH_SIZE];
+
+	require_type(type);
+	make_folder("mnt");
+	loop_attach(image, read_only ? LO_FLAGS_READ_ONLY : 0, loop);
+	if (mount(loop, "mnt", type, MS_NOSUID | MS_NODEV | (read_only ? MS_RDONLY : 0), NULL) < 0)
+		fail_errno("mount -t %s", type);
+}
+
 void probe_xfs(void)
 {
-	require_type("xfs");
-	pass("registered");
+	char value[8];
+
+	mount_image(image_xfs(), "xfs", false);
+	make_file("mnt/file", "xfs");
+	if (setxattr("mnt/file", "user.osbuilder", "probe", 5, 0) < 0)
+		fail_errno("setxattr user.osbuilder");
+	if (mount(NULL, "mnt", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+		fail_errno("remounting read-only");
+	expect_file("mnt/file", "xfs");
+	if (getxattr("mnt/file", "user.osbuilder", value, sizeof(value)) != 5)
+		fail_errno("getxattr user.osbuilder");
+	pass("mounted, written and read");
 }
 
 void probe_erofs(void)
 {
-	require_type("erofs");
-	pass("registered");
+	static const char line[] = "osbuilder\n";
+	char got[sizeof(line)];
+	int lines = 0;
+
+	mount_image(image_erofs(), "erofs", true);
+	expect_file("mnt/plain", "erofs");
+	FILE *packed = fopen("mnt/packed", "re");
+	if (!packed)
+		fail_errno("a compressed file");
+	while (fgets(got, sizeof(got), packed) && strcmp(got, line) == 0)
+		lines++;
+	if (lines != IMAGE_PACKED_LINES || !feof(packed))
+		fail("a compressed file holds %d lines of %d", lines, IMAGE_PACKED_LINES);
+	pass("mounted; a compressed file was read");
 }
 
 void probe_plan9(void)

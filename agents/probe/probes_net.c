@@ -2,7 +2,7 @@
  *
  * Sockets and the network devices that containers are wired with. Each probe has a network namespace of its own.
  */
-#include "netlink.h"
+#include "link.h"
 #include "probe.h"
 #include "util.h"
 
@@ -81,34 +81,6 @@ void probe_inet6(void)
 	talk_over_tcp(AF_INET6, (void *)&address, sizeof(address));
 }
 
-/* Sends a frame on one interface (a namespace's own descriptor) and expects it on the other. */
-static void send_frame(int from, const char *from_name, int to)
-{
-	struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(from_name)};
-	unsigned char frame[64] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5, 'o', 's', 'b'};
-	unsigned char got[128];
-
-	for (int attempt = 0; attempt < 20; attempt++) {
-		struct pollfd ready = {.fd = to, .events = POLLIN};
-
-		/* 0x88b5 is IEEE's local experimental EtherType: nothing else in the guest sends it. */
-		sendto(from, frame, sizeof(frame), 0, (void *)&address, sizeof(address));
-		while (poll(&ready, 1, 100) == 1)
-			if (recv(to, got, sizeof(got), 0) >= (ssize_t)sizeof(frame) && memcmp(got, frame, sizeof(frame)) == 0)
-				return;
-	}
-	fail("frames sent on %s do not arrive", from_name);
-}
-
-static int packet_socket(void)
-{
-	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL));
-
-	if (fd < 0)
-		fail_errno("socket(AF_PACKET)");
-	return fd;
-}
-
 void probe_packet_socket(void)
 {
 	int receiver = packet_socket();
@@ -117,74 +89,15 @@ void probe_packet_socket(void)
 	pass("a raw frame was sent and received on loopback");
 }
 
-/* RTM_NEWLINK for a device of a kind; the caller adds what the kind needs and ends the message with send_link. */
-struct link_request {
-	struct netlink netlink;
-	size_t info;
-};
-
-static void begin_link(struct link_request *request, const char *name, const char *kind, const char *lower)
-{
-	struct ifinfomsg header = {.ifi_family = AF_UNSPEC};
-
-	memset(request, 0, sizeof(*request));
-	netlink_begin(&request->netlink, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &header, sizeof(header));
-	netlink_put_text(&request->netlink, IFLA_IFNAME, name);
-	if (lower)
-		netlink_put_u32(&request->netlink, IFLA_LINK, if_nametoindex(lower));
-	request->info = netlink_nest(&request->netlink, IFLA_LINKINFO);
-	netlink_put_text(&request->netlink, IFLA_INFO_KIND, kind);
-}
-
-static void send_link(struct link_request *request, const char *kind)
-{
-	netlink_nest_end(&request->netlink, request->info);
-	if (netlink_send(&request->netlink, NETLINK_ROUTE) < 0)
-		fail_errno("creating a %s device", kind);
-}
-
-/* Makes the pair `name`, `peer`; with peer_namespace >= 0 the peer is born in that network namespace. */
-static void make_veth(const char *name, const char *peer, int peer_namespace)
-{
-	struct link_request request;
-	struct ifinfomsg header = {.ifi_family = AF_UNSPEC};
-
-	begin_link(&request, name, "veth", NULL);
-	size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
-	size_t other = netlink_nest(&request.netlink, VETH_INFO_PEER);
-	/* The peer's nest holds a whole link message: its header, then attributes. */
-	if (request.netlink.length + sizeof(header) > sizeof(request.netlink.data))
-		fail("veth: the request does not fit");
-	memcpy(request.netlink.data + request.netlink.length, &header, sizeof(header));
-	request.netlink.length += NLMSG_ALIGN(sizeof(header));
-	netlink_put_text(&request.netlink, IFLA_IFNAME, peer);
-	if (peer_namespace >= 0)
-		netlink_put_u32(&request.netlink, IFLA_NET_NS_FD, (uint32_t)peer_namespace);
-	netlink_nest_end(&request.netlink, other);
-	netlink_nest_end(&request.netlink, data);
-	send_link(&request, "veth");
-}
-
-static void bring_up(const char *name)
-{
-	if (interface_set_up(name, true) < 0)
-		fail_errno("bringing %s up", name);
-}
-
 void probe_veth(void)
 {
-	int outside = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	int sender = packet_socket(); /* stays in the namespace it was made in */
+	int outside = leave_namespace();
 
-	if (outside < 0)
-		fail_errno("/proc/self/ns/net");
-	if (unshare(CLONE_NEWNET) < 0)
-		fail_errno("unshare(CLONE_NEWNET)");
 	make_veth("inside", "outside", outside);
 	bring_up("inside");
 	int receiver = packet_socket();
-	if (setns(outside, CLONE_NEWNET) < 0)
-		fail_errno("setns");
+	enter_namespace(outside);
 	bring_up("outside");
 	send_frame(sender, "outside", receiver);
 	pass("a frame crossed from one network namespace to another");
@@ -206,7 +119,7 @@ void probe_bridge(void)
 {
 	struct link_request request;
 
-	begin_link(&request, "br0", "bridge", NULL);
+	begin_link(&request, "br0", "bridge", NULL, -1);
 	send_link(&request, "bridge");
 	make_veth("left", "port0", -1);
 	make_veth("right", "port1", -1);
@@ -229,7 +142,7 @@ void probe_macvlan(void)
 	struct link_request request;
 
 	make_veth("lower", "wire", -1);
-	begin_link(&request, "mac0", "macvlan", "lower");
+	begin_link(&request, "mac0", "macvlan", "lower", -1);
 	size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
 	netlink_put_u32(&request.netlink, IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE);
 	netlink_nest_end(&request.netlink, data);
@@ -238,6 +151,85 @@ void probe_macvlan(void)
 	bring_up("lower");
 	bring_up("mac0");
 	pass("made on a veth and brought up");
+}
+
+/* Two devices on one lower device, in two namespaces: a datagram goes from the one to the other. */
+void probe_ipvlan(void)
+{
+	static const char *const names[] = {"near", "far"};
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a630002), .sin_port = htons(4444)};
+	struct link_request request;
+	char byte;
+
+	int near = this_namespace();
+	leave_namespace();
+	int far = this_namespace();
+	enter_namespace(near);
+	make_veth("lower", "wire", -1);
+	bring_up("wire");
+	bring_up("lower");
+	for (size_t i = 0; i < COUNT_OF(names); i++) {
+		uint16_t mode = IPVLAN_MODE_L2;
+
+		begin_link(&request, names[i], "ipvlan", "lower", i ? far : -1);
+		size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
+		netlink_put(&request.netlink, IFLA_IPVLAN_MODE, &mode, sizeof(mode));
+		netlink_nest_end(&request.netlink, data);
+		send_link(&request, "ipvlan");
+	}
+	set_address("near", "10.99.0.1");
+	bring_up("near");
+	int sender = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	enter_namespace(far);
+	set_address("far", "10.99.0.2");
+	bring_up("far");
+	int receiver = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sender < 0 || receiver < 0 || bind(receiver, (void *)&address, sizeof(address)) < 0)
+		fail_errno("a UDP socket");
+	struct pollfd ready = {.fd = receiver, .events = POLLIN};
+	for (int attempt = 0; attempt < 20; attempt++) {
+		sendto(sender, "x", 1, 0, (void *)&address, sizeof(address));
+		if (poll(&ready, 1, 100) == 1 && recv(receiver, &byte, 1, 0) == 1)
+			pass("a datagram went from one device to another on the same card");
+	}
+	fail("datagrams do not arrive");
+}
+
+/* One end of the tunnel, over a device that has its address already. */
+static void make_vxlan(const char *lower, const char *remote)
+{
+	struct link_request request;
+	struct in_addr address;
+	uint16_t port = htons(4789);
+
+	inet_pton(AF_INET, remote, &address);
+	begin_link(&request, "vx0", "vxlan", NULL, -1);
+	size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
+	netlink_put_u32(&request.netlink, IFLA_VXLAN_ID, 42);
+	netlink_put_u32(&request.netlink, IFLA_VXLAN_LINK, if_nametoindex(lower));
+	netlink_put(&request.netlink, IFLA_VXLAN_GROUP, &address, sizeof(address));
+	netlink_put(&request.netlink, IFLA_VXLAN_PORT, &port, sizeof(port));
+	netlink_nest_end(&request.netlink, data);
+	send_link(&request, "vxlan");
+	bring_up("vx0");
+}
+
+void probe_vxlan(void)
+{
+	int sender = packet_socket(); /* stays in the namespace it was made in */
+	int outside = leave_namespace();
+
+	make_veth("inside", "outside", outside);
+	set_address("inside", "10.99.0.2");
+	bring_up("inside");
+	make_vxlan("inside", "10.99.0.1");
+	int receiver = protocol_socket("vx0");
+	enter_namespace(outside);
+	set_address("outside", "10.99.0.1");
+	bring_up("outside");
+	make_vxlan("outside", "10.99.0.2");
+	send_frame(sender, "vx0", receiver);
+	pass("a frame went through the tunnel");
 }
 
 void probe_tun(void)

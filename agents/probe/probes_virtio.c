@@ -89,6 +89,45 @@ void probe_virtio_blk(void)
 	pass("%s read", path);
 }
 
+/* Reads the start of the first disk whose name begins with `prefix`; false: there is none. */
+static bool read_disk(const char *prefix, char *path, size_t size)
+{
+	char name[64], block[4096];
+
+	if (first_entry("/sys/block", prefix, name, sizeof(name)) < 0)
+		return false;
+	snprintf(path, size, "/dev/%s", name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		fail_errno("%s", path);
+	if (read(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
+		fail_errno("reading %s", path);
+	close(fd);
+	return true;
+}
+
+void probe_virtio_scsi(void)
+{
+	char folder[256], path[80];
+
+	virtio_require(VIRTIO_ID_SCSI, folder, sizeof(folder));
+	/* Disks are found while the guest goes on booting. */
+	for (int attempt = 0; attempt < 300; attempt++, sleep_ms(10))
+		if (read_disk("sd", path, sizeof(path)))
+			pass("%s read", path);
+	fail("attached, but it has no disk");
+}
+
+void probe_virtio_pmem(void)
+{
+	char folder[256], path[80];
+
+	virtio_require(VIRTIO_ID_PMEM, folder, sizeof(folder));
+	if (!read_disk("pmem", path, sizeof(path)))
+		fail("attached, but there is no pmem device");
+	pass("%s read", path);
+}
+
 static bool has_carrier(const char *interface)
 {
 	char path[128];
@@ -147,10 +186,16 @@ void probe_virtio_rng(void)
 	pass("%s, %zd bytes read", current, got);
 }
 
+/* linux/virtio_balloon.h: VIRTIO_BALLOON_F_REPORTING. A device's features are a text of 0 and 1, bit 0 first. */
+#define BALLOON_REPORTING 5
+
 void probe_virtio_balloon(void)
 {
-	char folder[256];
+	char folder[256], path[300], features[80];
 
 	virtio_require(VIRTIO_ID_BALLOON, folder, sizeof(folder));
-	pass("attached, driver bound");
+	snprintf(path, sizeof(path), "%s/features", folder);
+	if (read_text(path, features, sizeof(features)) <= BALLOON_REPORTING)
+		fail_errno("%s", path);
+	pass("attached, driver bound%s", features[BALLOON_REPORTING] == '1' ? "; free pages are reported" : "");
 }

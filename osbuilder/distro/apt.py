@@ -15,8 +15,10 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from osbuilder.arch import ARCHES, host_arch
+from osbuilder.binfmt import check_emulation
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import parse_fields, read_packages
 from osbuilder.distro.keyring import Keyring
@@ -68,39 +70,65 @@ class Bootstrap:
     hook: str = CUSTOMIZE_HOOK
     timeout_s: int = dataclasses.field(default=30, metadata=NOT_IN_KEY)
     attempts: int = dataclasses.field(default=3, metadata=NOT_IN_KEY)
+    ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for mirror in self.mirrors:
             if not _URL.fullmatch(mirror):
                 raise UsageError(
-                    f"not a Debian mirror: {mirror!r}",
+                    f"not a mirror of apt packages: {mirror!r}",
                     hint="Give the URL that has dists/ and pool/ below it, such as https://HOST/debian.",
                 )
 
     def describe(self) -> tuple[str, ...]:
-        commands = [] if self.keyring.file else [self._export_command()]
-        commands += [self._bootstrap_command(mirror) for mirror in self.mirrors or (None,)]
-        return tuple(shlex.join(command.argv) for command in commands)
+        return self.describe_with(self._options())
 
     def run(self, job: Job) -> Mapping[str, Json]:
-        inputs = {"keyring": self._trusted_keys(job), "hook": _executable(job.work / "hook", self.hook)}
-        mirror = first_that_serves(
-            job,
-            self.mirrors or (None,),
-            lambda mirror: job.run(self._bootstrap_command(mirror), inputs=inputs),
-            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=self.components),
-        )
-        repositories = read_releases(job.out / "releases")
-        shutil.rmtree(job.out / "releases")
-        tree = Tree.read(job.out / ROOTFS_TAR)
-        packages = read_packages(tree)
+        self.check_host()
+        mirror = self.serve(job, self._options(), self.hook)
+        repositories = take_releases(job.out)
+        packages = read_packages(Tree.read(job.out / ROOTFS_TAR))
         return {
             "mirror": mirror,
             "repositories": repositories,
             "packages": [list(package) for package in packages],
         }
 
-    def _trusted_keys(self, job: Job) -> Path:
+    def describe_with(self, options: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the commands that `serve` runs with these options."""
+        commands = [] if self.keyring.file else [self._export_command()]
+        commands += [self._mmdebstrap(options, mirror) for mirror in self.mirrors or (None,)]
+        return tuple(shlex.join(command.argv) for command in commands)
+
+    def serve(self, job: Job, options: tuple[str, ...], hook: str) -> str | None:
+        """Run mmdebstrap with further options and a hook (/in/hook) on the first mirror that serves; return which.
+
+        The target is the last of the options. Raises what osbuilder.distro.apt_errors knows, else CommandFailed.
+        """
+        inputs = {"keyring": self.trusted_keys(job), "hook": _executable(job.work / "hook", hook)}
+        return first_that_serves(
+            job,
+            self.mirrors or (None,),
+            lambda mirror: job.run(self._mmdebstrap(options, mirror), inputs=inputs),
+            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=self.components),
+        )
+
+    def _options(self, target: str = f"/out/{ROOTFS_TAR}") -> tuple[str, ...]:
+        return (
+            f"--format={'null' if target == '/dev/null' else 'tar'}",
+            f"--variant={self.variant}",
+            *((f"--include={','.join(self.packages)}",) if self.packages else ()),
+            "--customize-hook=/in/hook",
+            target,
+        )
+
+    def check_host(self) -> None:
+        """Raise what binfmt.check_emulation raises when the packages' scripts are another architecture's."""
+        if self.architecture != host_arch().debian:
+            (arch,) = [each for each in ARCHES.values() if each.debian == self.architecture]
+            check_emulation(arch)
+
+    def trusted_keys(self, job: Job) -> Path:
         """Return a folder with one keyring in it: all that apt is told to trust."""
         folder = job.work / "keyring"
         folder.mkdir()
@@ -129,8 +157,20 @@ class Bootstrap:
             )
         )
 
-    def _bootstrap_command(self, mirror: str | None) -> Command:
-        options = {
+    def command(
+        self, mirror: str | None, *, target: str = f"/out/{ROOTFS_TAR}", signed: bool = True, network: bool = True
+    ) -> Command:
+        """Return mmdebstrap's command. `mirror` is an address or a line of sources.list (None: mmdebstrap's own).
+
+        Unless `signed`, no key is trusted, for a repository that needs none. A `target` of /dev/null keeps nothing.
+        """
+        return self._mmdebstrap(self._options(target), mirror, signed=signed, network=network)
+
+    def _mmdebstrap(
+        self, options: tuple[str, ...], mirror: str | None, *, signed: bool = True, network: bool = True
+    ) -> Command:
+        *flags, target = options
+        apt = {
             "APT::Install-Recommends": "false",
             "Acquire::Languages": "none",
             "Acquire::Retries": str(self.attempts - 1),
@@ -141,25 +181,23 @@ class Bootstrap:
             argv=(
                 "mmdebstrap",
                 "--mode=root",
-                "--format=tar",
-                f"--variant={self.variant}",
                 f"--architectures={self.architecture}",
                 f"--components={','.join(self.components)}",
-                *((f"--include={','.join(self.packages)}",) if self.packages else ()),
-                *(f'--aptopt={name} "{value}"' for name, value in options.items()),
-                "--keyring=/in/keyring",
-                "--customize-hook=/in/hook",
+                *(f'--aptopt={name} "{value}"' for name, value in apt.items()),
+                *(("--keyring=/in/keyring",) if signed else ()),
                 # check/signed-by would name the builder's whole keyring in sources.list, past the pinned keys.
                 # chroot/mount: no engine allows mounts, and a rootfs must not differ where one does.
-                "--skip=check/signed-by,chroot/mount",
+                # check/qemu: it asks programs that no builder has; who plans a foreign rootfs looks at the host.
+                "--skip=check/signed-by,check/qemu,chroot/mount",
+                *flags,
                 self.suite,
-                f"/out/{ROOTFS_TAR}",
+                target,
                 *((mirror,) if mirror else ()),
             ),
             # The target lies in /tmp, on memory: dpkg syncs every file that it unpacks (1.9x on a disk).
             env=(("SOURCE_DATE_EPOCH", str(self.epoch)), ("TMPDIR", "/tmp")),  # noqa: S108
             root=True,
-            network=True,
+            network=network,
         )
 
 
@@ -177,6 +215,13 @@ def bootstrap(order: Order) -> Bootstrap:
         timeout_s=order.timeout_s,
         attempts=order.attempts,
     )
+
+
+def take_releases(out: Path) -> list[dict[str, str]]:
+    """Remove the Release files that a hook left below `out`; return what they say (see `read_releases`)."""
+    repositories = read_releases(out / "releases")
+    shutil.rmtree(out / "releases")
+    return repositories
 
 
 def read_releases(folder: Path) -> list[dict[str, str]]:

@@ -20,14 +20,15 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from osbuilder.arch import host_arch
 from osbuilder.distro.dnf_errors import MISSING, explain
 from osbuilder.distro.keyring import Keyring
+from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.problems import first_that_serves
+from osbuilder.distro.told import check_mirrors
 from osbuilder.engine.base import Command
-from osbuilder.errors import PlanError, UsageError, suggest
+from osbuilder.errors import UsageError, suggest
 from osbuilder.kernel.script import lines
 from osbuilder.kernel.script import render as render_script
 from osbuilder.rootfs.template import render
@@ -107,7 +108,7 @@ _PLUGINS: Final = (
 # fail are told in the manifest. dnf's cache has a folder NAME-HASH for each repository, 16 digits of hash. rpm leaves
 # its database with a write-ahead log beside it, with which it cannot be read on a read-only root: that is folded in
 # (sqlite3 comes with dnf), and what the order of writing left in the file goes.
-SCRIPT: Final = """\
+SETUP: Final = """\
 root=/tmp/root
 cp /in/macros "$HOME/.rpmmacros"
 mkdir -m 0700 /tmp/gnupg
@@ -122,6 +123,8 @@ install -m 0666 /dev/null "$root/dev/null"
 dnf() {
   command dnf --config=/in/dnf.conf --installroot="$root" --releasever={{ version | sh }} "$@"
 }
+"""
+INSTALL: Final = """\
 dnf install -- {{ packages | sh }} 2>&1 | tee /tmp/log || {
   ! grep -q {{ missing | sh }} /tmp/log || dnf --cacheonly repoquery --queryformat='%{name}' > /out/names
   exit 1
@@ -138,6 +141,8 @@ sqlite3 "$root"{{ database | sh }}/rpmdb.sqlite 'pragma journal_mode = delete; v
 tar --create --file=/out/{{ tar | sh }} --directory="$root" --numeric-owner --xattrs --xattrs-include='*' --sort=name .
 """
 
+SCRIPT: Final = SETUP + INSTALL
+
 _LEFTOVERS: Final = (
     "dev/*",
     "tmp/*",
@@ -146,12 +151,10 @@ _LEFTOVERS: Final = (
     "var/log/hawkey.log",
 )
 
-_URL: Final = re.compile(r"https?://[^\s\[\]]+")
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """A repository's place below a mirror, and whether its index is signed."""
+    """A repository's place below a mirror (or its whole address), and whether its index is signed."""
 
     name: str
     path: str
@@ -159,7 +162,7 @@ class Index:
 
     def url(self, mirror: str) -> str:
         """Return its address."""
-        return f"{mirror.rstrip('/')}/{self.path}"
+        return self.path if "://" in self.path else f"{mirror.rstrip('/')}/{self.path}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,32 +185,29 @@ class Install:
     script: str = SCRIPT
     timeout_s: int = dataclasses.field(default=30, metadata=NOT_IN_KEY)
     attempts: int = dataclasses.field(default=3, metadata=NOT_IN_KEY)
+    ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        where = f"Give the URL that has {self.repositories[0].path}/repodata/ below it"
-        if not self.mirrors:
-            raise UsageError(
-                f"no mirror of {self.subject} is known: recipes name none",
-                hint=f"{where}: --setting mirrors={self.subject.split()[0]}=URL",
-            )
-        for mirror in self.mirrors:
-            if not _URL.fullmatch(mirror):
-                raise UsageError(f"not a mirror of {self.subject}: {mirror!r}", hint=f"{where}.")
+        # A locked installation has its packages beside it, and needs no mirror.
+        if self.mirrors or not all("://" in index.path for index in self.repositories):
+            check_mirrors(self.mirrors, subject=self.subject, below=f"{self.repositories[0].path}/repodata")
 
     def describe(self) -> tuple[str, ...]:
         urls = [f"{index.name}: {index.url(mirror)}" for mirror in self.mirrors for index in self.repositories]
         return (*urls, *lines(self._script()))
 
     def run(self, job: Job) -> Mapping[str, Json]:
-        inputs = self._write_inputs(job.work)
-        if self.keyring.file:
-            (job.work / "keyring").write_bytes(self.keyring.read())
+        inputs = self.write_inputs(job.work)
         mirror = first_that_serves(
             job,
             self.mirrors,
-            lambda mirror: self._install(job, inputs, mirror),
-            lambda log, mirror: self._explain(job.out / "names", log, mirror),
+            lambda mirror: self.call(job, inputs, mirror),
+            lambda log, mirror: self.explain(job.out / "names", log, mirror),
         )
+        return {"mirror": mirror, **self.finish(job)}
+
+    def finish(self, job: Job) -> dict[str, Json]:
+        """Make what the script left the artifact; return the facts that it tells."""
         packages = read_packages(job.out / "packages")
         repositories = [
             {"name": path.name, **read_index(path.read_text("utf-8"))}
@@ -219,21 +219,23 @@ class Install:
         shutil.rmtree(job.out / "indexes")
         self._normalise(job.out / ROOTFS_TAR, job.work / ROOTFS_TAR)
         return {
-            "mirror": mirror,
             "repositories": repositories,
             "packages": [list(package) for package in packages],
             "failed_scripts": [list(script) for script in scripts],
         }
 
-    def _write_inputs(self, folder: Path) -> Mapping[str, Path]:
+    def write_inputs(self, folder: Path) -> Mapping[str, Path]:
         """Write what the same command reads whatever the mirror is; return it by name."""
         files = {"macros": render(MACROS, database=self.database, plugins=_PLUGINS), "script": self._script()}
         for name, text in files.items():
             (folder / name).write_text(text, "utf-8")
+        if self.keyring.file:
+            (folder / "keyring").write_bytes(self.keyring.read())
         names = (*files, "dnf.conf", *(("keyring",) if self.keyring.file else ()))
         return {name: folder / name for name in names}
 
-    def _install(self, job: Job, inputs: Mapping[str, Path], mirror: str) -> None:
+    def call(self, job: Job, inputs: Mapping[str, Path], mirror: str, *, network: bool = True) -> None:
+        """Run the script with a mirror's configuration."""
         configuration = render(
             CONFIGURATION,
             indexes=self.repositories,
@@ -245,11 +247,12 @@ class Install:
         # Python's own order of sets would be another one each time.
         environment = (("PYTHONHASHSEED", "0"), ("SOURCE_DATE_EPOCH", str(self.epoch)))
         job.run(
-            Command(argv=("bash", "/in/script"), env=environment, root=True, network=True),
+            Command(argv=("bash", "/in/script"), env=environment, root=True, network=network),
             inputs=inputs,
         )
 
-    def _explain(self, names: Path, log: str, mirror: str) -> Problem | None:
+    def explain(self, names: Path, log: str, mirror: str) -> Problem | None:
+        """Return the problem that a log tells; `names` may have the names of all packages."""
         return explain(
             log,
             mirror=mirror,
@@ -259,18 +262,20 @@ class Install:
         )
 
     def _script(self) -> str:
-        keyring = "/in/keyring" if self.keyring.file else f"{shlex.quote(self.keyring.builder_path)}/*"
-        return render_script(
-            self.script,
-            keyring=keyring,
-            fingerprints=self.keyring.fingerprints,
-            version=self.version,
-            packages=self.packages,
-            indexes=tuple(index.name for index in self.repositories),
-            missing=MISSING,
-            database=self.database,
-            tar=ROOTFS_TAR,
-        )
+        return render_script(self.script, **self.words())
+
+    def words(self) -> dict[str, object]:
+        """Return what scripts fill in."""
+        return {
+            "keyring": "/in/keyring" if self.keyring.file else f"{shlex.quote(self.keyring.builder_path)}/*",
+            "fingerprints": self.keyring.fingerprints,
+            "version": self.version,
+            "packages": self.packages,
+            "indexes": tuple(index.name for index in self.repositories),
+            "missing": MISSING,
+            "database": self.database,
+            "tar": ROOTFS_TAR,
+        }
 
     def _normalise(self, tar: Path, scratch: Path) -> None:
         """Write the tar anew: without what dnf left for itself, in one order, no file younger than the release."""
@@ -291,12 +296,7 @@ def install(order: Order) -> Install:
     """
     choice = order.choice
     subject = f"{choice.recipe.name} {choice.release_name}"
-    if choice.arch != host_arch():
-        raise PlanError(
-            f"{subject} cannot be installed for {choice.arch.name} on {host_arch().name}: "
-            "its packages' scripts would need emulation",
-            hint=f"Build it on a machine that is {choice.arch.name}.",
-        )
+    refuse_foreign(choice)
     repositories = choice.release.repositories
     for name in order.components:
         if name not in {each.name for each in repositories}:

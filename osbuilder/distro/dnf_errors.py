@@ -6,11 +6,11 @@ unknown stays what it is: a command that failed, with the end of its log.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Final
 
 from osbuilder.distro.problems import ANOTHER, Pattern, Problem, find_problem
+from osbuilder.distro.told import words_for
 from osbuilder.errors import RootfsError, StoreError, UsageError, VerificationError
 
 _BECAUSE: Final = r"(?:Problem(?: \d+)?: |- )"
@@ -150,12 +150,5 @@ def explain(log: str, *, mirror: str, subject: str, keys: tuple[str, ...], names
 
     `names` are those of the packages that there are, to suggest one in the place of a name that is not.
     """
-    missing = next((line.removeprefix(MISSING) for line in log.splitlines() if line.startswith(MISSING)), "")
-    near = difflib.get_close_matches(missing, names, n=3) if missing else []
-    words = {
-        "mirror": f"the mirror {mirror}",
-        "subject": subject,
-        "keys": ", ".join(keys) or "a key in the keyring that was named",
-        "near": f"Did you mean {' or '.join(near)}?" if near else "Its repositories know no name like it.",
-    }
+    words = words_for(log, mirror=mirror, subject=subject, keys=keys, missing=MISSING, names=names)
     return find_problem(log, _PATTERNS, words)

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbuilder.errors import UsageError, VerificationError
+from osbuilder.errors import NoMirror, UsageError, VerificationError
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -41,8 +41,14 @@ class Keyring:
         """Return the keyring that an order names, else the keys that its recipe pins. Raises UsageError."""
         if order.keyring:
             return cls.of_file(order.keyring)
+        recipe = order.choice.recipe
+        if not recipe.keyring:
+            raise NoMirror(
+                f"no key of {recipe.name} is known: {recipe.retired}",
+                hint=f"Name both: --setting mirrors={recipe.name}=URL --setting keyrings={recipe.name}=FILE",
+            )
         return cls(
-            builder_path=order.choice.recipe.keyring,
+            builder_path=recipe.keyring,
             fingerprints=tuple(key.text for key in order.choice.release.signed_by),
         )
 

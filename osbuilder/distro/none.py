@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from osbuilder.errors import UsageError
+from osbuilder.distro.order import refuse_packages
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
@@ -45,9 +45,5 @@ class EmptyRoot:
 
 def empty(order: Order) -> EmptyRoot:
     """Return the action for an order (the adapter of package manager none). Raises UsageError for any package."""
-    if order.packages.everything:
-        raise UsageError(
-            f"{order.choice.recipe.name} installs no packages: got {', '.join(order.packages.everything)}",
-            hint="Name a distribution that has them (`inv distros`).",
-        )
+    refuse_packages(order)
     return EmptyRoot(epoch=order.epoch)

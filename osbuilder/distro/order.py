@@ -6,6 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbuilder.arch import host_arch
+from osbuilder.errors import PlanError, UsageError
+from osbuilder.settings import Foreign
+
 if TYPE_CHECKING:
     from osbuilder.distro.recipe import Choice, Selection
 
@@ -16,7 +20,8 @@ class Order:
 
     `mirrors` are tried in order; none means the package manager's own. `components` replaces the recipe's unless empty,
     `keyring` (a file of this host) the keys that the recipe pins. `epoch` (seconds since 1970) is the latest time that
-    a file may bear. A mirror that sends nothing for `timeout_s` is given up after `attempts` tries.
+    a file may bear; `foreign` says how a guest of another architecture is configured. A mirror that sends nothing for
+    `timeout_s` is given up after `attempts` tries.
     """
 
     choice: Choice
@@ -25,5 +30,25 @@ class Order:
     mirrors: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     keyring: Path | None = None
+    foreign: Foreign = Foreign.CARRIED
     timeout_s: int = 30
     attempts: int = 3
+
+
+def refuse_packages(order: Order) -> None:
+    """Raise UsageError when packages are asked for where none can be installed."""
+    if order.packages.everything:
+        raise UsageError(
+            f"{order.choice.recipe.name} installs no packages: got {', '.join(order.packages.everything)}",
+            hint="Name a distribution that has them (`inv distros`).",
+        )
+
+
+def refuse_foreign(choice: Choice) -> None:
+    """Raise PlanError for a guest of another architecture than this machine's, where packages bring scripts."""
+    if choice.arch != host_arch():
+        raise PlanError(
+            f"{choice.recipe.name} {choice.release_name} cannot be installed for {choice.arch.name} on "
+            f"{host_arch().name}: its packages' scripts would need emulation",
+            hint=f"Build it on a machine that is {choice.arch.name}.",
+        )

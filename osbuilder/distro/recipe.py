@@ -11,11 +11,12 @@ import enum
 import re
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.decode import load
 from osbuilder.distro.apk.declared import ApkRecipe
+from osbuilder.distro.tarballs import ArchiveRecipe
 from osbuilder.errors import DecodeError, PlanError, UsageError, suggest
 from osbuilder.openpgp import Fingerprint
 from osbuilder.pid1 import Init
@@ -31,8 +32,23 @@ class PackageManager(enum.Enum):
 
     APK = "apk"
     APT = "apt"
+    ARCHIVE = "archive"
     DNF = "dnf"
     NONE = "none"
+    OCI = "oci"
+    PACMAN = "pacman"
+
+    @property
+    def installs_packages(self) -> bool:
+        """Whether packages can be chosen; else the root filesystem is what it is."""
+        return self not in (PackageManager.ARCHIVE, PackageManager.NONE, PackageManager.OCI)
+
+
+class OtherReleases(enum.Enum):
+    """What a release may be called besides those that a recipe lists; it is as the default release otherwise."""
+
+    DAY = "day"  # of an archive that keeps each day's state: 2026/11/01
+    IMAGE = "image"  # a container image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ class Repository:
 class Release:
     """One release: its number, the day that pins its timestamps, its components, and the keys that may sign it.
 
-    `repositories` and `rpm_database` (where the release keeps it) are for rpm's distributions.
+    `repositories` are for dnf and pacman, `rpm_database` (where the release keeps it) for rpm's distributions.
     """
 
     version: str
@@ -91,8 +107,6 @@ class Release:
     signed_by: tuple[Fingerprint, ...] = dataclasses.field(default=(), metadata={"key": "signed-by"})
 
     def __post_init__(self) -> None:
-        if bool(self.repositories) != bool(self.rpm_database):
-            raise ValueError("expected repositories and rpm-database together, or neither of them")
         if self.rpm_database and not re.fullmatch(r"(/[a-z]+)+", self.rpm_database):
             raise ValueError(f"rpm-database: expected a path such as /var/lib/rpm, got {self.rpm_database!r}")
 
@@ -133,17 +147,21 @@ class Packages:
 class Recipe:
     """A distribution. `inits` and `arches` are what it offers, the default init first.
 
-    `keyring` is where the builder has the distribution's keys, of which each release names those that may sign it;
-    `apk` has what apk needs instead ("" with package manager none). `features` are the names that a request may switch
-    on, each with what it does.
+    `other_releases` says what else than `releases` may be asked for. `retired` says that there is no such distribution
+    any more, and what is left: its keys are the user's. `keyring` is where the builder has the
+    distribution's keys, of which each release names those that may sign it; `apk` and `archive` have what these need
+    instead. `features` are the names that a request may switch on, each with what it does.
     """
 
     name: str
     title: str
     package_manager: PackageManager = dataclasses.field(metadata={"key": "package-manager"})
     default_release: str = dataclasses.field(metadata={"key": "default-release"})
+    other_releases: OtherReleases | None = dataclasses.field(default=None, metadata={"key": "other-releases"})
+    retired: str = ""
     keyring: str = ""
     apk: ApkRecipe | None = None
+    archive: ArchiveRecipe | None = None
     releases: Mapping[str, Release]
     arches: tuple[str, ...]
     excluded: tuple[Excluded, ...] = ()
@@ -158,12 +176,17 @@ class Recipe:
                 hint=suggest(self.default_release, self.releases),
             )
         self._check_keys()
+        self._check_archive()
         if not self.inits:
             raise ValueError("inits: expected at least one of systemd, agent")
         for name, release in self.releases.items():
-            if bool(release.repositories) != (self.package_manager is PackageManager.DNF):
-                expected = "repositories and rpm-database" if not release.repositories else "no repositories"
-                raise ValueError(f"releases.{name}: expected {expected} with {self.package_manager.value}")
+            for key, given, wanted in (
+                ("repositories", release.repositories, (PackageManager.DNF, PackageManager.PACMAN)),
+                ("rpm-database", release.rpm_database, (PackageManager.DNF,)),
+            ):
+                if bool(given) != (self.package_manager in wanted):
+                    expected = f"no {key}" if given else key
+                    raise ValueError(f"releases.{name}: expected {expected} with {self.package_manager.value}")
         for arch in self.arches:
             _known(arch, ARCHES, "arches: no architecture")
         for excluded in self.excluded:
@@ -177,7 +200,7 @@ class Recipe:
             check_package(name)
 
     def _check_keys(self) -> None:
-        if self.package_manager is PackageManager.NONE or self.apk is not None:
+        if self.apk is not None or self.retired or not self.package_manager.installs_packages:
             return
         if not self.keyring:
             raise ValueError("keyring: expected the place of the distribution's keys in the builder")
@@ -187,20 +210,60 @@ class Recipe:
                     f"releases.{name}.signed-by: expected at least one key; nothing is installed unverified"
                 )
 
+    def release(self, name: str) -> Release:
+        """Return a release: one of the recipe's, or another that it admits. Raises UsageError with a suggestion."""
+        if name in self.releases:
+            return self.releases[name]
+        model = self.releases[self.default_release]
+        if self.other_releases is OtherReleases.IMAGE:
+            return dataclasses.replace(model, version=name)
+        if self.other_releases is OtherReleases.DAY:
+            try:
+                day = Day.parse(name.replace("/", "-", 2))
+            except ValueError:
+                raise UsageError(
+                    f"unknown release {name!r} of {self.name}: expected a day such as {self.default_release}"
+                ) from None
+            return dataclasses.replace(model, version=name, released=day)
+        raise UsageError(f"unknown release {name!r} of {self.name}", hint=suggest(name, self.releases))
+
+    def _check_archive(self) -> None:
+        if (self.archive is not None) != (self.package_manager is PackageManager.ARCHIVE):
+            raise ValueError("archive: goes with package-manager archive, and only with it")
+        if self.archive is None:
+            return
+        if missing := [arch for arch in self.arches if arch not in self.archive.arches]:
+            raise ValueError(f"archive.tarballs: none is for {', '.join(missing)}")
+        for name, release in self.releases.items():
+            if self.archive.keys_url and not release.signed_by:
+                raise ValueError(f"releases.{name}.signed-by: expected at least one key; nothing is used unverified")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A recipe with the release, architecture and init that a request settled on."""
+    """A recipe with the release, architecture and init that a request settled on (init None: an extension)."""
 
     recipe: Recipe
     release_name: str
     arch: Arch
-    init: Init
+    init: Init | None
 
     @property
     def release(self) -> Release:
         """The chosen release."""
-        return self.recipe.releases[self.release_name]
+        return self.recipe.release(self.release_name)
+
+    @property
+    def told_release(self) -> str:
+        """The release as results tell it: of an image in a file the file's name, not where it lies."""
+        if self.recipe.other_releases is OtherReleases.IMAGE and self.release_name[0] in "./~":
+            return PurePosixPath(self.release_name).name
+        return self.release_name
+
+    @property
+    def label(self) -> str:
+        """The distribution and its release in names of files."""
+        return f"{self.recipe.name}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', self.told_release).strip('-.')}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,19 +303,21 @@ def find_recipe(name: str, folder: Path) -> Recipe:
     return load_recipe(folder / name / RECIPE)
 
 
-def choose(recipe: Recipe, *, release: str | None, arch: Arch, init: Init | None) -> Choice:
-    """Return what a request means for a recipe; None is the recipe's default.
+def choose(recipe: Recipe, *, release: str | None, arch: Arch, init: Init | None, extension: bool = False) -> Choice:
+    """Return what a request means for a recipe; None is the recipe's default. An extension gets no init.
 
     Raises UsageError for an unknown release, PlanError for an architecture or init that the distribution lacks.
     """
     name = release or recipe.default_release
-    if name not in recipe.releases:
-        raise UsageError(f"unknown release {name!r} of {recipe.name}", hint=suggest(name, recipe.releases))
+    recipe.release(name)
+    listed = name if name in recipe.releases else recipe.default_release
     for excluded in recipe.excluded:
-        if (excluded.release, excluded.arch) == (name, arch.name):
+        if (excluded.release, excluded.arch) == (listed, arch.name):
             raise PlanError(f"{recipe.name} {name} does not exist for {arch.name}: {excluded.why}")
     if arch.name not in recipe.arches:
         raise PlanError(f"{recipe.name} has no architecture {arch.name!r}", hint=suggest(arch.name, recipe.arches))
+    if extension:
+        return Choice(recipe=recipe, release_name=name, arch=arch, init=None)
     chosen = init or recipe.inits[0]
     if chosen not in recipe.inits:
         offered = [each.value for each in recipe.inits]

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, runtime_checkable
 
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import read_packages
@@ -102,6 +102,7 @@ class BootstrapBuilder:
     epoch: int
     mirrors: tuple[str, ...] = ()
     base_image: str | None = None
+    ONLINE: ClassVar[bool] = True
 
     def describe(self) -> tuple[str, ...]:
         target = f"<work>/{BUILDER_TAR}"

@@ -1,4 +1,6 @@
-"""Starts a guest and waits for what it says about itself. The verdict is the guest's own report, nothing else.
+"""Starts a guest and waits for what it says about itself: the verdict is the guest's own.
+
+The probe reports; of another agent it is known what it prints on the console once it serves (versions.yaml).
 
 Owns where QEMU runs (a program of this host, or a builder on any engine), the choice between KVM and TCG, and the
 patience. /dev/kvm is tried, not trusted: a host may have the device and yet run nothing on it.
@@ -18,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Final, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
-from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit
+from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
 from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
 from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
 
@@ -26,6 +28,32 @@ KVM: Final = Path("/dev/kvm")
 KVM_TRIAL_S: Final = 15
 # The agent reports through its port, powers the guest off, and QEMU exits: nobody has to guess when a boot is over.
 AGENT_CMDLINE: Final = ("osbuilder.then=poweroff",)
+
+# For an agent that never ends: runs QEMU until a line of the console matches, and keeps that line. Here rather than in
+# Python, so that it is the same wherever QEMU runs. Arguments: pattern, console, where the line goes, QEMU's command.
+_BAD_PATTERN: Final = 64
+_UNTIL_READY: Final = f"""\
+pattern=$1 console=$2 ready=$3
+shift 3
+setpriv --pdeathsig KILL -- "$@" &
+qemu=$!
+matches() {{
+  test -e "$console" || return 1
+  grep -a -m 1 -E -e "$pattern" "$console" > "$ready"
+}}
+while kill -0 "$qemu" 2> /dev/null; do
+  matches && status=0 || status=$?
+  if [ "$status" != 1 ]; then
+    kill "$qemu"
+    wait "$qemu" || :
+    test "$status" = 0 && exit 0
+    exit {_BAD_PATTERN}
+  fi
+  sleep 0.2
+done
+matches && exit 0
+wait "$qemu"
+"""
 
 
 class Place(Protocol):
@@ -115,22 +143,33 @@ class BuilderPlace:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """A guest that reported: what it said, how it was started, and how long QEMU ran (seconds of wall time).
+    """A guest that is up: what it said, how it was started, and how long QEMU ran (seconds of wall time).
 
-    `required` are the probes that its kernel promises.
+    It said so in its report or, with another agent than the probe, in the line `ready` of its console. `required` are
+    the probes that its kernel promises.
     """
 
-    report: Report
+    reported: Report | None
     guest: Guest
     wall_s: float
+    ready: str = ""
     required: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> Report:
+        """The guest's report. Raises BootError for a guest whose agent makes none."""
+        if self.reported is None:
+            raise BootError(f"the guest serves ({self.ready}), but its agent makes no report")
+        return self.reported
 
     def check(self) -> None:
         """Raise BootError when a required probe failed, or when a root that could be mapped was not.
 
         A probe that was skipped says that the machine lacks a device; that is no fault of the guest's.
         """
+        if self.reported is None:
+            return
         gaps = self.report.gaps(self.required)
         failed = [probe.name for probe in gaps if probe.result is Result.FAIL]
         if failed:
@@ -158,9 +197,11 @@ def start(
     accels: tuple[Accel, ...],
     timeout_s: int,
     remember: Callable[[bool], None],
+    ready: str | None = None,
 ) -> Boot:
     """Start a guest with the first of `accels` that runs it and return its report.
 
+    With `ready`, an extended regular expression, it is up when a line of its console matches; it need not report.
     The files that `guest` names are of this host; its accelerator, console and report are set here. KVM, where another
     accelerator may follow, gets KVM_TRIAL_S seconds; `remember` is told whether it worked. Raises BootError with the
     console's end.
@@ -170,7 +211,7 @@ def start(
         trial = accel is Accel.KVM and number < len(accels)
         limit_s = min(KVM_TRIAL_S, timeout_s) if trial else timeout_s
         try:
-            boot = _attempt(dataclasses.replace(guest, accel=accel), place, limit_s)
+            boot = _attempt(dataclasses.replace(guest, accel=accel), place, limit_s, ready)
         except (BootError, EngineError):
             if not trial:
                 raise
@@ -197,8 +238,8 @@ def host_qemu(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def _attempt(guest: Guest, place: Place, timeout_s: int) -> Boot:
-    outputs = {name: place.folder / name for name in ("console", "report")}
+def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> Boot:
+    outputs = {name: place.folder / name for name in ("console", "report", "ready")}
     for path in outputs.values():
         path.unlink(missing_ok=True)
     placed = dataclasses.replace(
@@ -213,15 +254,44 @@ def _attempt(guest: Guest, place: Place, timeout_s: int) -> Boot:
     began = time.monotonic()
     ended = ""
     try:
-        place.run(render_argv(placed), kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
+        argv = render_argv(placed)
+        if ready is not None:
+            files = (str(place.output("console")), str(place.output("ready")))
+            argv = ("sh", "-c", _UNTIL_READY, "sh", ready, *files, *argv)
+        place.run(argv, kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
     except TimeLimit:
         ended = f"it was still running after {timeout_s} s"
     except CommandFailed as failure:
+        if ready is not None and failure.status == _BAD_PATTERN:
+            said = next((line for line in failure.tail.splitlines() if line.startswith("grep:")), failure.tail)
+            raise UsageError(
+                f"ready {ready!r}: expected an extended regular expression, got what grep refuses ({said})",
+                hint="grep(1) describes them; a backslash takes a character as it is.",
+            ) from failure
         ended = f"QEMU exited with status {failure.status}: {' '.join(failure.tail.strip().splitlines()[-1:])}"
-    console, port = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
+    console, port, line = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
+    if ready is not None:
+        return Boot(
+            reported=None,
+            ready=_ready_line(line, ready, console=console, ended=ended),
+            guest=placed,
+            wall_s=time.monotonic() - began,
+        )
     try:
         report = parse_port(port) if port.strip() else parse_console(console)
     except BootError as error:
         message = f"the guest did not say that it is ready: {error.message}" + (f"; {ended}" if ended else "")
         raise BootError(message, console=console_tail(console), hint=error.hint) from None
-    return Boot(report=report, guest=placed, wall_s=time.monotonic() - began)
+    return Boot(reported=report, guest=placed, wall_s=time.monotonic() - began)
+
+
+def _ready_line(line: bytes, pattern: str, *, console: bytes, ended: str) -> str:
+    """Return the line that matched, for a terminal. Raises BootError, with the console's end, when none did."""
+    if line.strip():
+        return console_tail(line).strip()
+    raise BootError(
+        f"the guest did not say that it is ready: no line of its console matches {pattern!r}; "
+        + (ended or "it ended by itself"),
+        console=console_tail(console),
+        hint="The pattern is `ready` of the agent in versions.yaml.",
+    )

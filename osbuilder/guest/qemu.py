@@ -49,6 +49,7 @@ class Device(enum.Enum):
     RNG = "rng"
     BALLOON = "balloon"
     NET = "net"  # user-mode network without any way out
+    SCSI = "scsi"  # a small disk of zeros, read only
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +210,12 @@ def _devices(guest: Guest) -> tuple[str, ...]:
     rom = ",romfile=" if bus == "pci" else ""
     options: dict[Device, tuple[str, ...]] = {
         Device.RNG: ("-device", f"virtio-rng-{bus}"),
-        Device.BALLOON: ("-device", f"virtio-balloon-{bus}"),
+        Device.BALLOON: ("-device", f"virtio-balloon-{bus},free-page-reporting=on"),
         Device.NET: ("-netdev", "user,id=net,restrict=on", "-device", f"virtio-net-{bus},netdev=net{rom}"),
+        Device.SCSI: (
+            *("-blockdev", f"driver=null-co,node-name=scsi,read-only=on,read-zeroes=on,size={_MIB}"),
+            *("-device", f"virtio-scsi-{bus}", "-device", "scsi-hd,drive=scsi"),
+        ),
     }
     # In the order of Device, each once: the same guest is the same command, however its devices were listed.
     chosen = [option for device in Device if device in guest.devices for option in options[device]]

@@ -89,8 +89,8 @@ class MakeImage:
         job.run(self._command(argv), inputs={"xattrs": folder})
         with job.log.open(encoding="utf-8", errors="replace") as stream:
             stream.seek(began)
-            # debugfs echoes each command after its prompt; what remains is what it complains about.
-            said = [line for line in stream if not line.startswith(("$ ", "debugfs: "))]
+            # The engine writes what it runs, debugfs echoes each command after its prompt; the rest are complaints.
+            said = [line for line in stream if not line.startswith(("$ ", "# ", "debugfs: "))]
         filesystem.check_debugfs("".join(said))
 
     def _command(self, argv: tuple[str, ...]) -> Command:

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.errors import ContractError
+from osbuilder.kernel import objectcache
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.script import lines, render, run_script
 
@@ -31,7 +32,6 @@ DEBUG: Final = "vmlinux.debug"
 GDB_SCRIPTS: Final = "gdb-scripts.tar"
 """What gdb loads beside vmlinux.debug: vmlinux-gdb.py and the package `linux` (Documentation: gdb-kernel-debugging)."""
 
-_CACHE: Final = "ccache"
 _WHO: Final = "osbuilder"
 _CHANGED: Final = "config.changed"
 
@@ -41,13 +41,7 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "KBUILD_BUILD_VERSION": "1",
     # Set, though empty: no `+` or `-dirty` is made up from a repository around the source.
     "LOCALVERSION": "",
-    "CCACHE_DIR": f"/cache/{_CACHE}",
-    # The compiler is part of a builder that is unpacked anew: what it is counts, not when it was written.
-    "CCACHE_COMPILERCHECK": "content",
-    # Headers are taken from the .d files that the build writes anyway: a miss costs no second preprocessing.
-    "CCACHE_DEPEND": "1",
-    "CCACHE_MAXSIZE": "5G",
-    "CCACHE_STATSLOG": "/work/ccache.log",
+    **objectcache.ENVIRONMENT,
 }
 
 # Resolving again in the whole source is the last word on the configuration: were a line different now, the contract
@@ -65,7 +59,7 @@ if ! diff /in/config /work/build/.config > /out/{{ changed }}; then
   exit 0
 fi
 rm /out/{{ changed }}
-: > "$CCACHE_STATSLOG"
+{{ set_up_cache }}
 kmake -j"$1" {{ targets | sh }}
 {% for name, path in products %}
 {% if path in stripped %}
@@ -85,7 +79,7 @@ cp /work/build/System.map /out/System.map
 mkdir /out/facts
 (cd /work/build; {{ cross_compile | sh }}size vmlinux.a) > /out/facts/sizes
 cp /work/build/include/config/kernel.release /out/facts/release
-(grep -v '^#' "$CCACHE_STATSLOG" || true) | sort | uniq -c > /out/facts/ccache
+{ {{ report_cache }}; } > /out/facts/ccache
 times > /out/facts/times
 """
 
@@ -133,7 +127,7 @@ class Compile:
             str(job.jobs),
             inputs={"source": source.path(ARCHIVE), "config": config.path(CONFIG)},
             env={**_ENVIRONMENT, "KBUILD_BUILD_TIMESTAMP": timestamp(epoch)},
-            caches=(_CACHE,),
+            caches=(objectcache.CACHE,),
             output=output,
         )
         if (output / _CHANGED).exists():
@@ -153,7 +147,7 @@ class Compile:
             "options_m": config.facts["options_m"],
             "subsystems_bytes": subsystem_sizes((output / "facts" / "sizes").read_text(encoding="utf-8")),
             "cpu_s": cpu_seconds((output / "facts" / "times").read_text(encoding="utf-8")),
-            "ccache": cache_results((output / "facts" / "ccache").read_text(encoding="utf-8")),
+            "ccache": objectcache.read_results((output / "facts" / "ccache").read_text(encoding="utf-8")),
         }
 
     def _script(self) -> str:
@@ -167,6 +161,8 @@ class Compile:
             # Kbuild calls the ELF file so in every architecture; what has another name is no ELF file.
             stripped=[path for path in paths.values() if PurePosixPath(path).name == "vmlinux"],
             changed=_CHANGED,
+            set_up_cache=objectcache.SET_UP,
+            report_cache=objectcache.REPORT,
             debug_info=self.debug_info,
             debug=DEBUG,
             gdb_scripts=GDB_SCRIPTS,
@@ -200,13 +196,3 @@ def subsystem_sizes(table: str) -> dict[str, int]:
         folders = PurePosixPath(name.split(" (")[0]).parts[:-1]
         sizes["/".join(folders[:2]) or "."] += int(text) + int(data) + int(bss)
     return dict(sorted(sizes.items()))
-
-
-def cache_results(log: str) -> dict[str, int]:
-    """Return how many compilations ccache served, and how many it ran, from its counted statistics log.
-
-    Its names are those of ccache(1), COUNTERS; a direct or a preprocessed hit is a hit.
-    """
-    counts = {name: int(count) for count, name in (line.split() for line in log.splitlines())}
-    hits = counts.get("direct_cache_hit", 0) + counts.get("preprocessed_cache_hit", 0)
-    return {"hits": hits, "misses": counts.get("cache_miss", 0)}

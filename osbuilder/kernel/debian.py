@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from osbuilder.errors import CommandFailed, FetchError, SourceError
 from osbuilder.kernel.archive import deliver
@@ -57,6 +57,7 @@ class DebianPackage:
     package: str
     suite: str
     version: str | None = None
+    ONLINE: ClassVar[bool] = True
 
     def describe(self) -> tuple[str, ...]:
         return lines(self._script())

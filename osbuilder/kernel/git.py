@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from osbuilder.errors import CommandFailed, FetchError, SourceError
@@ -38,6 +39,7 @@ class Git:
 
     url: str
     ref: str
+    ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -54,6 +56,11 @@ class Git:
         return lines(self._script())
 
     def run(self, job: Job) -> Mapping[str, Any]:
+        output, commit = self.get(job)
+        return deliver(job, output, origin=f"{self.url} at {self.ref}") | {"commit": commit}
+
+    def get(self, job: Job) -> tuple[Path, str]:
+        """Return a folder with the commit's archive, unchecked, and the commit's id. Raises SourceError, FetchError."""
         output = job.work / "git"
         output.mkdir()
         try:
@@ -68,7 +75,7 @@ class Git:
         commit = (output / "commit").read_text(encoding="utf-8").strip()
         if _COMMIT.fullmatch(self.ref) and commit != self.ref:
             raise SourceError(f"{self.url}: {self.ref!r} names the commit {commit} there: expected that very commit")
-        return deliver(job, output, origin=f"{self.url} at {self.ref}") | {"commit": commit}
+        return output, commit
 
     def _script(self) -> str:
         return render(_GIT, url=self.url, ref=self.ref)

@@ -122,7 +122,7 @@ def _fingerprint(path: Path) -> str:
     for name in ("index", "info/exclude") if tracked else ():
         with contextlib.suppress(FileNotFoundError):
             digest.update(hashlib.sha256((path / ".git" / name).read_bytes()).digest())
-    for name, status in _walk(path, ""):
+    for name, status in walk(path, ""):
         if not tracked and _PRODUCT.search(name):
             raise SourceError(
                 f"{path}: was built in before: {name} exists",
@@ -143,17 +143,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything below a folder but the top's .git, sorted, links not followed."""
+def walk(folder: Path, prefix: str, *, without: tuple[str, ...] = (".git",)) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield everything below a folder but what `without` names at its top, sorted, links not followed."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        if not prefix and entry.name == ".git":
+        if not prefix and entry.name in without:
             continue
         name = prefix + entry.name
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             # A folder's own timestamps tell of names, and those are listed.
-            yield from _walk(Path(entry.path), f"{name}/")
+            yield from walk(Path(entry.path), f"{name}/", without=without)
         else:
             yield name, status

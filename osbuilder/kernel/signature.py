@@ -3,8 +3,6 @@
 kernel.org signs the tar, not what compresses it: `linux-6.12.64.tar.sign` is the signature of `linux-6.12.64.tar`
 (https://www.kernel.org/signature.html). Only the keys whose fingerprints versions.yaml names are trusted, and only from
 a file of the user's: whatever else is in it counts for nothing.
-
-Source of the status lines: GnuPG, doc/DETAILS, "Format of the --status-fd output".
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.errors import UsageError, VerificationError
 from osbuilder.fetch import Source
+from osbuilder.openpgp import read_verdict
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -87,32 +85,10 @@ class Signature:
 
         `verdict` is what gpgv wrote to its status descriptor; `origin` is the tarball's name in messages.
         """
-        lines = [line.removeprefix("[GNUPG:] ").split() for line in verdict.splitlines()]
-        said = {words[0]: words[1:] for words in lines if words}
-        # VALIDSIG comes behind the word that judges the key; its last field is the primary key (doc/DETAILS).
-        if "GOODSIG" in said and "VALIDSIG" in said and not said.keys() & _REFUSALS.keys():
-            signer = said["VALIDSIG"][-1]
-            if signer in self.signed_by:
-                return signer
+        found = read_verdict(verdict, trusted=self.signed_by, keys="kernel_keys")
+        if found.signer:
+            return found.signer
         raise VerificationError(
-            f"{origin}: {self._why(said)}\n  expected a good signature by {' or '.join(self.signed_by)}",
+            f"{origin}: {found.problem}\n  expected a good signature by {' or '.join(self.signed_by)}",
             hint="Nothing of it was used. A key that is missing or expired: put a fresh one where kernel_keys points.",
         )
-
-    def _why(self, said: Mapping[str, list[str]]) -> str:
-        for word, meaning in _REFUSALS.items():
-            if word in said:
-                return f"{meaning} ({' '.join(said[word])})" if said[word] else meaning
-        return "its signature was not verified"
-
-
-# What gpgv may say instead of a good signature, the clearest first, and what it means to a person.
-_REFUSALS: Final[Mapping[str, str]] = {
-    "BADSIG": "bad signature: this is not what was signed",
-    "REVKEYSIG": "signed by a key that was revoked",
-    "EXPKEYSIG": "signed by a key that has expired",
-    "EXPSIG": "its signature has expired",
-    "NO_PUBKEY": "signed by a key that is not among the pinned ones, or is missing from kernel_keys",
-    "ERRSIG": "its signature cannot be checked",
-    "NODATA": "what came as its signature is no OpenPGP signature",
-}

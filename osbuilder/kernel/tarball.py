@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from osbuilder.errors import CommandFailed, SourceError
@@ -49,6 +49,7 @@ class Tarball:
     urls: tuple[str, ...] = dataclasses.field(metadata=NOT_IN_KEY)
     sha256: str
     signature: Signature | None = None
+    ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._source()
@@ -64,6 +65,17 @@ class Tarball:
 
     def run(self, job: Job) -> Mapping[str, Any]:
         """Deliver the source. Raises FetchError, VerificationError, SourceError."""
+        output = self.get(job)
+        facts = {"sha256": self.sha256}
+        if self.signature:
+            inputs = self.signature.inputs(job, self._name)
+            run_script(job, render(VERIFY, signature=self.signature), inputs=inputs, output=output)
+            verdict = (output / "verdict").read_text(encoding="utf-8", errors="replace")
+            facts["signed_by"] = self.signature.check(verdict, origin=self._name)
+        return deliver(job, output, origin=self._name) | facts
+
+    def get(self, job: Job) -> Path:
+        """Return a folder with the verified tarball's archive, recompressed but not looked into. Raises as `run`."""
         path = job.fetch(self._source())
         output = job.work / "tarball"
         output.mkdir()
@@ -76,13 +88,7 @@ class Tarball:
             if _TOO_LARGE in error.tail:
                 raise too_large(self._name) from error
             raise
-        facts = {"sha256": self.sha256}
-        if self.signature:
-            inputs = self.signature.inputs(job, self._name)
-            run_script(job, render(VERIFY, signature=self.signature), inputs=inputs, output=output)
-            verdict = (output / "verdict").read_text(encoding="utf-8", errors="replace")
-            facts["signed_by"] = self.signature.check(verdict, origin=self._name)
-        return deliver(job, output, origin=self._name) | facts
+        return output
 
     @property
     def _name(self) -> str:
@@ -100,5 +106,5 @@ def _unpacker(path: Path, origin: str) -> str:
             return program
     raise SourceError(
         f"{origin}: expected a tarball in xz, gzip or zstd, got a file that begins with {magic!r}",
-        hint="Check the URL and the sha256 of the kernel line in versions.yaml.",
+        hint="Check its URL and its sha256 in versions.yaml.",
     )

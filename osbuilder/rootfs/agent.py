@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 AGENT: Final = "agent"
 
+VERSION: Final = "version"
+"""The file that says which version an agent is, where only its source knew."""
+
 _COMPILE: Final = (
     *("-std=gnu11", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror", "-static"),
     *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
@@ -59,9 +62,9 @@ class BuildProbe:
         copies = job.work / "source"
         copies.mkdir()
         for name, sha256 in self.sources:
-            _copy_verified(self.folder / name, copies / name, sha256)
+            copy_verified(self.folder / name, copies / name, sha256)
         job.run(self._command(), inputs={"source": copies})
-        _checked(job.out / AGENT, ARCHES[self.arch])
+        checked(job.out / AGENT, ARCHES[self.arch])
         return {"size_bytes": (job.out / AGENT).stat().st_size}
 
     def _command(self) -> Command:
@@ -80,15 +83,15 @@ class AgentFile:
     @classmethod
     def of_path(cls, path: Path, arch: Arch) -> AgentFile:
         """Return the action for a file. Raises UsageError for one that is missing or cannot run on `arch`."""
-        _checked(path, arch)
+        checked(path, arch)
         return cls(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), arch=arch.name, path=path)
 
     def describe(self) -> tuple[str, ...]:
         return (f"copy {self.path} (sha256 {self.sha256})",)
 
     def run(self, job: Job) -> Mapping[str, Json]:
-        _copy_verified(self.path, job.out / AGENT, self.sha256)
-        elf = _checked(job.out / AGENT, ARCHES[self.arch])
+        copy_verified(self.path, job.out / AGENT, self.sha256)
+        elf = checked(job.out / AGENT, ARCHES[self.arch])
         return {"size_bytes": (job.out / AGENT).stat().st_size, "interpreter": elf.interpreter}
 
 
@@ -106,7 +109,7 @@ def fits(elf: Elf, arch: Arch) -> bool:
     return (elf.machine, elf.bits, elf.little_endian) == (arch.elf_machine, arch.elf_class, arch.elf_little_endian)
 
 
-def _checked(path: Path, arch: Arch) -> Elf:
+def checked(path: Path, arch: Arch) -> Elf:
     """Return the header of an agent's file. Raises UsageError naming what it is instead."""
     hint = "Name an executable built for the guest (--agent)."
     if not path.exists():
@@ -127,12 +130,14 @@ def _checked(path: Path, arch: Arch) -> Elf:
     return elf
 
 
-def _copy_verified(source: Path, destination: Path, sha256: str) -> None:
+def copy_verified(source: Path, destination: Path, sha256: str) -> None:
+    """Copy a file of the user's that was looked at before. Raises VerificationError when it is another one now."""
     try:
         shutil.copyfile(source, destination)
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror}") from error
-    got = hashlib.sha256(destination.read_bytes()).hexdigest()
+    with destination.open("rb") as copy:
+        got = hashlib.file_digest(copy, "sha256").hexdigest()
     if got != sha256:
         raise VerificationError(
             f"{source} changed during the build: expected sha256 {sha256}, got {got}", hint="Build again."

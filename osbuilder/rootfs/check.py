@@ -32,13 +32,7 @@ def check_input(tree: Tree) -> None:
 
 def check_output(tree: Tree, *, init: Init, arch: Arch, agent_path: str) -> None:
     """Refuse a tree whose guest could not start. Raises RootfsError, the first of the checks that fails."""
-    for folder in _MOUNT_POINTS:
-        entry = tree.find(folder)
-        if entry is None or entry.kind is not Kind.DIR:
-            raise RootfsError(
-                f"no folder /{folder} to mount on: got {entry.kind.value if entry else 'nothing'}",
-                hint="A read-only root cannot make it later: add it to the tree.",
-            )
+    check_mount_points(tree)
     _check_agent(tree, agent_path, arch)
     if init is Init.AGENT:
         _check_console(tree)
@@ -48,7 +42,31 @@ def check_output(tree: Tree, *, init: Init, arch: Arch, agent_path: str) -> None
             f"/sbin/init is not systemd: it leads to /{_check_init(tree, 'sbin/init')}",
             hint="Install the distribution's systemd as init (Debian: systemd-sysv), or use --init agent.",
         )
-    _check_init(tree, "sbin/init")
+    _check_machine(tree, _check_init(tree, "sbin/init"), arch)
+
+
+def check_mount_points(tree: Tree) -> None:
+    """Refuse a tree that lacks a folder which whoever starts it mounts on. Raises RootfsError."""
+    for folder in _MOUNT_POINTS:
+        entry = tree.find(folder)
+        if entry is None or entry.kind is not Kind.DIR:
+            raise RootfsError(
+                f"no folder /{folder} to mount on: got {entry.kind.value if entry else 'nothing'}",
+                hint="A read-only root cannot make it later: add it to the tree.",
+            )
+
+
+def _check_machine(tree: Tree, name: str, arch: Arch) -> None:
+    """Refuse an init for another architecture: what a tree that a user brings holds, nobody else has looked at."""
+    try:
+        elf = parse_elf(tree.get(name).content.read())
+    except ValueError:
+        return  # a script, whose interpreter the kernel looks for
+    if not fits(elf, arch):
+        raise RootfsError(
+            f"the init is for another architecture (/{name}): expected {arch.name}, got {describe_machine(elf)}",
+            hint="Name the architecture of the tree (--arch).",
+        )
 
 
 def _check_init(tree: Tree, path: str) -> str:

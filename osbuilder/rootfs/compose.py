@@ -9,16 +9,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from osbuilder.arch import ARCHES
+from osbuilder.arch import ARCHES, Arch
 from osbuilder.pid1 import Init
 from osbuilder.rootfs import check, init, skeleton, summary, time, trim
+from osbuilder.rootfs.agent import VERSION
+from osbuilder.rootfs.archive import FILES, OVERLAY
 from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.trim import Keep, Trimmed
 from osbuilder.tree import Summary, Tree
 
 if TYPE_CHECKING:
-    from osbuilder.distro.recipe import Choice, Selection
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
@@ -30,44 +31,56 @@ MODE: Final = 0o755
 class Compose:
     """Turn a bootstrapped root into a guest's: input `rootfs` (rootfs.tar) and input `agent` (agent) -> rootfs.tar.
 
+    Inputs `overlay-0` and so on are laid over it in their order, when all else is done: what they bring stays.
     `files` are the texts that go into the tree, by name, so that they are part of the key. `epoch` (seconds since 1970)
-    is the latest time that a file bears. Facts: entries and bytes by folder before and after, what was trimmed, and
-    the bootstrap's packages.
+    is the latest time that a file bears. `base` is None for a tree that a user brings: its os-release says what it is.
+    Facts: entries and bytes by folder before and after, what was trimmed, and the bootstrap's packages.
     """
 
-    base: Base
+    base: Base | None
     arch: str
     init: Init
     agent: AgentName
     epoch: int
     keep: tuple[Keep, ...] = ()
+    without_units: tuple[str, ...] = ()
+    overlays: int = 0
     files: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(
-        cls, choice: Choice, *, packages: Selection, agent: AgentName, epoch: int, keep: tuple[Keep, ...] = ()
+        cls,
+        base: Base | None,
+        *,
+        arch: Arch,
+        init: Init,
+        agent: AgentName,
+        epoch: int,
+        keep: tuple[Keep, ...] = (),
+        without_units: tuple[str, ...] = (),
+        overlays: int = 0,
     ) -> Compose:
-        """Return the action for a choice of distribution and its packages, with this package's files rendered."""
+        """Return the action for what lies below and an agent, with this package's files rendered."""
         return cls(
-            base=Base(
-                name=choice.recipe.name,
-                release=choice.release_name,
-                default_packages=packages.default,
-                extra_packages=packages.extra,
-            ),
-            arch=choice.arch.name,
-            init=choice.init,
+            base=base,
+            arch=arch.name,
+            init=init,
             agent=agent,
             epoch=epoch,
             keep=keep,
+            without_units=without_units,
+            overlays=overlays,
             files=_rendered_files(agent),
         )
 
     def describe(self) -> tuple[str, ...]:
+        without = (f"remove the units {', '.join(self.without_units)}",) if self.without_units else ()
         return (
             f"install the agent as {self.agent.path}, init {self.init.value}",
             "set up time, /tmp, /dev, resolv.conf, machine-id; trim all but "
             + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
+            *without,
+            *(f"lay overlay-{number} over it" for number in range(self.overlays)),
             f"write {summary.PATH}, check the tree, write {ROOTFS_TAR}",
         )
 
@@ -81,6 +94,7 @@ class Compose:
         skeleton.set_up_devices(tree)
         skeleton.point_var_tmp_at_tmp(tree)
         skeleton.set_up_network_files(tree)
+        self._lay_agent_files(job, tree)
         tree.add_file(self.agent.path, job.inputs["agent"].path(AGENT), mode=MODE, parents_mode=0o755, replace=True)
         if self.init is Init.SYSTEMD:
             skeleton.clear_machine_id(tree)
@@ -88,27 +102,94 @@ class Compose:
             time.set_up_time(tree, drop_in=files["chrony-ptp.conf"])
         else:
             init.set_up_agent_init(tree, agent=self.agent.name)
-        trimmed = trim.trim(tree, keep=self.keep)
-        self._write_summary(tree)
+        needed = (f"{self.agent.name}.service", init.TARGET)
+        trimmed = trim.trim(tree, keep=self.keep, without_units=self.without_units, needed=needed)
+        overlays = self._lay_overlays(job, tree)
+        agent = self._agent(job)
+        _write_summary(tree, self, agent=agent, init=self.init)
 
         check.check_output(tree, init=self.init, arch=ARCHES[self.arch], agent_path=self.agent.path)
         tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
         return {
-            "packages": job.inputs["rootfs"].facts.get("packages", []),
-            "before": _report(before),
-            "after": _report(tree.summary()),
-            "trimmed": [_trimmed(group) for group in trimmed],
+            "agent": {"name": agent.name, "version": agent.version},
+            "overlays": overlays,
+            **_facts(job, before=before, after=tree.summary(), trimmed=trimmed),
         }
 
-    def _write_summary(self, tree: Tree) -> None:
-        text = summary.render_summary(
-            base=self.base,
-            arch=ARCHES[self.arch],
-            agent=self.agent,
-            init=self.init,
-            epoch=self.epoch,
+    def _agent(self, job: Job) -> AgentName:
+        """Return the agent with its version, which only the build of some agents tells."""
+        if self.agent.version:
+            return self.agent
+        version = job.inputs["agent"].path(VERSION).read_text(encoding="utf-8")
+        return dataclasses.replace(self.agent, version=version)
+
+    def _lay_agent_files(self, job: Job, tree: Tree) -> None:
+        """Add what comes with the agent: its units, which only systemd reads, and the rest of its archive."""
+        agent = job.inputs["agent"]
+        if FILES not in agent.manifest["outputs"]:
+            return
+        files = Tree.read(agent.path(FILES))
+        if self.init is not Init.SYSTEMD:
+            files.remove_glob("**/systemd")
+        tree.merge(files, replace=True)
+
+    def _lay_overlays(self, job: Job, tree: Tree) -> list[Mapping[str, Json]]:
+        laid = []
+        for number in range(self.overlays):
+            overlay = job.inputs[f"overlay-{number}"]
+            tree.merge(Tree.read(overlay.path(OVERLAY)), replace=True)
+            laid.append(overlay.facts)
+        return laid
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeExtension:
+    """Turn a bootstrapped root into what a running guest mounts besides its own: no agent, no init, nothing of either.
+
+    Input `rootfs` (rootfs.tar) -> rootfs.tar. Fields and facts as those of Compose.
+    """
+
+    base: Base | None
+    arch: str
+    epoch: int
+    keep: tuple[Keep, ...] = ()
+
+    def describe(self) -> tuple[str, ...]:
+        return (
+            "no agent, no init: empty the mount points, trim all but "
+            + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
+            f"write {summary.PATH}, check the tree, write {ROOTFS_TAR}",
         )
-        tree.add_file(summary.PATH, text.encode(), parents_mode=0o755, replace=True)
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        tree = Tree.read(job.inputs["rootfs"].path(ROOTFS_TAR))
+        check.check_input(tree)
+        before = tree.summary()
+
+        skeleton.set_up_mount_points(tree)
+        skeleton.set_up_network_files(tree)
+        skeleton.clear_machine_id(tree)
+        trimmed = trim.trim(tree, keep=self.keep)
+        _write_summary(tree, self, agent=summary.NO_AGENT, init=None)
+
+        check.check_mount_points(tree)
+        tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
+        return _facts(job, before=before, after=tree.summary(), trimmed=trimmed)
+
+
+def _write_summary(tree: Tree, action: Compose | ComposeExtension, *, agent: AgentName, init: Init | None) -> None:
+    base = action.base or summary.base_of(tree)
+    text = summary.render_summary(base=base, arch=ARCHES[action.arch], agent=agent, init=init, epoch=action.epoch)
+    tree.add_file(summary.PATH, text.encode(), parents_mode=0o755, replace=True)
+
+
+def _facts(job: Job, *, before: Summary, after: Summary, trimmed: tuple[Trimmed, ...]) -> Mapping[str, Json]:
+    return {
+        "packages": job.inputs["rootfs"].facts.get("packages", []),
+        "before": _report(before),
+        "after": _report(after),
+        "trimmed": [_trimmed(group) for group in trimmed],
+    }
 
 
 def _rendered_files(agent: AgentName) -> tuple[tuple[str, str], ...]:

@@ -6,10 +6,13 @@ looked for. Which units go is the incumbent's list (Kata's -d), by name and wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import Final
 
+from osbuilder.errors import RootfsError
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 UNITS: Final = "usr/lib/systemd/system"
 TARGET: Final = "kata-containers.target"
@@ -85,6 +88,43 @@ def remove_unneeded_units(tree: Tree) -> tuple[str, ...]:
     names = [f"{unit}.{kind}" for unit in _UNNEEDED_UNITS for kind in ("service", "socket")]
     # Without a journal nobody writes to its folder (nor needs the ACL on it).
     return tree.remove_glob(*(f"**/{name}" for name in (*names, *_UNNEEDED_FILES, *_UPKEEP)), "var/log/journal")
+
+
+def remove_units(tree: Tree, units: Collection[str], *, needed: Collection[str]) -> tuple[str, ...]:
+    """Remove units by name: their files, drop-ins and links, and the aliases that led to them; return what went.
+
+    Raises RootfsError for a unit that the tree does not have, and for one of `needed`.
+    """
+    gone: tuple[str, ...] = ()
+    for unit in units:
+        if unit in needed:
+            raise RootfsError(
+                f"--without-unit {unit}: the guest cannot start without it", hint="Leave it in, or use --init agent."
+            )
+        names = [
+            name
+            for name in tree.glob("**/systemd/system/**")
+            if unit in (last := name.rpartition("/")[2], last.removesuffix(".d"), _alias_of(tree, name))
+        ]
+        if not names:
+            # All that there are would fill a screen.
+            known = {name.rpartition("/")[2] for name in tree.glob("**/systemd/system/*") if _is_file(tree, name)}
+            close = ", ".join(difflib.get_close_matches(unit, known))
+            raise RootfsError(
+                f"--without-unit {unit}: the root filesystem has no such unit",
+                hint=f"Did you mean: {close}?" if close else f"Its units lie in /{UNITS} and /{_ADMIN_UNITS}.",
+            )
+        gone += tree.remove_all(names)
+    return gone
+
+
+def _is_file(tree: Tree, name: str) -> bool:
+    return tree.get(name).kind is not Kind.DIR
+
+
+def _alias_of(tree: Tree, name: str) -> str:
+    """Return the last part of what a symlink leads to, "" for what is none."""
+    return tree.get(name).target.rpartition("/")[2]
 
 
 def _has_unit(tree: Tree, name: str) -> bool:

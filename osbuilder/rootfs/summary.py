@@ -13,6 +13,7 @@ from typing import Final
 from osbuilder import __version__
 from osbuilder.arch import Arch
 from osbuilder.pid1 import Init
+from osbuilder.tree import Tree
 
 PATH: Final = "var/lib/osbuilder/osbuilder.yaml"
 FORMAT_VERSION: Final = "0.0.2"
@@ -43,7 +44,23 @@ class Base:
     extra_packages: tuple[str, ...]
 
 
-def render_summary(*, base: Base, arch: Arch, agent: AgentName, init: Init, epoch: int) -> str:
+NO_AGENT: Final = AgentName(name="", version="")
+"""What stands for the agent in a tree that has none."""
+
+
+def base_of(tree: Tree) -> Base:
+    """Return what a tree says of itself (os-release(5)); nothing of its packages."""
+    found: dict[str, str] = {}
+    for path in ("etc/os-release", "usr/lib/os-release"):
+        if tree.exists(path) and not found:
+            lines = tree.read_bytes(path).decode("utf-8", "replace").splitlines()
+            words = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+            found = {name.strip(): value.strip().strip("\"'") for name, _, value in words}
+    release = found.get("VERSION_ID") or found.get("VERSION_CODENAME") or ""
+    return Base(name=found.get("ID", "linux"), release=release, default_packages=(), extra_packages=())
+
+
+def render_summary(*, base: Base, arch: Arch, agent: AgentName, init: Init | None, epoch: int) -> str:
     """Return the text of the file. `epoch` (seconds since 1970) stands for the time of creation."""
     created = time.strftime("%Y-%m-%dT%H:%M:%S.000000000+0000Z", time.gmtime(epoch))
     return "\n".join(

@@ -43,8 +43,12 @@ def set_up_time(tree: Tree, *, drop_in: str) -> tuple[str, ...]:
 
 
 def configure(text: str) -> str:
-    """Return a chrony.conf that follows the host: every other source, and the user to run as, commented out."""
-    kept = re.sub(r"^(?=[ \t]*(server|pool|peer|user|makestep)\s)", "# ", text, flags=re.MULTILINE)
+    """Return a chrony.conf that follows the host: every other source, and the user to run as, commented out.
+
+    One that does so already (of a tree that a user brings back) comes out as it is.
+    """
+    own = text.replace(_PTP, "\n")
+    kept = re.sub(r"^(?=[ \t]*(server|pool|peer|sourcedir|user|makestep)\s)", "# ", own, flags=re.MULTILINE)
     return kept.rstrip("\n") + "\n" + _PTP
 
 

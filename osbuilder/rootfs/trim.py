@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from osbuilder.rootfs.init import remove_unneeded_units
+from osbuilder.rootfs.init import remove_units, remove_unneeded_units
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
 
@@ -74,8 +74,13 @@ _KEPT_LOCALES: Final = re.compile(
 )
 
 
-def trim(tree: Tree, *, keep: tuple[Keep, ...] = ()) -> tuple[Trimmed, ...]:
-    """Remove what a guest never reads, and say what each group gave back."""
+def trim(
+    tree: Tree, *, keep: tuple[Keep, ...] = (), without_units: tuple[str, ...] = (), needed: tuple[str, ...] = ()
+) -> tuple[Trimmed, ...]:
+    """Remove what a guest never reads, and say what each group gave back.
+
+    `without_units` go besides; see init.remove_units for these and `needed`, and what it raises.
+    """
     groups: dict[str, Callable[[], tuple[str, ...]]] = {
         "caches": lambda: tree.remove_all(_non_folders(tree, _WRITTEN)) + tree.remove_glob(*_LEFTOVERS),
     }
@@ -87,6 +92,8 @@ def trim(tree: Tree, *, keep: tuple[Keep, ...] = ()) -> tuple[Trimmed, ...]:
         )
     if Keep.UNITS not in keep:
         groups["units"] = lambda: remove_unneeded_units(tree)
+    if without_units:
+        groups["named units"] = lambda: remove_units(tree, without_units, needed=needed)
     return tuple(_measured(tree, what, remove) for what, remove in groups.items())
 
 

@@ -5,22 +5,24 @@ Compression is recognised by its magic, never by a file's name.
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import lzma
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
 
 from osbuilder.errors import TreeError
-from osbuilder.tree.entry import CHUNK_BYTES, Archive
+from osbuilder.tree.entry import CHUNK_BYTES, Archive, MemoryArchive
 
 
 def open_archive(path: Path) -> Archive:
-    """Open a tar archive; a compressed one (gzip, xz, zstd) is expanded into an unnamed temporary file.
+    """Open a tar archive; a compressed one (bzip2, gzip, xz, zstd) is expanded into an unnamed temporary file.
 
     Raises TreeError when the file cannot be read, or its compression is unknown, truncated or damaged.
     """
@@ -29,27 +31,38 @@ def open_archive(path: Path) -> Archive:
         magic = archive.read_at(0, 6)
     except OSError as error:
         raise TreeError(f"cannot read archive ({path}): {error.strerror}") from error
+    method = _method(magic)
+    if method is None:
+        return archive
+    with path.open("rb") as packed:
+        return _expand(packed, method, str(path))
+
+
+def expand_bytes(data: bytes, label: str) -> Archive:
+    """Return the tar archive that is in memory, expanded as `open_archive` does; `label` names it in errors."""
+    method = _method(data[:6])
+    return MemoryArchive(data, label) if method is None else _expand(io.BytesIO(data), method, label)
+
+
+def _method(magic: bytes) -> str | None:
     if magic[:2] == b"\x1f\x8b":
-        return _expand(path, "gzip")
+        return "gzip"
     if magic == b"\xfd7zXZ\0":
-        return _expand(path, "xz")
+        return "xz"
     if magic[:4] == b"\x28\xb5\x2f\xfd":
-        return _expand(path, "zstd")
+        return "zstd"
     if magic[:3] == b"BZh":
-        raise TreeError(
-            f"cannot read archive ({path}): expected tar, gzip, xz or zstd, got bzip2", hint="Recompress it."
-        )
-    return archive
+        return "bzip2"
+    return None
 
 
-def _expand(path: Path, method: str) -> Archive:
+def _expand(packed: BinaryIO, method: str, path: str) -> Archive:
     spool, name = tempfile.mkstemp(prefix="osbuilder-tree-")
-    archive = Archive(spool, str(path))
+    archive = Archive(spool, path)
     Path(name).unlink()
     try:
-        with path.open("rb") as packed:
-            for chunk in _EXPANDERS[method](packed):
-                _write_all(spool, chunk)
+        for chunk in _EXPANDERS[method](packed):
+            _write_all(spool, chunk)
         archive.size_bytes = os.fstat(spool).st_size
         if not archive.size_bytes:
             raise EOFError("nothing comes out of it")
@@ -76,17 +89,31 @@ def _expand_gzip(packed: BinaryIO) -> Iterator[bytes]:
 
 
 def _expand_xz(packed: BinaryIO) -> Iterator[bytes]:
-    # Not lzma.open: it takes anything after the last stream for granted.
+    # Streams may follow each other, padded with zeros (xz file format 1.2.1, section 2.2).
+    return _expand_streams(packed, lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ), padding=b"\0")
+
+
+def _expand_bzip2(packed: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from _expand_streams(packed, bz2.BZ2Decompressor, padding=b"")
+    except OSError as error:  # how bz2 says that data is corrupt
+        raise error if error.errno else ValueError(str(error)) from error
+
+
+def _expand_streams(
+    packed: BinaryIO, decompressor: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor], *, padding: bytes
+) -> Iterator[bytes]:
+    # Not lzma.open or bz2.open: they take anything after the last stream for granted.
     data = packed.read(CHUNK_BYTES)
     while data:
-        stream = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+        stream = decompressor()
         while not stream.eof:
             yield stream.decompress(data, CHUNK_BYTES)
             data = packed.read(CHUNK_BYTES) if stream.needs_input else b""
             if not data and stream.needs_input and not stream.eof:
                 raise EOFError("the stream ends early")
-        # Streams may follow each other, padded with zeros (xz file format 1.2.1, section 2.2).
-        data = (stream.unused_data or packed.read(CHUNK_BYTES)).lstrip(b"\0")
+        data = stream.unused_data or packed.read(CHUNK_BYTES)
+        data = data.lstrip(padding) if padding else data
 
 
 def _expand_zstd(packed: BinaryIO) -> Iterator[bytes]:
@@ -95,4 +122,4 @@ def _expand_zstd(packed: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-_EXPANDERS = {"gzip": _expand_gzip, "xz": _expand_xz, "zstd": _expand_zstd}
+_EXPANDERS = {"bzip2": _expand_bzip2, "gzip": _expand_gzip, "xz": _expand_xz, "zstd": _expand_zstd}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
 
 from osbuilder.errors import TreeError
 from osbuilder.tree.entry import Entry, Kind
@@ -23,11 +25,24 @@ def load_members(members: Iterable[Member], label: str) -> tuple[dict[str, int],
     below something that is not a folder, and a hard link to a folder or to what is not before it in the archive.
     """
     loader = _Loader(label)
-    for member in members:
-        loader.take(member)
+    with _collector_paused():
+        for member in members:
+            loader.take(member)
     for inode, member in loader.acls:
         loader.take_acls(inode, member)
     return loader.names, loader.inodes
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """For making objects by the ten thousand that all stay: a search for garbage costs a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Loader:

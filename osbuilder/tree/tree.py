@@ -9,6 +9,7 @@ Same tree, same bytes: `write` depends on names, attributes, content and the epo
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,7 +61,7 @@ class Tree:
 
     @classmethod
     def read(cls, path: Path) -> Tree:
-        """Read a rootfs archive: tar (ustar, PAX, GNU), plain or compressed with gzip, xz or zstd.
+        """Read a rootfs archive: tar (ustar, PAX, GNU), plain or compressed with bzip2, gzip, xz or zstd.
 
         Contents stay in the file (compressed: in an unnamed temporary file). Folders that the archive leaves out become
         0755, 0:0. Raises TreeError, with the member's name and offset, for anything malformed, truncated, escaping,
@@ -164,10 +165,11 @@ class Tree:
 
     def hard_links(self) -> Mapping[str, tuple[str, ...]]:
         """Return the names of each entry that has several, by its first name."""
+        counts = collections.Counter(self._names.values())
         groups: dict[int, list[str]] = {}
-        for name in self.names():
+        for name in sorted((name for name, inode in self._names.items() if counts[inode] > 1), key=name_key):
             groups.setdefault(self._names[name], []).append(name)
-        return {names[0]: tuple(names) for names in groups.values() if len(names) > 1}
+        return {names[0]: tuple(names) for names in groups.values()}
 
     def glob(self, *patterns: str) -> tuple[str, ...]:
         """Return the names that match any pattern, sorted: `*` and `?` stay in one part, `**` spans parts."""

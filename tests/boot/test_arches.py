@@ -15,8 +15,9 @@ from osbuilder.guest.report import Result
 from osbuilder.request import BootRequest, KernelRequest
 
 # No machine of these tests has them: vsock wants vhost-vsock on the host, a PTP clock KVM, and the root is no nvdimm.
-# QEMU emulates no huge pages for s390x; under KVM its guests have them.
-NOT_HERE = frozenset({"vsock", "ptp", "pmem", "root-dax"})
+# SELinux and AppArmor are off unless they are chosen. QEMU emulates no huge pages for s390x; under KVM its guests have
+# them.
+NOT_HERE = frozenset({"vsock", "ptp", "pmem", "root-dax", "iommu", "virtio-pmem", "selinux", "apparmor"})
 NOT_EMULATED = {"s390x": {"hugepages"}}
 
 MACHINES = [

@@ -17,8 +17,9 @@ from osbuilder.launch import Outcome
 from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 
-# Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM.
-NOT_HERE = frozenset({"vsock", "ptp"})
+# Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. SELinux and
+# AppArmor are off unless they are chosen; test_security_modules.py does.
+NOT_HERE = frozenset({"vsock", "ptp", "iommu", "virtio-pmem", "selinux", "apparmor"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ def test_a_guest_comes_up_and_keeps_every_promise_of_its_kernel(guests: Guests, 
     absent |= {"virtio-blk"} if root is not RootKind.VIRTIO_BLK else set()
     skipped = {probe.name for probe in report.probes if probe.result is Result.SKIP}
     assert skipped <= NOT_HERE | absent, {name: results[name].detail for name in skipped}
+    assert results["virtio-balloon"].detail.endswith("free pages are reported")
     assert dax(report) is (root is RootKind.PMEM)
     assert report.pid1 is (root is RootKind.INITRD)
     assert report.memory.total_kib > 200_000

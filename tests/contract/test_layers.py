@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
-    frozenset(f"osbuilder.{name}" for name in ("api", "doctor", "kernels", "launch", "patchcheck", "reporter")),
+    frozenset(
+        f"osbuilder.{name}" for name in ("api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter")
+    ),
     frozenset(
         {
             "osbuilder.plan",
@@ -24,11 +26,23 @@ LAYERS: tuple[frozenset[str], ...] = (
             "osbuilder.versions",
         }
     ),
-    frozenset(f"osbuilder.{room}" for room in ("engine", "distro", "rootfs", "image", "kernel", "guest")),
+    frozenset(f"osbuilder.{room}" for room in ("agents", "engine", "distro", "rootfs", "image", "kernel", "guest")),
     frozenset(f"osbuilder.{name}" for name in ("tree", "store", "fetch", "download", "partfile", "step")),
     frozenset(
         f"osbuilder.{name}"
-        for name in ("arch", "decode", "errors", "openpgp", "pid1", "settings", "outfile", "progress", "terminal")
+        for name in (
+            "arch",
+            "binfmt",
+            "decode",
+            "errors",
+            "kata",
+            "openpgp",
+            "pid1",
+            "settings",
+            "outfile",
+            "progress",
+            "terminal",
+        )
     ),
 )
 

@@ -26,8 +26,13 @@ REQUESTS: dict[str, BuildRequest] = {
     "rootfs-agent-bookworm": RootfsRequest(
         distro="debian", release="bookworm", arch="x86_64", init=Init.AGENT, packages=("tcpdump",)
     ),
+    "rootfs-carried": RootfsRequest(distro="ubuntu", release="noble", arch="s390x"),
     "rootfs-alpine": RootfsRequest(distro="alpine", arch="x86_64"),
     "rootfs-fedora": RootfsRequest(distro="fedora", arch="x86_64"),
+    "rootfs-selinux": RootfsRequest(
+        distro="fedora", arch="x86_64", selinux=True, without_units=("systemd-sysctl.service",)
+    ),
+    "image-extension": ImageRequest(rootfs=RootfsRequest(distro="debian", arch="x86_64", extension=True)),
     "image": ImageRequest(rootfs=DEBIAN),
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),

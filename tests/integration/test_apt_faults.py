@@ -17,14 +17,14 @@ from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.keyring import Keyring
 from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
 from osbuilder.step import Step
-from tests.apt_repository import EPOCH, Package, Repository
 from tests.integration.engines import run_in_sandbox
+from tests.mirrors.apt import EPOCH, Repository, Toy
 from tests.openpgp import Key
 from tests.servers import FaultyServer, Reply, closed_url
 
 KEY, STRANGER = Key.of_seed(1), Key.of_seed(2)
-BASE = Package(name="base-files", fields={"Essential": "yes", "Priority": "required"})
-TOY = Package(name="toy")
+BASE = Toy(name="base-files", fields={"Essential": "yes", "Priority": "required"})
+TOY = Toy(name="toy")
 GOOD = Repository(key=KEY, packages=(BASE, TOY))
 FILES = GOOD.files()
 INRELEASE = "dists/trixie/InRelease"
@@ -80,13 +80,13 @@ def test_a_package_that_does_not_exist_is_named(bootstrap: Run) -> None:
 
 
 def test_a_name_that_nothing_provides_is_named(bootstrap: Run) -> None:
-    needy = Package(name="toy", fields={"Depends": "ghost"})
+    needy = Toy(name="toy", fields={"Depends": "ghost"})
     with pytest.raises(UsageError, match="package ghost is only a name"):
         bootstrap(Repository(key=KEY, packages=(BASE, needy)).files(), "ghost")
 
 
 def test_a_dependency_that_cannot_be_met_is_named(bootstrap: Run) -> None:
-    needy = Package(name="toy", fields={"Depends": "ghost (>= 2)"})
+    needy = Toy(name="toy", fields={"Depends": "ghost (>= 2)"})
     with pytest.raises(UsageError, match=r"toy needs ghost \(>= 2\)"):
         bootstrap(Repository(key=KEY, packages=(BASE, needy)).files())
 

@@ -21,7 +21,7 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -35,6 +35,15 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("rootfs", "--package", "--force"), ("not a package name: '--force'",)),
         (("rootfs", "--agent", "prob"), ("unknown agent 'prob'", "Did you mean probe?")),
         (("rootfs", "--agent", "./nothing"), ("no such agent (nothing)",)),
+        (("image", "--distro", "scratch", "--locked"), ("scratch cannot be locked yet", "none")),
+        (("lock", "--distro", "debain"), ("unknown distro 'debain'", "Did you mean debian?")),
+        (("kernel", "--setting", "offline=true"), ("compiler/builder, debian-6.12/source", "inv fetch")),
+        (("lock", "--distro", "scratch"), ("scratch cannot be locked yet",)),
+        (
+            ("image", "--offline", "--distro", "alpine"),
+            ("is not in the store: ", "inv fetch --distro alpine", "inv lock"),
+        ),
+        (("image", "--setting", "offline=maybe"), ("setting offline (flag): expected true or false, got 'maybe'",)),
         (("image", "--fs", "ext5"), ("unknown fs 'ext5'", "Did you mean ext4?")),
         (("image", "--align-mib", "100"), ("--align-mib: expected a power of two, got 100",)),
         (("image", "--free-space-mib", "-1"), ("--free-space-mib: expected 0 or more, got -1",)),
@@ -63,7 +72,7 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("why", "kernle"), ("unknown target 'kernle'", "Did you mean kernel?")),
         (("image", "--setting", "engin=docker"), ("unknown setting engin", "Did you mean engine?")),
         (("image", "--setting", "jobs"), ("--setting jobs: expected NAME=VALUE",)),
-        (("image", "--setting", "mirrors=debian=ftp://x/"), ("not a Debian mirror: 'ftp://x/'",)),
+        (("image", "--setting", "mirrors=debian=ftp://x/"), ("not a mirror of apt packages: 'ftp://x/'",)),
         (("inspect", "nothing.img"), ("nothing.img",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

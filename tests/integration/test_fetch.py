@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from osbuilder.errors import FetchError, Interrupted, StoreError, UsageError, VerificationError
+from osbuilder.errors import FetchError, Interrupted, OfflineError, StoreError, UsageError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.progress import SilentProgress
 from tests.servers import FaultyServer, Reply, closed_url
@@ -487,3 +488,16 @@ def test_a_folder_in_the_place_of_the_file_is_a_clear_error(server: FaultyServer
     source = Source(name="f.tar", urls=(server.serve("/f", Reply(body=DATA)),), sha256="0" * 64)
     with pytest.raises(StoreError, match="cannot be read as a downloaded file: Is a directory"):
         fetch(source, tmp_path, settings=QUICK, progress=SilentProgress())
+
+
+def test_offline_nothing_is_asked_for_and_what_is_there_is_taken(server: FaultyServer, target: Path) -> None:
+    url = server.serve("/f.tar", Reply(body=DATA))
+    offline = dataclasses.replace(QUICK, offline=True)
+    source = Source(name="f.tar", urls=(url,), sha256=hashlib.sha256(DATA).hexdigest())
+    with pytest.raises(OfflineError, match=r"f\.tar is not in the store, .* no network") as caught:
+        fetch(source, target, settings=offline, progress=SilentProgress())
+    assert "inv fetch" in caught.value.hint
+    assert server.seen("/f.tar") == []
+    get(target, url)
+    assert fetch(source, target, settings=offline, progress=SilentProgress()) == target
+    assert len(server.seen("/f.tar")) == 1

@@ -43,10 +43,21 @@ def test_the_debug_kernel_is_made_with_pahole_and_has_what_tracers_need(bench: W
     assert values(bench, "base")["PAHOLE_VERSION"] == "0"
 
 
-def test_a_measured_kernel_sets_up_its_root_from_the_command_line(bench: Workbench) -> None:
-    found = values(bench, "measured")
+def test_every_base_kernel_sets_up_a_verified_root_from_the_command_line(bench: Workbench) -> None:
+    found = values(bench, "base")
     assert (found["DM_INIT"], found["DM_VERITY"], found["CRYPTO_SHA256"]) == ("y", "y", "y")
-    assert "DM_VERITY" not in values(bench, "base")
+
+
+def test_a_measured_kernel_is_locked_down(bench: Workbench) -> None:
+    found = values(bench, "measured")
+    assert (found["DM_INIT"], found["LOCK_DOWN_KERNEL_FORCE_INTEGRITY"]) == ("y", "y")
+    assert "SECURITY_LOCKDOWN_LSM" not in values(bench, "base")
+
+
+def test_security_modules_with_a_policy_of_their_own_are_chosen_at_boot(bench: Workbench) -> None:
+    found = values(bench, "base")
+    assert (found["SECURITY_SELINUX"], found["SECURITY_APPARMOR"]) == ("y", "y")
+    assert found["LSM"] == '"landlock,yama"'
 
 
 def test_the_fragments_carry_over_to_an_older_kernel_under_its_names(bench: Workbench) -> None:

@@ -6,9 +6,12 @@ tools that a boot to the probe agent does not need are stand-ins with their pack
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.mirrors.apk import File, Package, Repository, SigningKey
 
@@ -94,9 +97,17 @@ def alpine(
     arch: str = "x86_64",
     busybox: Path = BUSYBOX,
     musl: Path = MUSL,
+    versions: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
-    """Return the files of a mirror with one release for one architecture, main and community."""
-    main = Repository(key=key, packages=_packages(arch, busybox, musl), path=f"v{release}/main/{arch}")
+    """Return the files of a mirror with one release for one architecture, main and community.
+
+    `versions` are other versions of packages than those that they have usually.
+    """
+    packages = tuple(
+        dataclasses.replace(each, version=versions.get(each.name, each.version))
+        for each in _packages(arch, busybox, musl)
+    )
+    main = Repository(key=key, packages=packages, path=f"v{release}/main/{arch}")
     # busybox-doc and docs: what comes by install_if, and only then.
     community = Repository(
         key=key,

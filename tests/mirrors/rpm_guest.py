@@ -56,7 +56,21 @@ RELEASES: Final = {
     "openSUSE-release": "opensuse",
 }
 
-_LEFT_OUT: Final = (
+# A policy as its package lays it out, in small: what labels are computed from is there, what a kernel loads is not.
+_POLICY: Final = {
+    "config": "SELINUX=enforcing\nSELINUXTYPE=targeted\n",
+    "targeted/policy/policy.33": "for no kernel\n",
+    "targeted/contexts/files/file_contexts.subs_dist": "/bin /usr/bin\n",
+    "targeted/contexts/files/file_contexts": """\
+/.*\tsystem_u:object_r:default_t:s0
+/etc(/.*)?\tsystem_u:object_r:etc_t:s0
+/usr/bin(/.*)?\tsystem_u:object_r:bin_t:s0
+/usr/bin/bash\t--\tsystem_u:object_r:shell_exec_t:s0
+/proc/.*\t<<none>>
+""",
+}
+
+LEFT_OUT: Final = (
     "boot/*",
     "dev/*",
     "proc/*",
@@ -136,17 +150,22 @@ class Repackage:
         tree = Tree.read(job.inputs["rootfs"].path("rootfs.tar"))
         lists = read_lists(tree)
         owners = {kind: read_owners(tree, f"etc/{file}") for kind, file in (("user", "passwd"), ("group", "group"))}
-        tree.remove_glob(*_LEFT_OUT)
+        tree.remove_glob(*LEFT_OUT)
         (number,) = (number for number, name in owners["group"].items() if name == _USER)
         owned = {name for name, entry in tree.items() if entry.gid == number}
         lists["chrony"] += [declare_user(tree), *(owned - set(lists["chrony"]))]
         parts = share_out(tree, lists)
+        parts[SETUP] = [f"etc/{name}" for name in _ACCOUNTS]
+        parts[BASE] = [name for name in parts[BASE] if name not in parts[SETUP]]
         posts = [_POST]
         for package, identity in RELEASES.items():
             file = f"os-release-{identity}"
             tree.add_file(f"usr/lib/{file}", f'ID={identity}\nNAME="{identity}"\n'.encode())
             parts[package] = [f"usr/lib/{file}"]
             posts.append(_RELEASE_POST.format(name=package, file=file))
+        for name, text in _POLICY.items():
+            tree.add_file(f"etc/selinux/{name}", text.encode(), parents_mode=0o755)
+        parts["selinux-policy-targeted"] = [f"etc/selinux/{name}" for name in _POLICY]
         for package, names in parts.items():
             rows = "".join(f"{files_row(name, tree.get(name), owners)}\n" for name in names)
             if rows:
@@ -199,19 +218,22 @@ def declare_user(tree: Tree) -> str:
     return declaration
 
 
-def share_out(tree: Tree, lists: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Return the names that each rpm has. What several Debian packages list, or none of CONTENTS, is the base's."""
+def share_out(
+    tree: Tree,
+    lists: Mapping[str, list[str]],
+    contents: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = CONTENTS,
+) -> dict[str, list[str]]:
+    """Return the names that each package has. What several of Debian's list, or none of `contents`, is the base's."""
     counts = collections.Counter(name for names in lists.values() for name in names)
     parts: dict[str, list[str]] = {}
     shared = set(tree.names())
-    for aliases, debian in CONTENTS:
+    for aliases, debian in contents:
         names = sorted(
             {name for package in debian for name in lists[package] if counts[name] == 1 and tree.exists(name)}
         )
         shared -= set(names)
         parts.update(dict.fromkeys(aliases, names))
-    parts[SETUP] = [f"etc/{name}" for name in _ACCOUNTS]
-    parts[BASE] = sorted(shared - {"", *parts[SETUP]})
+    parts[BASE] = sorted(shared - {""})
     return parts
 
 

@@ -41,7 +41,7 @@ def _order(text: str = RECIPE, **changes: object) -> Order:
 
 
 def _action(text: str = RECIPE, **changes: object) -> InstallPackages:
-    action = plan_bootstrap(_order(text, **changes))
+    action = plan_bootstrap(_order(text, **changes)).action
     assert isinstance(action, InstallPackages)
     return action
 

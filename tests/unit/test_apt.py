@@ -9,9 +9,18 @@ from osbuilder.distro.apt import Bootstrap, read_releases
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.keyring import Keyring
-from osbuilder.errors import FetchError, OsbuilderError, RootfsError, StoreError, UsageError, VerificationError
+from osbuilder.errors import (
+    FetchError,
+    OsbuilderError,
+    RootfsError,
+    StoreError,
+    ToolMissing,
+    UsageError,
+    VerificationError,
+)
 from osbuilder.step import parameters
 from osbuilder.tree import Tree
+from tests.jobs import RecordingJob, refuse
 from tests.openpgp import Key
 
 FINGERPRINT = "B8B80B5B623EAB6AD8775C45B7C5D7D6350947F8"
@@ -30,7 +39,7 @@ def test_only_the_pinned_keys_are_given_to_apt() -> None:
     export, bootstrap = ACTION.describe()
     assert export.endswith(f"--output /out/keyring.gpg --export {FINGERPRINT}")
     assert "--keyring=/in/keyring" in bootstrap.split()
-    assert "--skip=check/signed-by,chroot/mount" in bootstrap.split()
+    assert "--skip=check/signed-by,check/qemu,chroot/mount" in bootstrap.split()
 
 
 @pytest.mark.parametrize("lax", ["no-check", "trusted=", "allow-unauth", "AllowInsecure", "AllowUnauth"])
@@ -48,13 +57,21 @@ def test_each_mirror_has_its_command_in_the_order_given() -> None:
     "mirror", ["debian.example.org", "deb [trusted=yes] http://m trixie main", "http://m/[x]", "-", "ftp://m/debian"]
 )
 def test_what_is_no_address_of_a_mirror_is_refused(mirror: str) -> None:
-    with pytest.raises(UsageError, match="not a Debian mirror"):
+    with pytest.raises(UsageError, match="not a mirror of apt packages"):
         dataclasses.replace(ACTION, mirrors=(mirror,))
 
 
 def test_patience_is_no_part_of_the_key_but_the_mirror_is() -> None:
     assert parameters(dataclasses.replace(ACTION, timeout_s=1, attempts=9)) == parameters(ACTION)
     assert parameters(dataclasses.replace(ACTION, mirrors=(MIRROR,))) != parameters(ACTION)
+
+
+def test_a_foreign_root_is_emulated_only_where_its_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osbuilder.binfmt.emulates", lambda arch, mount: False)
+    with pytest.raises(ToolMissing, match="programs of s390x do not run here"):
+        dataclasses.replace(ACTION, architecture="s390x").run(RecordingJob(tmp_path, refuse))
 
 
 def test_a_users_keyring_counts_by_content_and_is_checked_to_be_there(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def order(*packages: str) -> Order:
 
 def test_the_tree_has_folders_and_nothing_in_them(tmp_path: Path) -> None:
     job = RecordingJob(tmp_path, refuse)
-    assert plan_bootstrap(order()).run(job) == {"packages": []}
+    assert plan_bootstrap(order()).action.run(job) == {"packages": []}
     tree = Tree.read(job.out / ROOTFS_TAR)
     check_input(tree)
     assert {entry.kind for _, entry in tree.items()} == {Kind.DIR, Kind.SYMLINK}
@@ -35,7 +35,7 @@ def test_the_tree_has_folders_and_nothing_in_them(tmp_path: Path) -> None:
 
 
 def test_it_is_the_same_bytes_for_every_architecture(tmp_path: Path) -> None:
-    assert plan_bootstrap(order()) == EmptyRoot(epoch=1_700_000_000)
+    assert plan_bootstrap(order()).action == EmptyRoot(epoch=1_700_000_000)
     jobs = [RecordingJob(tmp_path / name, refuse) for name in ("one", "two")]
     for job in jobs:
         EmptyRoot(epoch=1_700_000_000).run(job)

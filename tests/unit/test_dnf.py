@@ -18,6 +18,7 @@ from osbuilder.errors import (
     CommandFailed,
     DecodeError,
     FetchError,
+    NoMirror,
     OsbuilderError,
     PlanError,
     RootfsError,
@@ -204,7 +205,7 @@ def test_a_guest_of_another_architecture_is_refused_with_the_reason() -> None:
         ('path: "releases', 'path: "/releases', "expected one below a mirror"),
         ('path: "releases/{release}', 'path: "../{release}', "expected one below a mirror"),
         ("{release}/{arch}/os", "{version}/os", "expected one below a mirror"),
-        ("    rpm-database: /var/lib/rpm\n", "", "expected repositories and rpm-database together"),
+        ("    rpm-database: /var/lib/rpm\n", "", "releases.2: expected rpm-database with dnf"),
         ("/var/lib/rpm", "var/lib/rpm", "expected a path such as /var/lib/rpm"),
         ("package-manager: dnf", "package-manager: apt", "releases.2: expected no repositories with apt"),
     ],
@@ -219,7 +220,7 @@ def test_a_malformed_repository_is_refused_with_its_place(old: str, new: str, me
 def test_a_release_without_repositories_is_refused() -> None:
     lines = [line for line in TEXT.splitlines() if "name: base" not in line and "name: upd" not in line]
     text = "\n".join(line for line in lines if "repositories" not in line and "rpm-database" not in line)
-    with pytest.raises(DecodeError, match=r"releases\.2: expected repositories and rpm-database with dnf"):
+    with pytest.raises(DecodeError, match=r"releases\.2: expected repositories with dnf"):
         decode.loads(text, Recipe, where="recipe.yaml")
 
 
@@ -266,3 +267,12 @@ def test_a_name_that_is_like_the_missing_one_is_suggested() -> None:
 
 def test_an_unknown_failure_is_not_guessed_at() -> None:
     assert explain("Error: something new\n", mirror=MIRROR, subject="fedora 44", keys=()) is None
+
+
+def test_a_retired_distribution_says_so_and_asks_for_mirror_and_keys() -> None:
+    text = TEXT.replace("keyring: /usr/share/keys/toy\n", "retired: Toys ended in May.\n")
+    recipe = decode.loads(text.replace(f"    signed-by: [{FINGERPRINT}]\n", ""), Recipe, where="recipe.yaml")
+    choice = choose(recipe, release=None, arch=host_arch(), init=None)
+    with pytest.raises(NoMirror, match=r"no key of toy is known: Toys ended in May\.") as caught:
+        install(Order(choice=choice, packages=select_packages(choice), epoch=1))
+    assert "--setting mirrors=toy=URL --setting keyrings=toy=FILE" in caught.value.hint

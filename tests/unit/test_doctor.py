@@ -60,3 +60,9 @@ def test_nothing_runs_without_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     checkup.mend(confirm=lambda question: True, dry=False, say=said.append)
     assert [command[-1] for command in ran] == ["update", "mmdebstrap"]
     assert any("apt-get update" in line for line in said)
+
+
+def test_what_has_to_be_set_up_is_run_after_the_packages_it_needs() -> None:
+    emulation = Check(name="emulation", well=False, found="no", packages=("qemu-user-static",), setup=(("mount", "x"),))
+    commands = [[word for word in command if word != "sudo"] for command in Checkup(checks=(emulation,)).commands()]
+    assert [command[0] for command in commands] == ["apt-get", "apt-get", "mount"]

@@ -11,9 +11,10 @@ import pytest
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.errors import ContractError, FragmentError
 from osbuilder.kernel.build import plan_kernel
-from osbuilder.kernel.compile import Compile, cache_results, cpu_seconds, timestamp
+from osbuilder.kernel.compile import Compile, cpu_seconds, timestamp
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.install import link_names
+from osbuilder.kernel.objectcache import read_results
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
 from osbuilder.kernel.script import lines, render
 from osbuilder.kernel.source import KernelLine
@@ -338,8 +339,8 @@ def test_a_timestamp_is_what_date_prints() -> None:
 
 def test_times_and_cache_counts_are_read_as_their_tools_print_them() -> None:
     assert cpu_seconds("0m9.999s 0m9.999s\n0m1.250s 2m0.500s\n") == 121.75
-    assert cache_results("") == {"hits": 0, "misses": 0}
-    assert cache_results("  2 preprocessed_cache_hit\n  1 direct_cache_hit\n") == {"hits": 3, "misses": 0}
+    assert read_results("") == {"hits": 0, "misses": 0}
+    assert read_results("  2 preprocessed_cache_hit\n  1 direct_cache_hit\n") == {"hits": 3, "misses": 0}
 
 
 # --- names and scripts ---------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_a_dax_root_is_a_read_only_nvdimm_on_q35() -> None:
         "-device",
         "virtio-rng-pci",
         "-device",
-        "virtio-balloon-pci",
+        "virtio-balloon-pci,free-page-reporting=on",
     )
 
 

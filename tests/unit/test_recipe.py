@@ -133,7 +133,7 @@ def test_the_day_of_a_release_is_midnight_utc() -> None:
         (f", signed-by: [{KEY}]", "", "releases.new.signed-by: expected at least one key"),
         ("keyring: /usr/share/keyrings/toy.gpg\n", "", "keyring: expected the place of the distribution's keys"),
         (KEY, "B8B8 0B5B", 'expected a fingerprint of 40 hex digits, got "B8B8 0B5B"'),
-        ("package-manager: apt", "package-manager: atp", 'expected one of apk, apt, dnf, none, got the text "atp"'),
+        ("package-manager: apt", "package-manager: atp", 'got the text "atp"'),
         ("inits: [systemd]", "inits: []", "inits: expected at least one of systemd, agent"),
         ("arches: [x86_64]", "arches: [x86-64]", "arches: no architecture 'x86-64'"),
         ("{feature: debug, arch", "{feature: dbg, arch", "packages.when: no feature 'dbg'"),

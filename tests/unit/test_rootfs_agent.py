@@ -171,7 +171,9 @@ def test_an_agent_that_is_not_executable_is_refused() -> None:
 
 
 def test_chrony_loses_its_servers_and_its_user_and_keeps_the_rest() -> None:
-    text = configure("server a\n  pool b\n#pool c\npeers-are-fine x\nuser chrony\nuserless\n")
+    text = configure(
+        "server a\n  pool b\n#pool c\nsourcedir /etc/chrony/sources.d\npeers-are-fine x\nuser chrony\nuserless\n"
+    )
     kept = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert kept[:2] == ["peers-are-fine x", "userless"]
     assert configure("x").count("refclock PHC /dev/ptp0") == 1

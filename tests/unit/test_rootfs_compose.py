@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from osbuilder.arch import parse_arch
-from osbuilder.distro.recipe import Selection, choose, find_recipe
 from osbuilder.errors import RootfsError
 from osbuilder.pid1 import Init
-from osbuilder.rootfs.compose import Compose
-from osbuilder.rootfs.summary import AgentName
+from osbuilder.rootfs.compose import Compose, ComposeExtension
+from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.trim import Keep
 from osbuilder.step import parameters
 from osbuilder.store import Artifact
@@ -23,7 +22,6 @@ from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
 from tests.jobs import RecordingJob, refuse
 
-DISTROS = Path(__file__).resolve().parents[2] / "distros"
 EPOCH = 1754697600
 CHRONY = "pool example.org iburst\nkeyfile /etc/chrony/chrony.keys\nuser _chrony\nmakestep 1 3\n"
 AGENT = AgentName(name="toy-agent", version="1.2")
@@ -100,12 +98,14 @@ def bootstrapped(*, systemd: bool = True) -> Tree:
     return tree
 
 
-def action(init: Init, keep: tuple[Keep, ...] = (), agent: AgentName = AGENT) -> Compose:
-    recipe = find_recipe("debian", DISTROS)
-    choice = choose(recipe, release=None, arch=parse_arch("x86_64"), init=init)
-    return Compose.of(
-        choice, packages=Selection(default=("chrony",), extra=("bash",)), agent=agent, epoch=EPOCH, keep=keep
-    )
+BASE = Base(name="debian", release="trixie", default_packages=("chrony",), extra_packages=("bash",))
+
+
+def action(
+    init: Init, keep: tuple[Keep, ...] = (), agent: AgentName = AGENT, without_units: tuple[str, ...] = ()
+) -> Compose:
+    x86_64 = parse_arch("x86_64")
+    return Compose.of(BASE, arch=x86_64, init=init, agent=agent, epoch=EPOCH, keep=keep, without_units=without_units)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +115,26 @@ class Room:
     folder: Path
 
     def run(
-        self, tree: Tree, init: Init = Init.SYSTEMD, *, agent: bytes | None = None, keep: tuple[Keep, ...] = ()
+        self,
+        tree: Tree,
+        init: Init = Init.SYSTEMD,
+        *,
+        agent: bytes | None = None,
+        keep: tuple[Keep, ...] = (),
+        without_units: tuple[str, ...] = (),
     ) -> tuple[Tree, Mapping[str, Any]]:
-        for name in ("packages", "agent"):
-            (self.folder / name).mkdir(exist_ok=True)
-        tree.write(self.folder / "packages/rootfs.tar", epoch=EPOCH)
+        (self.folder / "agent").mkdir(exist_ok=True)
         (self.folder / "agent/agent").write_bytes(elf() if agent is None else agent)
-        inputs = {
-            "rootfs": artifact(self.folder / "packages", "rootfs.tar", {"packages": [["bash", "5.2", "amd64"]]}),
-            "agent": artifact(self.folder / "agent", "agent"),
-        }
-        facts = action(init, keep).run(RecordingJob(self.folder, refuse, **inputs))
+        composed = action(init, keep, without_units=without_units)
+        return self.act(composed, tree, agent=artifact(self.folder / "agent", "agent"))
+
+    def act(
+        self, composed: Compose | ComposeExtension, tree: Tree, **inputs: Artifact
+    ) -> tuple[Tree, Mapping[str, Any]]:
+        (self.folder / "packages").mkdir(exist_ok=True)
+        tree.write(self.folder / "packages/rootfs.tar", epoch=EPOCH)
+        rootfs = artifact(self.folder / "packages", "rootfs.tar", {"packages": [["bash", "5.2", "amd64"]]})
+        facts = composed.run(RecordingJob(self.folder, refuse, rootfs=rootfs, **inputs))
         return Tree.read(self.folder / "out/rootfs.tar"), facts
 
 
@@ -362,3 +371,71 @@ def test_a_dynamic_agent_is_accepted_where_its_interpreter_is(room: Room) -> Non
     tree = bootstrapped()
     tree.add_file("usr/lib/ld-musl-x86_64.so.1", elf(), mode=0o755)
     room.run(tree, agent=elf(interpreter="/lib/ld-musl-x86_64.so.1"))
+
+
+def test_a_named_unit_goes_with_its_drop_ins_links_and_aliases(room: Room) -> None:
+    tree = bootstrapped()
+    units = "usr/lib/systemd/system"
+    tree.add_file(f"{units}/systemd-sysctl.service.d/extra.conf", b"[Unit]", parents_mode=0o755)
+    tree.add_symlink("etc/systemd/system/sysinit.target.wants/systemd-sysctl.service", "x", parents_mode=0o755)
+    tree.add_symlink("etc/systemd/system/procps.service", f"/{units}/systemd-sysctl.service")
+    tree.add_file("usr/share/doc/systemd-sysctl.service/copyright", b"kept", parents_mode=0o755)
+    result, facts = room.run(tree, without_units=("systemd-sysctl.service",))
+    left = [name for name in result.names() if "sysctl.service" in name or "procps.service" in name]
+    assert left == ["usr/share/doc/systemd-sysctl.service", "usr/share/doc/systemd-sysctl.service/copyright"]
+    named = [group for group in facts["trimmed"] if group["what"] == "named units"]
+    assert named == [{"what": "named units", "entries": 5, "content_bytes": len("[Service]\n[Unit]")}]
+
+
+@pytest.mark.parametrize(
+    ("unit", "message", "hint"),
+    [
+        ("systemd-sysctl.servce", "no such unit", "Did you mean: systemd-sysctl.service"),
+        ("zzz.slice", "no such unit", "Its units lie in /usr/lib/systemd/system and /etc/systemd/system."),
+        ("toy-agent.service", "cannot start without it", "Leave it in"),
+        ("kata-containers.target", "cannot start without it", "Leave it in"),
+    ],
+)
+def test_a_unit_that_is_not_there_or_that_the_guest_needs_is_refused(
+    room: Room, unit: str, message: str, hint: str
+) -> None:
+    with pytest.raises(RootfsError, match=f"--without-unit {unit}: .*{message}") as error:
+        room.run(bootstrapped(), without_units=(unit,))
+    assert (error.value.hint or "").startswith(hint)
+
+
+def test_an_extension_has_no_agent_no_init_and_nothing_of_the_machine(room: Room) -> None:
+    extension = ComposeExtension(base=BASE, arch="x86_64", epoch=EPOCH)
+    tree, facts = room.act(extension, bootstrapped(systemd=False))
+    gone = ("init", "usr/sbin/init", "usr/bin/toy-agent", "dev/ptmx", "dev/console", "tmp/left", "etc/systemd/system")
+    assert [name for name in gone if tree.exists(name)] == []
+    assert tree.get("etc/machine-id").content.size_bytes == 0
+    summary = yaml.safe_load(tree.read_bytes("var/lib/osbuilder/osbuilder.yaml"))
+    assert summary["base-distro"]["name"] == "debian"
+    assert summary["agent"] == {"url": "", "name": "", "version": "", "agent-is-init-daemon": "no"}
+    assert [group["what"] for group in facts["trimmed"]] == ["caches", "docs", "locales", "units"]
+
+
+def test_the_same_tree_with_systemd_as_init_is_no_guest_for_another_architecture(room: Room) -> None:
+    tree = bootstrapped()
+    tree.add_file("usr/lib/systemd/systemd", elf(machine=183), mode=0o755, replace=True)
+    with pytest.raises(RootfsError, match=r"init is for another architecture .*expected x86_64, got aarch64"):
+        room.run(tree)
+
+
+def test_a_tree_says_itself_which_distribution_it_is(room: Room) -> None:
+    tree = bootstrapped()
+    tree.add_file("usr/lib/os-release", b'# a comment\nNAME="Toy Linux"\nID=toy\nVERSION_ID="7.1"\n')
+    tree.add_symlink("etc/os-release", "../usr/lib/os-release")
+    result, _ = room.act(ComposeExtension(base=None, arch="x86_64", epoch=EPOCH), tree)
+    summary = yaml.safe_load(result.read_bytes("var/lib/osbuilder/osbuilder.yaml"))
+    assert (summary["base-distro"]["name"], summary["base-distro"]["version"]) == ("toy", "7.1")
+
+
+@pytest.mark.parametrize("init", list(Init))
+def test_a_tree_that_was_set_up_before_comes_out_the_same(room: Room, init: Init) -> None:
+    once, _ = room.run(bootstrapped(), init)
+    once.write(room.folder / "once.tar", epoch=EPOCH)
+    again, _ = room.run(Tree.read(room.folder / "once.tar"), init)
+    again.write(room.folder / "again.tar", epoch=EPOCH)
+    assert (room.folder / "once.tar").read_bytes() == (room.folder / "again.tar").read_bytes()

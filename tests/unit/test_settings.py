@@ -87,3 +87,12 @@ def test_a_value_that_does_not_fit_says_where_it_came_from(
 
 def test_every_setting_has_a_line_of_help() -> None:
     assert all(field.metadata["doc"] for field in fields())
+
+
+def test_offline_is_true_or_false_and_nothing_in_between(tmp_path: Path) -> None:
+    assert settings(tmp_path).offline is False
+    assert settings(tmp_path, environment={"OSBUILDER_OFFLINE": "true"}).offline is True
+    assert settings(tmp_path, {"offline": "false"}, {"OSBUILDER_OFFLINE": "true"}).offline is False
+    with pytest.raises(UsageError, match=r"setting offline \(flag\): expected true or false, got 'yes'"):
+        settings(tmp_path, {"offline": "yes"})
+    assert settings(tmp_path, text="offline: true\n").offline is True

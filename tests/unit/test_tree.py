@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -141,7 +142,7 @@ def test_a_tree_that_is_read_and_written_again_is_the_same_file(tmp_path: Path) 
 
 def packings(data: bytes) -> list[bytes]:
     """Return a file plain and in every compression, in two concatenated streams each."""
-    packers: list[Callable[[bytes], bytes]] = [gzip.compress, lzma.compress, zstandard.compress]
+    packers: list[Callable[[bytes], bytes]] = [bz2.compress, gzip.compress, lzma.compress, zstandard.compress]
     return [data, *(pack(data[:700]) + pack(data[700:]) for pack in packers)]
 
 
@@ -381,7 +382,11 @@ def test_a_bad_archive_is_refused_with_the_member_and_its_offset(tmp_path: Path,
         raw_tree(tmp_path, data)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress], ids=["gzip", "xz", "zstd"])
+@pytest.mark.parametrize(
+    "pack",
+    [bz2.compress, gzip.compress, lzma.compress, zstandard.compress],
+    ids=["bzip2", "gzip", "xz", "zstd"],
+)
 @pytest.mark.parametrize("damage", ["truncated", "garbage"])
 def test_a_damaged_compressed_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes], damage: str) -> None:
     packed = pack(header(b"f", size=3000) + hashlib.shake_128(b"").digest(3072) + END)
@@ -389,9 +394,10 @@ def test_a_damaged_compressed_archive_is_refused(tmp_path: Path, pack: Callable[
         raw_tree(tmp_path, packed[: len(packed) // 2] if damage == "truncated" else packed + b"garbage")
 
 
-def test_bzip2_and_missing_archives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TreeError, match="expected tar, gzip, xz or zstd, got bzip2"):
-        raw_tree(tmp_path, b"BZh91AY")
+def test_a_damaged_bzip2_and_missing_archives_are_refused(tmp_path: Path) -> None:
+    for damaged in (b"BZh91AY", b"BZh9 is not bzip2 at all", bz2.compress(bytes(10240))[:-1]):
+        with pytest.raises(TreeError, match="bzip2 data is truncated or corrupt"):
+            raw_tree(tmp_path, damaged)
     with pytest.raises(TreeError, match=r"cannot read archive .*: No such file"):
         Tree.read(tmp_path / "none.tar")
     with pytest.raises(TreeError, match=r"cannot read archive .*: Is a directory"):

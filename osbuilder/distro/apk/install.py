@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro import keyring
 from osbuilder.distro.apk import database, scripts
@@ -27,9 +27,9 @@ from osbuilder.fetch import shown
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
+    from osbuilder.distro.apk.archive import VerifiedPackage
     from osbuilder.distro.order import Order
     from osbuilder.step import Job, Json
-    from osbuilder.tree import Tree
 
 ROOTFS_TAR: Final = "rootfs.tar"
 _URL: Final = re.compile(r"(https?|file)://[^\s]+")
@@ -74,6 +74,7 @@ class InstallPackages:
     mirrors: tuple[str, ...]
     released: int
     epoch: int
+    ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for mirror in self.mirrors:
@@ -93,7 +94,21 @@ class InstallPackages:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         keys = self.keyring.load(job)
-        repositories = fetch_indexes(
+        repositories = self.indexes(job, keys)
+        packages = self.solve(repositories, self.packages)
+        self._log(job, repositories, packages)
+        verified = fetch_packages(job, packages, repositories, mirrors=self.mirrors, keys=keys)
+        stood_in = self.install(job, packages, verified, keys=guest_keys(repositories, keys))
+        return {
+            "mirror": shown(repositories.mirror),
+            "repositories": [_repository_facts(repositories, number) for number in range(len(repositories.names))],
+            "packages": package_facts(packages),
+            "scripts": stood_in,
+        }
+
+    def indexes(self, job: Job, keys: TrustedKeys) -> Repositories:
+        """Return what the mirrors have now. Raises FetchError, VerificationError."""
+        return fetch_indexes(
             job,
             mirrors=self.mirrors,
             release=self.release,
@@ -102,9 +117,19 @@ class InstallPackages:
             keys=keys,
             day=self.released,
         )
-        packages = self._solve(repositories)
-        self._log(job, repositories, packages)
-        verified = fetch_packages(job, packages, repositories, mirrors=self.mirrors, keys=keys)
+
+    def install(
+        self,
+        job: Job,
+        packages: Sequence[Package],
+        verified: Mapping[str, VerifiedPackage],
+        *,
+        keys: Mapping[str, bytes],
+    ) -> list[list[str]]:
+        """Write rootfs.tar with these packages, and `keys` for the guest to trust.
+
+        Returns (package, kind) of each script that was stood in for.
+        """
         with concurrent.futures.ThreadPoolExecutor(job.jobs, thread_name_prefix="apk") as pool:
             unpacked = tuple(pool.map(lambda package: unpack(package, verified[package.name]), packages))
         job.check_stopped()
@@ -114,26 +139,17 @@ class InstallPackages:
         accounts = Accounts(installation.tree, epoch=self.epoch)
         stood_in = self._apply_scripts(installation, accounts)
         database.write_database(installation, accounts)
-        self._configure(installation.tree, repositories, keys)
-        installation.tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
-        return {
-            "mirror": shown(repositories.mirror),
-            "repositories": [_repository_facts(repositories, number) for number in range(len(repositories.names))],
-            "packages": sorted([package.name, package.version, package.arch] for package in packages),
-            "scripts": stood_in,
-        }
-
-    def _configure(self, tree: Tree, repositories: Repositories, keys: TrustedKeys) -> None:
-        """Tell the guest's own apk what was asked for, where it comes from and whom to trust."""
-        signers = {index.key.name or index.key_name: index.key.pem for index in repositories.indexes}
+        # What the guest's own apk goes on with: what was asked for, where it comes from and whom to trust.
         database.write_configuration(
-            tree,
+            installation.tree,
             arch=self.arch,
             world=self.packages,
             # The mirror that was asked for first, so that it does not show which of them was down.
             repositories=(shown(url.rpartition("/")[0]) for url in self._repository_urls(self.mirrors[:1])),
-            keys=signers | {key.name: key.pem for key in keys.keys if key.name},
+            keys=keys,
         )
+        installation.tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
+        return stood_in
 
     def _repository_urls(self, mirrors: Sequence[str]) -> list[str]:
         return [
@@ -142,11 +158,12 @@ class InstallPackages:
             for component in self.components
         ]
 
-    def _solve(self, repositories: Repositories) -> tuple[Package, ...]:
+    def solve(self, repositories: Repositories, request: Sequence[str]) -> tuple[Package, ...]:
+        """Return the packages that a request means, in the order of installation. Raises UsageError, FetchError."""
         catalogue = Catalogue(
             (index.text, name) for index, name in zip(repositories.indexes, repositories.names, strict=True)
         )
-        packages = solve(catalogue, self.packages, repositories=f"{self.release} ({', '.join(self.components)})")
+        packages = solve(catalogue, tuple(request), repositories=f"{self.release} ({', '.join(self.components)})")
         for package in packages:
             if package.arch not in (self.arch, "noarch"):
                 raise FetchError(
@@ -178,6 +195,17 @@ class InstallPackages:
                 # Files belong to accounts by name, which those scripts add.
                 installation.resolve_owners(accounts)
         return done
+
+
+def guest_keys(repositories: Repositories, keys: TrustedKeys) -> dict[str, bytes]:
+    """Return the keys that a guest is to trust, by name: those that signed the indexes, and all that have a name."""
+    signers = {index.key.name or index.key_name: index.key.pem for index in repositories.indexes}
+    return signers | {key.name: key.pem for key in keys.keys if key.name}
+
+
+def package_facts(packages: Sequence[Package]) -> list[list[str]]:
+    """Return (name, version, architecture) of packages, sorted."""
+    return sorted([package.name, package.version, package.arch] for package in packages)
 
 
 def _runs(unpacked: Unpacked, kind: ScriptKind, folders: set[str]) -> bool:

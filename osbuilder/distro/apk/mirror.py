@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.distro.apk.archive import SignedIndex, VerifiedPackage, open_index, open_package
 from osbuilder.distro.apk.declared import SigningKey
 from osbuilder.distro.apk.index import Package, newest_build
 from osbuilder.distro.apk.keys import TrustedKey, TrustedKeys, sha512_of
-from osbuilder.errors import FetchError, OsbuilderError, VerificationError
+from osbuilder.distro.indexes import Checked, from_first, on_one_line, refuse_old
+from osbuilder.errors import FetchError, VerificationError
 from osbuilder.fetch import Source, shown
-from osbuilder.outfile import replacing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from osbuilder.step import Job
 
 INDEX: Final = "APKINDEX.tar.gz"
@@ -34,25 +33,6 @@ _LAG_MAX_S: Final = 7 * 86400
 _SEEN: Final = "apk-indexes"
 # Each waits for the network more than it computes.
 _CONNECTIONS: Final = 6
-
-
-class _Outdated(Exception):
-    """An index that is validly signed, and too old."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Checked:
-    """A fetch proof: `check` reads a file's bytes and raises OsbuilderError for what is wrong with it."""
-
-    pin: str
-    check: Callable[[bytes], object]
-
-    def problem(self, path: Path) -> str:
-        try:
-            self.check(path.read_bytes())
-        except OsbuilderError as error:
-            return error.message
-        return ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +58,7 @@ def _fetch_key(job: Job, key: SigningKey, url: str) -> TrustedKey:
     source = Source(
         name=key.name,
         urls=(f"{url.rstrip('/')}/{key.name}",),
-        proof=_Checked(f"sha512 {key.sha512}", check),
+        proof=Checked(f"sha512 {key.sha512}", check),
         max_bytes=_KEY_MAX_BYTES,
     )
     return TrustedKey(key.name, job.fetch(source).read_bytes())
@@ -92,27 +72,13 @@ def fetch_indexes(
     A mirror that does not answer or is out of date gives way to the next. Raises FetchError when none is left, and
     VerificationError at once for a wrong signature: that is an attack or a mistake to be told, not a hiccup.
     """
-    told: list[str] = []
-    hint = ""
-    for mirror in mirrors:
-        names = tuple(f"v{release}/{component}/{arch}" for component in components)
-        try:
-            indexes = tuple(_fetch_index(job, mirror, name, keys, day) for name in names)
-        except VerificationError:
-            raise
-        except FetchError as error:
-            told.append(error.message)
-            hint = error.hint
-        except _Outdated as error:
-            told.append(str(error))
-            hint = _STOPPED
-        else:
-            return Repositories(mirror=mirror, indexes=indexes, names=names)
-    kind = VerificationError if hint == _STOPPED and len(told) == 1 else FetchError
-    raise kind("\n".join(told), hint=hint)
+    names = tuple(f"v{release}/{component}/{arch}" for component in components)
 
+    def attempt(mirror: str) -> Repositories:
+        indexes = tuple(_fetch_index(job, mirror, name, keys, day) for name in names)
+        return Repositories(mirror=mirror, indexes=indexes, names=names)
 
-_STOPPED: Final = "A mirror that has stopped updating must be replaced (setting mirrors)."
+    return from_first(mirrors, attempt)
 
 
 def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int) -> SignedIndex:
@@ -130,7 +96,7 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
     source = Source(
         name=f"{folder.replace('/', '-')}-{INDEX}",
         urls=(url,),
-        proof=_Checked(f"the signed index {shown(url)}", check),
+        proof=Checked(f"the signed index {shown(url)}", check),
         max_bytes=_INDEX_MAX_BYTES,
     )
     try:
@@ -139,45 +105,11 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
     except FetchError as error:
         if wrong:
             raise wrong[-1] from error
-        raise FetchError(_one_line(error), hint="Try again later, or name another mirror (setting mirrors).") from error
+        raise on_one_line(error) from error
     (index,) = opened
-    _refuse_old(job, index, day, url=shown(url), ident=f"{folder.replace('/', '-')}-{index.key_name}")
+    memory = job.cache(_SEEN) / f"{folder.replace('/', '-')}-{index.key_name}.json"
+    refuse_old(memory, newest_build(index.text), day=day, lag_max_s=_LAG_MAX_S, url=shown(url))
     return index
-
-
-def _one_line(error: FetchError) -> str:
-    """Return the reason of a failed download without the first line, which names the pin."""
-    lines = [line.strip() for line in error.message.splitlines()]
-    return "; ".join(lines[1:]) if len(lines) > 1 else error.message
-
-
-def _refuse_old(job: Job, index: SignedIndex, day: int, *, url: str, ident: str) -> None:
-    """Raise _Outdated for an index that cannot be today's. Remembers the newest that was seen."""
-    newest = newest_build(index.text)
-    if newest < day:
-        raise _Outdated(
-            f"{url} is older than the release: its newest package is of {_date(newest)}, the release of {_date(day)}"
-        )
-    memory = job.cache(_SEEN) / f"{ident}.json"
-    try:
-        seen = int(json.loads(memory.read_text(encoding="utf-8"))["newest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        seen = 0
-    if newest + _LAG_MAX_S < seen:
-        raise _Outdated(
-            f"{url} is out of date, or an old state that is served again: its newest package is of {_date(newest)}, "
-            f"one of {_date(seen)} was seen before"
-        )
-    if newest > seen:
-        with (
-            replacing(memory, FetchError) as descriptor,
-            open(descriptor, "w", encoding="utf-8", closefd=False) as file,
-        ):
-            json.dump({"newest": newest, "url": url}, file)
-
-
-def _date(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def fetch_packages(
@@ -200,11 +132,38 @@ def fetch_packages(
                 future.cancel()
 
 
+def fetch_files(
+    job: Job, packages: Sequence[Package], repositories: Repositories, *, mirrors: Sequence[str], keys: TrustedKeys
+) -> Mapping[str, Path]:
+    """Return the packages' files by name, verified as `fetch_packages` does. Raises FetchError, VerificationError."""
+    ordered = (repositories.mirror, *(mirror for mirror in mirrors if mirror != repositories.mirror))
+
+    def fetch_file(package: Package) -> Path:
+        source, _ = _source(package, repositories.names, ordered, keys)
+        return job.fetch(source)
+
+    with concurrent.futures.ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="apk") as pool:
+        return dict(zip((package.name for package in packages), pool.map(fetch_file, packages), strict=True))
+
+
 def _fetch_package(
     job: Job, package: Package, names: Sequence[str], mirrors: Sequence[str], keys: TrustedKeys
 ) -> VerifiedPackage:
-    # noarch packages lie beside the others, under the index's architecture.
-    folder = names[package.repository]
+    source, opened = _source(package, names, mirrors, keys)
+    # A download is returned only after its check has passed, and that one has read and kept the package.
+    job.fetch(source)
+    return opened[0]
+
+
+def package_path(package: Package, names: Sequence[str]) -> str:
+    """Return where a package is below a mirror: noarch ones lie beside the others, under the index's architecture."""
+    return f"{names[package.repository]}/{package.file_name}"
+
+
+def _source(
+    package: Package, names: Sequence[str], mirrors: Sequence[str], keys: TrustedKeys
+) -> tuple[Source, list[VerifiedPackage]]:
+    """Return what to fetch for a package, and the list where its check leaves what it has opened."""
     opened: list[VerifiedPackage] = []
 
     def check(data: bytes) -> None:
@@ -212,10 +171,8 @@ def _fetch_package(
 
     source = Source(
         name=package.file_name,
-        urls=tuple(f"{mirror.rstrip('/')}/{folder}/{package.file_name}" for mirror in mirrors),
-        proof=_Checked(f"package {package.fields['C']} of the signed index", check),
+        urls=tuple(f"{mirror.rstrip('/')}/{package_path(package, names)}" for mirror in mirrors),
+        proof=Checked(f"package {package.fields['C']} of the signed index", check),
         size_bytes=package.size_bytes,
     )
-    # A download is returned only after its check has passed, and that one has read and kept the package.
-    job.fetch(source)
-    return opened[0]
+    return source, opened

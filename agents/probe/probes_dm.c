@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Device mapper (linux/dm-ioctl.h): each target is set up over loop devices in memory, and does its work once.
+ */
+#include "loop.h"
+#include "probe.h"
+#include "util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/dm-ioctl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define NAME "osbuilder-probe"
+#define POOL_NAME "osbuilder-probe-pool"
+#define BLOCK 4096
+#define SECTOR 512
+
+struct dm_request {
+	struct dm_ioctl header;
+	char body[2048];
+};
+
+struct mapped {
+	unsigned int major_number, minor_number;
+	char path[32];
+};
+
+static void dm_request(struct dm_request *request, const char *name)
+{
+	memset(request, 0, sizeof(*request));
+	request->header.version[0] = DM_VERSION_MAJOR;
+	request->header.data_size = sizeof(*request);
+	request->header.data_start = sizeof(request->header);
+	snprintf(request->header.name, sizeof(request->header.name), "%s", name);
+}
+
+static int dm_open(void)
+{
+	int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_errno("/dev/mapper/control");
+	return fd;
+}
+
+void cleanup_device_mapper(void)
+{
+	/* The pool below what stands on it. Others (udev) may still be looking at a device that was just made. */
+	static const char *const names[] = {NAME, POOL_NAME};
+	struct dm_request request;
+	int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+
+	for (size_t i = 0; fd >= 0 && i < COUNT_OF(names); i++)
+		for (int attempt = 0; attempt < 50; attempt++) {
+			dm_request(&request, names[i]);
+			if (ioctl(fd, DM_DEV_REMOVE, &request) == 0 || errno != EBUSY)
+				break;
+			sleep_ms(10);
+		}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Makes a device of one target and starts it. */
+static struct mapped map(const char *name, uint64_t sectors, const char *type, const char *parameters, uint32_t flags)
+{
+	struct dm_request request;
+	struct mapped mapped;
+	int fd = dm_open();
+
+	dm_request(&request, name);
+	if (ioctl(fd, DM_DEV_CREATE, &request) < 0)
+		fail_errno("DM_DEV_CREATE");
+	/* linux/kdev_t.h: 12 bits of the major number stand between the two parts of the minor number. */
+	mapped.major_number = (unsigned int)(request.header.dev >> 8 & 0xfff);
+	mapped.minor_number = (unsigned int)((request.header.dev & 0xff) | (request.header.dev >> 12 & 0xfff00));
+	snprintf(mapped.path, sizeof(mapped.path), "/dev/dm-%u", mapped.minor_number);
+	dm_request(&request, name);
+	request.header.target_count = 1;
+	request.header.flags = flags;
+	struct dm_target_spec *target = (void *)request.body;
+	target->length = sectors;
+	target->next = sizeof(request.body);
+	snprintf(target->target_type, sizeof(target->target_type), "%s", type);
+	snprintf(request.body + sizeof(*target), sizeof(request.body) - sizeof(*target), "%s", parameters);
+	if (ioctl(fd, DM_TABLE_LOAD, &request) < 0)
+		fail_errno("loading a table of target %s", type);
+	dm_request(&request, name);
+	if (ioctl(fd, DM_DEV_SUSPEND, &request) < 0) /* without DM_SUSPEND_FLAG: resume */
+		fail_errno("resuming the device");
+	close(fd);
+	return mapped;
+}
+
+static int open_mapped(const struct mapped *mapped, int mode)
+{
+	int fd = open(mapped->path, mode | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_errno("%s", mapped->path);
+	return fd;
+}
+
+void probe_device_mapper(void)
+{
+	struct dm_request request;
+	int fd = dm_open();
+
+	dm_request(&request, "");
+	if (ioctl(fd, DM_VERSION, &request) < 0)
+		fail_errno("DM_VERSION");
+	unsigned int minor_version = request.header.version[1];
+	/* "error" is the one target that is never a module. */
+	map(NAME, 8, "error", "", 0);
+	dm_request(&request, NAME);
+	if (ioctl(fd, DM_DEV_STATUS, &request) < 0)
+		fail_errno("DM_DEV_STATUS");
+	if (request.header.target_count != 1 || !(request.header.flags & DM_ACTIVE_PRESENT_FLAG))
+		fail("the device has no active table");
+	pass("device mapper 4.%u; device made, table loaded, resumed", minor_version);
+}
+
+/* SHA-256 of 4096 zeros. A device of one block has no tree: the root hash is the block's. */
+#define ZERO_BLOCK_HASH "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7"
+
+static bool verified(const char *loop, const char *root_hash)
+{
+	char parameters[256], block[BLOCK];
+
+	snprintf(parameters, sizeof(parameters), "1 %s %s %d %d 1 1 sha256 %s -", loop, loop, BLOCK, BLOCK, root_hash);
+	struct mapped mapped = map(NAME, BLOCK / SECTOR, "verity", parameters, DM_READONLY_FLAG);
+	int device = open_mapped(&mapped, O_RDONLY);
+	bool whole = pread(device, block, BLOCK, 0) == BLOCK;
+	if (!whole && errno != EIO)
+		fail_errno("reading %s", mapped.path);
+	close(device);
+	cleanup_device_mapper();
+	return whole;
+}
+
+void probe_dm_verity(void)
+{
+	char loop[LOOP_PATH_SIZE], other_hash[] = ZERO_BLOCK_HASH;
+
+	loop_attach(memory_file(16 * BLOCK), LO_FLAGS_READ_ONLY, loop);
+	other_hash[0] = 'b';
+	if (!verified(loop, ZERO_BLOCK_HASH))
+		fail("a block that has its hash was refused");
+	if (verified(loop, other_hash))
+		fail("a block with another hash was read");
+	pass("a block with its hash was read, one with another hash was not");
+}
+
+#define CRYPT_KEY "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" \
+		  "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+#define CRYPT_SIZE (1 << 20)
+
+void probe_dm_crypt(void)
+{
+	char loop[LOOP_PATH_SIZE], parameters[256], clear[BLOCK], got[BLOCK];
+	int backing = memory_file(CRYPT_SIZE);
+
+	loop_attach(backing, 0, loop);
+	snprintf(parameters, sizeof(parameters), "aes-xts-plain64 %s 0 %s 0", CRYPT_KEY, loop);
+	struct mapped mapped = map(NAME, CRYPT_SIZE / SECTOR, "crypt", parameters, 0);
+	int device = open_mapped(&mapped, O_RDWR);
+	memset(clear, 'c', BLOCK);
+	if (pwrite(device, clear, BLOCK, BLOCK) != BLOCK || fsync(device) < 0)
+		fail_errno("writing to %s", mapped.path);
+	if (pread(backing, got, BLOCK, BLOCK) != BLOCK)
+		fail_errno("reading the backing file");
+	/* Equal halves of what was written would be equal in what is stored, were it not for the place's part in it. */
+	if (memcmp(got, clear, 16) == 0 || memcmp(got, got + SECTOR, 16) == 0)
+		fail("what was stored is not encrypted");
+	if (ioctl(device, BLKFLSBUF) < 0 || pread(device, got, BLOCK, BLOCK) != BLOCK)
+		fail_errno("reading %s", mapped.path);
+	if (memcmp(got, clear, BLOCK) != 0)
+		fail("%s does not read as it was written", mapped.path);
+	pass("written, stored encrypted (aes-xts-plain64), read back");
+}
+
+static void require_target(const char *name)
+{
+	struct dm_request request;
+	int fd = dm_open();
+
+	/* Loads the target's module where there is one; kernels before 5.4 have no such call. */
+	dm_request(&request, name);
+	if (ioctl(fd, DM_GET_TARGET_VERSION, &request) < 0) {
+		if (errno == EINVAL)
+			fail("the kernel has no target %s", name);
+		fail_errno("DM_GET_TARGET_VERSION %s", name);
+	}
+	const struct dm_target_versions *target = (const void *)request.body;
+	pass("target %s %u.%u.%u", name, target->version[0], target->version[1], target->version[2]);
+}
+
+void probe_dm_integrity(void)
+{
+	require_target("integrity");
+}
+
+static void message(const char *name, const char *text)
+{
+	struct dm_request request;
+	int fd = dm_open();
+
+	dm_request(&request, name);
+	struct dm_target_msg *target = (void *)request.body;
+	snprintf(target->message, sizeof(request.body) - sizeof(*target), "%s", text);
+	if (ioctl(fd, DM_TARGET_MSG, &request) < 0)
+		fail_errno("%s", text);
+	close(fd);
+}
+
+#define THIN_METADATA_SIZE (2u << 20)
+#define THIN_DATA_SIZE (1u << 20)
+#define THIN_SIZE (16u << 20)
+#define THIN_BLOCK_SECTORS 128
+
+void probe_dm_thin(void)
+{
+	char metadata[LOOP_PATH_SIZE], data[LOOP_PATH_SIZE], parameters[128], written[BLOCK], got[BLOCK];
+	off_t at = THIN_SIZE - BLOCK;
+
+	/* An empty metadata device becomes that of a new pool. */
+	loop_attach(memory_file(THIN_METADATA_SIZE), 0, metadata);
+	loop_attach(memory_file(THIN_DATA_SIZE), 0, data);
+	snprintf(parameters, sizeof(parameters), "%s %s %d 0", metadata, data, THIN_BLOCK_SECTORS);
+	struct mapped pool = map(POOL_NAME, THIN_DATA_SIZE / SECTOR, "thin-pool", parameters, 0);
+	message(POOL_NAME, "create_thin 0");
+	snprintf(parameters, sizeof(parameters), "%u:%u 0", pool.major_number, pool.minor_number);
+	struct mapped thin = map(NAME, THIN_SIZE / SECTOR, "thin", parameters, 0);
+	int device = open_mapped(&thin, O_RDWR);
+	memset(written, 't', BLOCK);
+	if (pwrite(device, written, BLOCK, at) != BLOCK || fsync(device) < 0)
+		fail_errno("writing to %s", thin.path);
+	if (ioctl(device, BLKFLSBUF) < 0 || pread(device, got, BLOCK, at) != BLOCK)
+		fail_errno("reading %s", thin.path);
+	if (memcmp(got, written, BLOCK) != 0)
+		fail("%s does not read as it was written", thin.path);
+	pass("a volume of %u MiB on a pool of %u was written and read at its end", THIN_SIZE >> 20, THIN_DATA_SIZE >> 20);
+}

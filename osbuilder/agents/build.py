@@ -1,0 +1,97 @@
+"""The steps of an agent that cargo compiles: source, crates, libraries, (std for musl,) agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from osbuilder.agents.compile import BuildAgent
+from osbuilder.agents.libraries import GuestLibraries, MuslStd
+from osbuilder.agents.pin import AgentOptions, AgentPin, Libc, Recipe, choose
+from osbuilder.agents.source import CratesTarball, Download, Tree, VendorCrates
+from osbuilder.arch import Arch, host_arch
+from osbuilder.step import Action, Step
+
+BUILDER: Final = "rust"
+_SECCOMP: Final = "libseccomp-dev"
+_STD: Final = "libstd-rust-web-dev"  # beside the builder's rustc-web
+
+
+def plan_agent(
+    name: str,
+    pin: AgentPin,
+    options: AgentOptions,
+    arch: Arch,
+    *,
+    builder: Callable[[Arch], Step],
+    root: Path,
+) -> Step:
+    """Return the step that makes an agent; a relative tree is looked up below `root`.
+
+    `builder` gives the builder for an architecture of guests: what does not depend on one runs in the host's. Raises
+    UsageError and PlanError for what cannot be, SourceError for a tree that is not there.
+    """
+    recipe = choose(name, pin, options, arch)
+    host = host_arch()
+    tools = builder(host)
+    source = Step(name="agent-source", subject=name, action=_source(recipe, root), builder=tools)
+    crates = Step(
+        name="agent-crates",
+        subject=name,
+        action=_crates(name, recipe),
+        inputs=() if recipe.crates else (("source", source),),
+        builder=tools,
+    )
+    musl = recipe.libc is Libc.MUSL
+    foreign = arch is not host
+    further = ("musl-dev",) if musl else (_STD,) if foreign else ()
+    libraries = Step(
+        name="agent-libraries",
+        subject=f"{arch.name}-{recipe.libc.value}",
+        action=GuestLibraries(arch=arch.name, native=host.debian, packages=(_SECCOMP, *further)),
+        builder=tools,
+    )
+    compiler = builder(arch)
+    inputs = [("source", source), ("crates", crates), ("libraries", libraries)]
+    if musl:
+        std = Step(
+            name="agent-std",
+            subject=arch.name,
+            action=MuslStd(arch=arch.name),
+            inputs=(("libraries", libraries),),
+            builder=compiler,
+        )
+        inputs.append(("std", std))
+    return Step(
+        name="agent",
+        subject=f"{name}-{arch.name}",
+        action=BuildAgent(
+            agent=name,
+            install=recipe.install,
+            arch=arch.name,
+            libc=recipe.libc,
+            folder=recipe.cargo.folder,
+            features=recipe.features,
+            seccomp=recipe.seccomp,
+            sysroot=foreign and not musl,
+            make=recipe.cargo.make,
+            units=recipe.cargo.units,
+            version_file=recipe.cargo.version_file,
+        ),
+        inputs=tuple(inputs),
+        builder=compiler,
+    )
+
+
+def _source(recipe: Recipe, root: Path) -> Action:
+    origin = recipe.source.download()
+    if origin is not None:
+        return Download(origin=origin)
+    return Tree.of_path((root / (recipe.source.tree or "")).expanduser().resolve())
+
+
+def _crates(name: str, recipe: Recipe) -> Action:
+    if recipe.crates is not None:
+        return CratesTarball(tarball=recipe.crates.tarball())
+    return VendorCrates(agent=name, folder=recipe.cargo.folder)

@@ -1,0 +1,235 @@
+"""Arch Linux: pacman in a builder turns signed packages of one day of the archive into a root filesystem tar.
+
+Owns pacman's configuration and command line. Every package's signature is checked (SigLevel Required DatabaseOptional,
+as Arch has it) in Arch's own way: pacman-key makes a keyring of the builder's archlinux-keyring, in which a packager
+counts when three of the master keys that the recipe pins have signed. Databases are not signed: which state of the
+repositories this is says the mirror. pacman reads no configuration of the builder. What goes wrong on the way is told
+by osbuilder.distro.pacman_errors.
+
+The package database stays, its dates of installation set to the epoch: pacman writes the clock's.
+
+Sources: pacman(8), pacman.conf(5), pacman-key(8) of pacman 7.0; the Arch Linux Archive for the layout by day.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from osbuilder.distro.indexes import date
+from osbuilder.distro.keyring import Keyring
+from osbuilder.distro.order import refuse_foreign
+from osbuilder.distro.pacman_errors import FAILED, explain
+from osbuilder.distro.problems import first_that_serves
+from osbuilder.distro.told import check_mirrors
+from osbuilder.engine.base import Command
+from osbuilder.kernel.script import lines
+from osbuilder.kernel.script import render as render_script
+from osbuilder.rootfs.template import render
+from osbuilder.tree import Tree
+
+if TYPE_CHECKING:
+    from osbuilder.distro.order import Order
+    from osbuilder.distro.problems import Problem
+    from osbuilder.step import Job, Json
+
+ROOTFS_TAR: Final = "rootfs.tar"
+
+CONFIGURATION: Final = """\
+[options]
+Architecture = {{ arch }}
+CacheDir = /tmp/cache/
+DBPath = /tmp/root/var/lib/pacman/
+DisableSandbox
+GPGDir = /tmp/gnupg/
+HookDir = /tmp/hooks/
+LogFile = /tmp/pacman.log
+ParallelDownloads = 4
+RootDir = /tmp/root/
+SigLevel = Required DatabaseOptional
+{% for name, path in repositories %}
+
+[{{ name }}]
+Server = {{ mirror }}/{{ path }}
+{% endfor %}
+"""
+
+# The root lies in /tmp, on memory. Nothing can be mounted, so scripts find a file in the place of /dev/null, under
+# every engine the same. pacman goes on when a script fails; which did is told in the manifest: what it says of them
+# comes behind the package that they are of.
+SCRIPT: Final = """\
+root=/tmp/root
+mkdir -p "$root/var/lib/pacman" "$root/dev" /tmp/cache /tmp/hooks /work/keys
+install -m 0666 /dev/null "$root/dev/null"
+{% if own_keyring %}
+mkdir -m 0700 /work/gnupg
+pick() {
+  gpg --batch --no-options --no-autostart --quiet --homedir /work/gnupg "$@"
+}
+pick --import /in/keyring || true
+pick --export > /work/keys/osbuilder.gpg
+pick --with-colons --list-keys > /work/listing
+awk -F: '$1 == "pub" { own = 1 } $1 == "fpr" && own { print $10 ":4:"; own = 0 }' /work/listing \\
+  > /work/keys/osbuilder-trusted
+{% else %}
+cp {{ keyring }}.gpg /work/keys/osbuilder.gpg
+cp {{ keyring }}-revoked /work/keys/osbuilder-revoked
+gpg --batch --no-options --quiet --homedir /tmp --with-colons --show-keys {{ keyring }}.gpg > /work/listing
+for key in {{ fingerprints | sh }}; do
+  ! grep -q "^fpr:.*:$key:" /work/listing || echo "$key:4:"
+done > /work/keys/osbuilder-trusted
+{% endif %}
+[ -s /work/keys/osbuilder-trusted ] || { echo "osbuilder: no such key"; exit 1; }
+# Keys that are not there are looked for nowhere.
+{
+  pacman-key --gpgdir /tmp/gnupg --init &&
+    echo disable-dirmngr >> /tmp/gnupg/gpg.conf &&
+    pacman-key --gpgdir /tmp/gnupg --populate-from /work/keys --populate osbuilder
+} > /tmp/keys.log 2>&1 || { cat /tmp/keys.log; echo "osbuilder: no such key"; exit 1; }
+pacman() {
+  command pacman --config /in/pacman.conf "$@"
+}
+pacman --noconfirm --noprogressbar --sync --refresh -- {{ packages | sh }} 2>&1 | tee /tmp/log || {
+  ! grep -q '^error: target not found: ' /tmp/log ||
+    pacman --sync --list | cut --delimiter=' ' --fields=2 > /out/names
+  exit 1
+}
+awk '/^installing / { name = $2 } /^{{ failed }}/ { print name }' /tmp/log > /out/scripts
+pacman --query > /out/packages
+mkdir /out/databases
+cp "$root"/var/lib/pacman/sync/*.db /out/databases/
+tar --create --file=/out/{{ tar | sh }} --directory="$root" --numeric-owner --xattrs --xattrs-include='*' --sort=name .
+"""
+
+_LEFTOVERS: Final = (
+    "dev/*",
+    "tmp/*",
+    "var/cache/ldconfig/*",
+    "var/lib/pacman/db.lck",
+    "var/lib/pacman/sync",
+)
+_INSTALLED: Final = re.compile(rb"(?<=%INSTALLDATE%\n)\d+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Install:
+    """Install packages into an empty root: leaves rootfs.tar. `subject` names the distribution and its release.
+
+    `repositories` are (name, path below a mirror). Facts: packages (name, version, ""), repositories (name, and the day
+    of the newest package in each), the mirror that served them, and failed_scripts: packages whose script failed.
+    """
+
+    subject: str
+    arch: str
+    repositories: tuple[tuple[str, str], ...]
+    packages: tuple[str, ...]
+    keyring: Keyring
+    epoch: int
+    mirrors: tuple[str, ...]
+    script: str = SCRIPT
+    ONLINE: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_mirrors(self.mirrors, subject=self.subject, below=self.repositories[0][1])
+
+    def describe(self) -> tuple[str, ...]:
+        urls = [f"{name}: {mirror.rstrip('/')}/{path}" for mirror in self.mirrors for name, path in self.repositories]
+        return (*urls, *lines(self._script()))
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        """Leave the tree. Raises what pacman_errors tells, FetchError when no mirror serves."""
+        (job.work / "script").write_text(self._script(), "utf-8")
+        inputs = {"script": job.work / "script", "pacman.conf": job.work / "pacman.conf"}
+        if self.keyring.file:
+            inputs["keyring"] = job.work / "keyring"
+            inputs["keyring"].write_bytes(self.keyring.read())
+        mirror = first_that_serves(
+            job,
+            self.mirrors,
+            lambda mirror: self._install(job, inputs, mirror),
+            lambda log, mirror: self._explain(job.out / "names", log, mirror),
+        )
+        packages = [[*line.split(" ", 1), ""] for line in (job.out / "packages").read_text("utf-8").splitlines()]
+        scripts = sorted({name.removesuffix("...") for name in (job.out / "scripts").read_text("utf-8").split()})
+        repositories = [
+            {"name": path.stem, **read_database(path)} for path in sorted((job.out / "databases").iterdir())
+        ]
+        tree = Tree.read(job.out / ROOTFS_TAR)
+        self._normalise(tree)
+        for path in (*(job.out / "databases").iterdir(), job.out / "packages", job.out / "scripts"):
+            path.unlink()
+        (job.out / "databases").rmdir()
+        tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
+        return {"mirror": mirror, "repositories": repositories, "packages": sorted(packages), "failed_scripts": scripts}
+
+    def _install(self, job: Job, inputs: Mapping[str, Path], mirror: str) -> None:
+        configuration = render(CONFIGURATION, arch=self.arch, mirror=mirror.rstrip("/"), repositories=self.repositories)
+        inputs["pacman.conf"].write_text(configuration, "utf-8")
+        environment = (("SOURCE_DATE_EPOCH", str(self.epoch)),)
+        job.run(
+            Command(argv=("bash", "/in/script"), env=environment, root=True, network=True),
+            inputs=inputs,
+        )
+
+    def _explain(self, names: Path, log: str, mirror: str) -> Problem | None:
+        return explain(
+            log,
+            mirror=mirror,
+            subject=self.subject,
+            keys=self.keyring.fingerprints,
+            names=names.read_text("utf-8").splitlines() if names.is_file() else (),
+        )
+
+    def _script(self) -> str:
+        return render_script(
+            self.script,
+            own_keyring=self.keyring.file is not None,
+            keyring=shlex.quote(self.keyring.builder_path),
+            fingerprints=self.keyring.fingerprints,
+            packages=self.packages,
+            failed=FAILED,
+            tar=ROOTFS_TAR,
+        )
+
+    def _normalise(self, tree: Tree) -> None:
+        """Take out what tells of this build: what pacman left for itself, the clock, a random identity."""
+        tree.remove_glob(*_LEFTOVERS)
+        for name in tree.glob("var/lib/pacman/local/*/desc"):
+            content = _INSTALLED.sub(str(self.epoch).encode(), tree.read_bytes(name))
+            tree.add_file(name, content, mode=tree.get(name).mode, replace=True)
+        if tree.exists("etc/machine-id"):
+            tree.add_file("etc/machine-id", b"", replace=True)
+
+
+def read_database(path: Path) -> dict[str, str]:
+    """Return the day of the newest package in a repository's database (a tar of texts), {} for an empty one."""
+    database = Tree.read(path)
+    texts = (database.read_bytes(name) for name in database.glob("*/desc"))
+    built = [int(found[1]) for text in texts if (found := re.search(rb"%BUILDDATE%\n(\d+)", text))]
+    return {"date": date(max(built))} if built else {}
+
+
+def install(order: Order) -> Install:
+    """Return the action for an order (the adapter of package manager pacman).
+
+    Raises UsageError for a mirror that cannot be, PlanError for a guest of another architecture than this machine's.
+    """
+    choice = order.choice
+    refuse_foreign(choice)
+    chosen = [each for each in choice.release.repositories if not order.components or each.name in order.components]
+    return Install(
+        subject=f"{choice.recipe.name} {choice.release_name}",
+        arch=choice.arch.name,
+        repositories=tuple(
+            (each.name, each.below(release=choice.release_name.replace("-", "/"), arch=choice.arch.name))
+            for each in chosen
+        ),
+        packages=order.packages.everything,
+        keyring=Keyring.of_order(order),
+        epoch=order.epoch,
+        mirrors=order.mirrors,
+    )

@@ -1,0 +1,347 @@
+"""What users of Kata's osbuilder scripts gave them, and what that is here: one table of variables and options.
+
+What a variable that is set does is osbuilder.kata.translate's business. docs/migrating-from-kata.md is made from this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+REPOSITORY: Final = "https://github.com/kata-containers/kata-containers"
+"""Where their agent's versions are."""
+
+
+class Script(enum.Enum):
+    """Their scripts."""
+
+    ROOTFS = "rootfs.sh"
+    IMAGE = "image_builder.sh"
+    INITRD = "initrd_builder.sh"
+    KERNEL = "build-kernel.sh"
+
+
+COMMANDS: Final[Mapping[str, tuple[Script, ...]]] = {
+    "rootfs": (Script.ROOTFS,),
+    "image": (Script.ROOTFS, Script.IMAGE),
+    "initrd": (Script.ROOTFS, Script.INITRD),
+    "kernel": (Script.KERNEL,),
+}
+"""Which of their scripts a command of ours stands for: the variables of these matter to it."""
+
+
+class Fate(enum.Enum):
+    """What becomes of something that they had."""
+
+    SAME = "read by the settings under this very name"
+    TAKEN = "becomes a flag or a setting"
+    EXPLAINED = "has no effect, and a note says why"
+    REFUSED = "is an error that says why"
+    LATER = "is an error: not available yet"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing of theirs: a `variable`, an `option` of their script, or both; `ours` is what to write here instead.
+
+    A variable that is TAKEN becomes the flag `flag` or the setting `setting`. What its text is, `form` says: "text",
+    "words", "list" (words, with commas between them), "number", "path", "paths" (for a flag that may be given several
+    times), "options" (put into `template`, words again), or "switch": yes or no, each one of `values`. A setting's
+    `template` may name "{distro}". A switch that is off where `values` says nothing of it asks for what is so here
+    anyway, whatever the row's fate, and so does a text that is `accepted`. `secret` values are not shown. `agent` marks
+    what is about the agent alone, `compiled` what is about one that is compiled here.
+    """
+
+    script: Script = Script.ROOTFS
+    ours: str
+    meaning: str
+    variable: str = ""
+    option: str = ""
+    fate: Fate = Fate.TAKEN
+    flag: str = ""
+    setting: str = ""
+    form: str = "text"
+    values: Mapping[bool, object] | None = None
+    template: str = "{value}"
+    accepted: tuple[str, ...] = ()
+    secret: bool = False
+    agent: bool = False
+    compiled: bool = False
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands of ours that it matters to."""
+        found = tuple(name for name, scripts in COMMANDS.items() if self.script in scripts)
+        return (*found, "agent") if self.agent else found
+
+
+def _option(option: str, meaning: str, ours: str) -> Row:
+    return Row(option=option, meaning=meaning, ours=ours)
+
+
+def _taken(variable: str, meaning: str, ours: str, **further: Any) -> Row:
+    return Row(variable=variable, meaning=meaning, ours=ours, **further)
+
+
+def _same(variable: str, meaning: str, ours: str) -> Row:
+    return Row(variable=variable, meaning=meaning, ours=ours, fate=Fate.SAME)
+
+
+def _explained(variable: str, meaning: str, ours: str, **further: Any) -> Row:
+    return Row(variable=variable, meaning=meaning, ours=ours, fate=Fate.EXPLAINED, **further)
+
+
+def _refused(variable: str, meaning: str, ours: str, **further: Any) -> Row:
+    return Row(variable=variable, meaning=meaning, ours=ours, fate=Fate.REFUSED, **further)
+
+
+def _later(variable: str, meaning: str, ours: str, **further: Any) -> Row:
+    return Row(variable=variable, meaning=meaning, ours=ours, fate=Fate.LATER, **further)
+
+
+def _switched(option: str) -> Mapping[str, Any]:
+    return {**_COMPILED, "form": "switch", "values": {True: [f"{option}=yes"], False: [f"{option}=no"]}}
+
+
+_COMPILED: Final[Mapping[str, Any]] = {"flag": "agent_option", "form": "options", "agent": True, "compiled": True}
+_OVERLAY: Final[Mapping[str, Any]] = {"flag": "overlay", "form": "paths"}
+
+_TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
+    Script.ROOTFS: (
+        _taken(
+            "ROOTFS_ONLY",
+            "no agent, no init set-up (extension images)",
+            "`--extension`",
+            flag="extension",
+            form="switch",
+            values={True: True},
+        ),
+        _taken("AGENT_SOURCE_BIN", "the agent, a file", "`--agent PATH`", flag="agent", form="path", agent=True),
+        _taken("AGENT_TARBALL", "the agent, a tarball", "`--agent PATH`", flag="agent", form="path", agent=True),
+        _taken(
+            "AGENT_VERSION",
+            "git ref of the agent",
+            "`--agent kata --agent-option git=URL --agent-option ref=REF`",
+            option="-a",
+            flag="agent_option",
+            form="options",
+            template=f"git={REPOSITORY} ref={{value}}",
+            agent=True,
+            compiled=True,
+        ),
+        _taken("LIBC", "C library of the agent", "`--agent-option libc=NAME`", template="libc={value}", **_COMPILED),
+        _taken("SECCOMP", "agent with seccomp", "`--agent-option seccomp=no`", **_switched("seccomp")),
+        _taken("AGENT_POLICY", "agent with policies", "`--agent-option policy=yes`", **_switched("policy")),
+        _refused(
+            "AGENT_POLICY_FILE",
+            "the policy that is installed",
+            "Lay it over the root in a tar: --overlay FILE (docs/agents.md says what is in it).",
+        ),
+        _taken("COCO_GUEST_COMPONENTS_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
+        _taken("PAUSE_IMAGE_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
+        _taken("GUEST_HOOKS_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
+        _later(
+            "KERNEL_MODULES_DIR",
+            "kernel modules for /lib/modules",
+            "Our kernels have everything built in; modules of another one go over the root in a tar: --overlay FILE.",
+        ),
+        _option("-d", "delete unneeded systemd units", "always; `--keep units` keeps them"),
+        _option("-l", "list distributions", "`inv distros`"),
+        _explained(
+            "OSBUILDER_VERSION",
+            "version written into the summary",
+            "the summary names the version of this project",
+            option="-o",
+        ),
+        _explained(
+            "ROOTFS_DIR",
+            "folder that the rootfs is made in",
+            "the result is a tar (--output FILE); to start from a folder of yours: --provision DIR",
+            option="-r",
+        ),
+        _option("-t DISTRO", "print its test configuration", "`inv distros --json`"),
+        _option("DISTRO", "the distribution", "`--distro NAME`"),
+        _option(
+            "(no DISTRO)",
+            "provision an existing tree",
+            "`--provision DIR_OR_TAR`, also for `inv image` and `inv initrd`",
+        ),
+        _explained(
+            "AGENT_BIN", "name of the agent's binary", "the agent keeps the name of its file, or that of versions.yaml"
+        ),
+        _taken(
+            "AGENT_INIT",
+            "the agent is PID 1",
+            "`--init agent`; no: `--init systemd`",
+            flag="init",
+            form="switch",
+            values={True: "agent", False: "systemd"},
+        ),
+        _later("CONFIDENTIAL_GUEST", "/run gets half of the memory", "/run has systemd's default size.", form="switch"),
+        _taken("EXTRA_PKGS", "further packages", "`--package NAME`, once for each", flag="package", form="words"),
+        _taken("OS_VERSION", "release of the distribution", "`--release NAME`", flag="release"),
+        _taken(
+            "REPO_URL",
+            "mirror of the distribution",
+            "`--setting mirrors=DISTRO=URL`",
+            setting="mirrors",
+            template="{distro}={value}",
+        ),
+        _taken(
+            "REPO_COMPONENTS",
+            "components of the repository",
+            "`--setting components=DISTRO=main,contrib`",
+            setting="components",
+            form="list",
+            template="{distro}={value}",
+        ),
+        _refused(
+            "DISTRO_REPO",
+            "repositories of the host",
+            "A guest does not depend on its builder: name mirrors (--setting mirrors=DISTRO=URL).",
+        ),
+        _refused(
+            "DNF_CONF",
+            "configuration of dnf",
+            "Repositories and keys are the recipe's, mirrors are settings (--setting mirrors=DISTRO=URL).",
+        ),
+        _explained("PKG_MANAGER", "package manager for rpm distributions", "the recipe names its package manager"),
+        _taken("SELINUX", "label the rootfs", "`--selinux`", flag="selinux", form="switch", values={True: True}),
+        _taken(
+            "USE_DOCKER",
+            "build in Docker",
+            "`--setting engine=docker`",
+            setting="engine",
+            form="switch",
+            values={True: "docker"},
+        ),
+        _taken(
+            "USE_PODMAN",
+            "build in Podman",
+            "`--setting engine=podman`",
+            setting="engine",
+            form="switch",
+            values={True: "podman"},
+        ),
+        _explained(
+            "DOCKER_RUNTIME",
+            "container runtime of the builder",
+            "the engine's own default is used; the sandbox needs none (--setting engine=sandbox)",
+        ),
+        _explained(
+            "IMAGE_REGISTRY",
+            "registry of the builder's image",
+            "builders are made of signed packages, not of images (see the setting base_image)",
+        ),
+        _same("http_proxy", "proxy", "the same, or `--setting http_proxy=URL`"),
+        _same("https_proxy", "proxy", "the same, or `--setting https_proxy=URL`"),
+        _explained(
+            "GRACEFUL_EXIT",
+            "tolerate a distribution that fails",
+            "a build that fails says so by its exit code; `|| true` tolerates it",
+            form="switch",
+        ),
+        _explained(
+            "BUILD_CAN_FAIL",
+            "tolerate a distribution that fails",
+            "a build that fails says so by its exit code; `|| true` tolerates it",
+            form="switch",
+        ),
+        _refused(
+            "KBUILD_SIGN_PIN",
+            "PIN of the key that signs modules",
+            "Nothing here signs modules: our kernels have everything built in.",
+            secret=True,
+        ),
+    ),
+    Script.IMAGE: (
+        _option("-o", "the result", "`--output FILE`; always in build/ARCH/ too"),
+        _option("ROOTFS_DIR", "folder of the rootfs", "`--provision DIR_OR_TAR`"),
+        _taken(
+            "ROOT_FREE_SPACE",
+            "free space, MiB",
+            "`--free-space-mib N`",
+            option="-r",
+            flag="free_space_mib",
+            form="number",
+        ),
+        _taken("FS_TYPE", "filesystem", "`--fs NAME`", option="-f", flag="fs"),
+        _refused(
+            "BLOCK_SIZE",
+            "block size of the filesystem",
+            "Blocks are of 4096 bytes, the page size that DAX maps.",
+            accepted=("4096",),
+        ),
+        _taken(
+            "IMAGE_SIZE_ALIGNMENT_MB",
+            "alignment of the image's size, MiB",
+            "`--align-mib N`",
+            flag="align_mib",
+            form="number",
+        ),
+        _taken("SKIP_DAX_HEADER", "no DAX header", "`--no-dax`", flag="dax", form="switch", values={True: False}),
+        _later("MEASURED_ROOTFS", "dm-verity hash partition", "There are no measured images yet.", form="switch"),
+        _later("BUILD_VARIANT", "names the root hash file", "There are no measured images yet."),
+        _explained(
+            "SKIP_ROOTFS_CHECK",
+            "do not check the rootfs",
+            "a root filesystem is checked in any case: a guest that cannot start is an error; see --extension",
+            form="switch",
+        ),
+    ),
+    Script.INITRD: (
+        _option("-o", "the result", "`--output FILE`; always in build/ARCH/ too"),
+        _option("ROOTFS_DIR", "folder of the rootfs", "`--provision DIR_OR_TAR`"),
+    ),
+    Script.KERNEL: (
+        _option("setup, build, install", "one after the other", "`inv kernel`, one command: nothing is done twice"),
+        _option("build-headers, -H", "headers, deb or rpm", "not available"),
+        _option("-a ARCH", "architecture", "`--arch ARCH`"),
+        _option("-b TYPE", "build type", "`--variant NAME`"),
+        _option(
+            "-c FILE",
+            "configuration file",
+            "a variant: a folder of kernel/configs/variant (`inv kernel.menuconfig` writes the fragment)",
+        ),
+        _option("-e", "experimental", "`--kernel LINE` of versions.yaml"),
+        _option("-f", "regenerate", "not needed: what changed is made again"),
+        _option("-g VENDOR", "GPU", "not available"),
+        _option("-k TREE", "existing tree", "`--tree DIR`"),
+        _option("-m", "measured rootfs", "`--variant measured`"),
+        _option("-p DIR", "patches", "`--patches NAME`, a folder of kernel/patches"),
+        _option("-r REF", "git ref", "`--git URL --ref REF`"),
+        _option(
+            "-s",
+            "skip checks",
+            "not possible: a symbol that was dropped is an error, or has a waiver (kernel/configs/waivers.yaml)",
+        ),
+        _option("-t HYPERVISOR", "hypervisor", "not needed: one kernel serves all of them (`inv kernel.capabilities`)"),
+        _option("-u URL", "source", "`urls:` of a kernel line in versions.yaml"),
+        _option("-v VERSION", "version", "`--kernel LINE` of versions.yaml"),
+        _option("-x", "confidential", "`--variant confidential`"),
+        _explained("DESTDIR", "where `install` puts kernels", "kernels are put into build/ARCH/ (--setting build=DIR)"),
+        _explained("PREFIX", "where `install` puts kernels", "kernels are put into build/ARCH/ (--setting build=DIR)"),
+        _refused(
+            "KBUILD_SIGN_PIN",
+            "PIN of the key that signs modules",
+            "Nothing here signs modules: our kernels have everything built in.",
+            secret=True,
+        ),
+        _taken(
+            "KERNEL_DEBUG_ENABLED",
+            "debug kernel",
+            "`--variant debug`",
+            flag="variant",
+            form="switch",
+            values={True: "debug"},
+        ),
+    ),
+}
+
+ROWS: Final = tuple(dataclasses.replace(row, script=script) for script, rows in _TABLE.items() for row in rows)
+"""All that they had."""
+
+VARIABLES: Final = tuple(dict.fromkeys(row.variable for row in ROWS if row.variable))
+"""The names of their variables."""

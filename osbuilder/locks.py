@@ -1,0 +1,149 @@
+"""What can be done with locks beside building from them: make one, compare it with the mirrors, fetch what it needs."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osbuilder.distro.adapters import locker_of
+from osbuilder.distro.lock import (
+    FOLDER,
+    RESOLVED,
+    Difference,
+    Lock,
+    Resolved,
+    find_request,
+    load_lock,
+    lock_path,
+    read_lock,
+    write_lock,
+)
+from osbuilder.distro.recipe import PackageManager, Selection, choose, select_packages
+from osbuilder.errors import LockMoved, OsbuilderError, UsageError
+from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
+from osbuilder.step import Step, is_online
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from osbuilder.api import Workbench
+    from osbuilder.distro.recipe import Choice
+
+
+class Locks:
+    """The locks of one workbench's checkout."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    def write(self, request: RootfsRequest) -> tuple[Path, Lock]:
+        """Lock what the mirrors have now for a request; without an init, for each that the distribution offers.
+
+        Raises PlanError for a distribution that cannot be locked, and whatever resolving its packages raises.
+        """
+        choice = self._bench.planner.choice(request)
+        path = lock_path(self._bench.planner.distros, choice)
+        lock = self._resolve(choice, self._requests(request))
+        write_lock(path, lock)
+        return path, lock
+
+    def difference(self, request: RootfsRequest) -> Difference:
+        """Return what `write` would change in the lock there is. Raises PlanError when there is none."""
+        planner = self._bench.planner
+        choice = planner.choice(request)
+        lock = read_lock(planner.distros, choice)
+        return Difference.between(lock.packages, self._resolve(choice, self._requests(request)).packages)
+
+    def describe(self, request: RootfsRequest) -> str:
+        """Return what would be asked of which mirrors; runs nothing."""
+        choice = self._bench.planner.choice(request)
+        step = self._step(choice, self._requests(request))
+        return "\n".join((lock_path(self._bench.planner.distros, choice).name, *step.action.describe()))
+
+    def explained(self, request: RootfsRequest, moved: LockMoved) -> LockMoved:
+        """Return the error of packages that moved with what the mirrors have instead, where they can say it."""
+        planner = self._bench.planner
+        choice = planner.choice(request)
+        packages = select_packages(choice, features=request.features, extra=request.packages).everything
+        try:
+            lock = find_request(load_lock(planner.distros, choice), choice, packages)
+            now = self._resolve(choice, (packages,)).packages
+        except OsbuilderError:
+            # The mirrors say no more: what moved is told as it is.
+            return moved
+        rows = [row for row in Difference.between(lock, now).rows if row[0] in moved.packages]
+        told = [
+            f"\n  {name} is {new.version} there now" if new else f"\n  {name} is not needed any more"
+            for name, _, new in rows
+        ]
+        return LockMoved(moved.message + "".join(told), packages=moved.packages, hint=moved.hint)
+
+    # -- fetching --------------------------------------------------------------------------------------------------
+
+    def fetch(self, requests: Iterable[BuildRequest]) -> tuple[str, ...]:
+        """Put into the store what needs a network: all that these requests take from outside; returns what that is.
+
+        Of a distribution it is what locked builds take. Raises PlanError for one without a lock, and whatever getting
+        it raises.
+        """
+        steps = (step for request in requests for step in self._needed(request))
+        needed = {step.ident: step for step in steps if is_online(step.action)}
+        for step in needed.values():
+            self._bench.executor.run(step)
+        return tuple(needed)
+
+    def locked_requests(self, agent: str | None = None) -> tuple[RootfsRequest, ...]:
+        """Return a request for each lock of the checkout. Raises UsageError when there is none."""
+        distros = self._bench.planner.distros
+        found = []
+        for path in sorted(distros.glob(f"*/{FOLDER}/*.json")):
+            release, _, arch = path.stem.rpartition(".")
+            distro = path.parent.parent.name
+            found.append(RootfsRequest(distro=distro, release=release, arch=arch, agent=agent, locked=True))
+        if not found:
+            raise UsageError(
+                f"nothing is locked ({distros}/*/{FOLDER})", hint="Lock a distribution: inv lock --distro NAME"
+            )
+        return tuple(found)
+
+    def _needed(self, request: BuildRequest) -> Iterator[Step]:
+        planner = self._bench.planner
+        if isinstance(request, KernelRequest | AgentRequest):
+            yield from planner.plan(request).walk()
+            return
+        rootfs = request if isinstance(request, RootfsRequest) else request.rootfs
+        choice = planner.choice(rootfs)
+        for supply in planner.supplies(choice, rootfs.agent):
+            yield from supply.walk()
+        if choice.recipe.package_manager is not PackageManager.NONE:
+            lock = load_lock(planner.distros, choice)
+            for packages in lock.requests:
+                yield planner.locked_packages(choice, lock, packages)
+
+    # -- resolving -------------------------------------------------------------------------------------------------
+
+    def _requests(self, request: RootfsRequest) -> tuple[tuple[str, ...], ...]:
+        """Return the packages that a request names, for each init."""
+        planner = self._bench.planner
+        choice = planner.choice(request)
+        inits = (choice.init,) if request.init else choice.recipe.inits
+        choices = [choose(choice.recipe, release=choice.release_name, arch=choice.arch, init=init) for init in inits]
+        found = (
+            select_packages(each, features=request.features, extra=request.packages).everything for each in choices
+        )
+        return tuple(dict.fromkeys(found))
+
+    def _resolve(self, choice: Choice, requests: tuple[tuple[str, ...], ...]) -> Lock:
+        artifact = self._bench.executor.run(self._step(choice, requests))
+        return Lock.of(choice, requests, Resolved.read(artifact.path(RESOLVED)))
+
+    def _step(self, choice: Choice, requests: tuple[tuple[str, ...], ...]) -> Step:
+        planner = self._bench.planner
+        order = planner.order(choice, Selection(default=(), extra=()))
+        return Step(
+            name="lock",
+            subject=f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}",
+            action=locker_of(order).resolve(order, requests, secrets.token_hex(8)),
+            builder=planner.package_builder(choice.recipe),
+        )

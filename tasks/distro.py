@@ -1,0 +1,26 @@
+"""inv distro.new: the skeleton of a further distribution."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+from tasks.common import workbench
+
+
+@task(
+    positional=["name"],
+    help={
+        "name": "the distribution's name, as --distro will have it",
+        "package-manager": "how its packages come: apk, apt, archive, dnf or pacman",
+    },
+)
+def new(_: Context, name: str, package_manager: str = "apt") -> None:
+    """Write distros/NAME/recipe.yaml, to fill in; docs/add-a-distro.md goes through it."""
+    with workbench(()) as bench:
+        print(bench.new_distro(name, package_manager=package_manager))
+
+
+commands = Collection("distro")
+commands.add_task(new)

@@ -1,0 +1,101 @@
+"""Flags that several commands have, a row each. Invoke sees them as if each command had written them out.
+
+A command names tables; their flags arrive in its `**given`, by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from invoke.tasks import Task, task
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag: its line of help, its value when it is not given, and whether it may be given several times."""
+
+    help: str
+    default: str | bool | int | None = None
+    several: bool = False
+
+
+Table = Mapping[str, Flag]
+
+ARCH: Table = {"arch": Flag("architecture of the guest (default: this machine's)")}
+AGENT: Table = {"agent": Flag("an agent of versions.yaml, or the path of a file (default: that of versions.yaml)")}
+AGENT_OPTION: Table = {
+    "agent_option": Flag(
+        "a choice about an agent that cargo compiles: libc, seccomp, policy, its source (docs/agents.md)", several=True
+    )
+}
+ROOTFS: Table = {
+    "distro": Flag("distribution, a folder of distros/ (see `inv distros`; default: debian)"),
+    "release": Flag("its release (default: the recipe's)"),
+    **ARCH,
+    "init": Flag("what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)"),
+    **AGENT,
+    **AGENT_OPTION,
+    "overlay": Flag("a tar to lay over the root, as FILE or FILE,sha256=HEX; may be given several times", several=True),
+    "package": Flag("a further package; may be given several times", several=True),
+    "feature": Flag("a feature of the recipe (debian: debug); may be given several times", several=True),
+    "keep": Flag("do not trim docs, locales or units; may be given several times", several=True),
+    "without_unit": Flag("remove this unit of systemd's (NAME.service); may be given several times", several=True),
+    "extension": Flag("no agent, no init: a root filesystem that a running guest mounts", False),
+    "selinux": Flag("install the distribution's SELinux policy and label every file", False),
+    "provision": Flag("instead of a distribution: a tree of yours, a tar (any compression) or a folder"),
+    "locked": Flag("take exactly the packages of the distribution's lock (see `inv lock`)", False),
+}
+IMAGE: Table = {
+    "fs": Flag("filesystem of the root partition", "ext4"),
+    "dax": Flag("with the header that lets a guest map its root from an nvdimm", True),
+    "free_space_mib": Flag("free space in the filesystem", 0),
+    "align_mib": Flag("the file's size is a multiple of this (nvdimm hotplug wants 128)", 128),
+}
+INITRD: Table = {"compression": Flag("zstd, gzip or none", "zstd")}
+VARIANT: Table = {"variant": Flag("a folder of kernel/configs/variant: base, debug, minimal, ...", "base")}
+KERNEL: Table = {"kernel": Flag("a kernel of versions.yaml (see `inv versions`)"), **VARIANT}
+OUTPUT: Table = {"output": Flag("also write a copy of the result to this path")}
+OFFLINE: Table = {"offline": Flag("use no network: what is not in the store is named (see `inv fetch`)", False)}
+DRY: Table = {"dry": Flag("print the plan and each command, run nothing", False)}
+SETTING: Table = {
+    "setting": Flag("a setting as NAME=VALUE (see `inv settings`); may be given several times", several=True)
+}
+COMMON: Table = {**DRY, **SETTING}
+
+DEFAULTS: Mapping[str, Any] = {
+    name: flag.default for table in (ROOTFS, IMAGE, INITRD, KERNEL) for name, flag in table.items()
+}
+"""What a flag is when it is not given (one that may be given several times: an empty list)."""
+
+
+def command(
+    *tables: Table, flags: Mapping[str, str] | None = None, positional: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Return a decorator that makes an Invoke task with the flags of some tables.
+
+    A parameter that the function writes out keeps its place and default, and has its help from the tables or from
+    `flags`. The other flags of the tables stand where the function has `**given`.
+    """
+    shared = {name: flag for table in tables for name, flag in table.items()}
+
+    def decorate(body: Callable[..., None]) -> Task[Any]:
+        signature = inspect.signature(body)
+        own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
+        further = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=flag.default)
+            for name, flag in shared.items()
+            if name not in signature.parameters
+        ]
+        cast(Any, body).__signature__ = signature.replace(parameters=[*own, *further])
+        made = task(
+            body,
+            help={**(flags or {}), **{name: flag.help for name, flag in shared.items()}},
+            iterable=[name for name, flag in shared.items() if flag.several],
+            positional=list(positional) or None,
+        )
+        return cast("Task[Any]", made)
+
+    return decorate

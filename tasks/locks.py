@@ -1,0 +1,69 @@
+"""inv lock, inv fetch: which packages guests are made of, to the byte, and getting them before the network is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.context import Context
+
+from tasks.common import workbench
+from tasks.flags import AGENT, COMMON, KERNEL, ROOTFS, SETTING, command
+
+_WHAT = {name: ROOTFS[name] for name in ("distro", "release", "arch")}
+_WHICH = {name: ROOTFS[name] for name in ("package", "feature")}
+
+
+@command(
+    _WHAT,
+    _WHICH,
+    COMMON,
+    flags={
+        "init": "lock for this one only: systemd or agent (default: for each that the distribution offers)",
+        "diff": "write nothing: show what an update of the lock would change",
+    },
+)
+def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) -> None:
+    """Write down which packages a distribution's guests are made of, to the byte, for --locked."""
+    with workbench(given["setting"]) as bench:
+        from osbuilder.pid1 import Init
+        from osbuilder.request import RootfsRequest, parse_choice
+
+        request = RootfsRequest(
+            distro=given["distro"],
+            release=given["release"],
+            arch=given["arch"],
+            init=parse_choice(init, Init, "init") if init else None,
+            packages=tuple(given["package"]),
+            features=tuple(given["feature"]),
+        )
+        if given["dry"]:
+            print(bench.locks.describe(request))
+        elif diff:
+            print(bench.locks.difference(request).text())
+        else:
+            path, written = bench.locks.write(request)
+            print(f"{path}: {len(written.packages)} packages")
+
+
+@command(_WHAT, AGENT, KERNEL, SETTING, flags={"all": "for every lock of this checkout"})
+def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - the flag is called so
+    """Get what builds take from the network into the store: a locked distribution, its agent and a kernel."""
+    with workbench(given["setting"]) as bench:
+        from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
+
+        distro, release, agent = given["distro"], given["release"], given["agent"]
+        wanted: list[BuildRequest] = []
+        arches = {given["arch"]}
+        if all:
+            locked = bench.locks.locked_requests(agent)
+            arches = {each.arch for each in locked}
+            wanted += locked
+        elif distro is not None:
+            wanted.append(RootfsRequest(distro=distro, release=release, arch=given["arch"], agent=agent, locked=True))
+        else:
+            wanted.append(AgentRequest(agent=agent, arch=given["arch"]))
+        wanted += [
+            KernelRequest(arch=arch, line=given["kernel"], variant=given["variant"]) for arch in sorted(arches, key=str)
+        ]
+        for ident in bench.locks.fetch(wanted):
+            print(f"in the store: {ident}")

@@ -1,0 +1,59 @@
+"""Packages are read from .deb files, and what is none is refused by name."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from osbuilder.distro.debs import read_deb, read_debs
+from osbuilder.errors import TreeError
+from tests.mirrors.apt import Toy, ar, tar
+
+TOY = Toy(name="toy", version="1:2.0", fields={"Multi-Arch": "same", "Depends": "libc6 (>= 2)"})
+
+
+def write(folder: Path, content: bytes, name: str = "toy.deb") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def test_a_package_has_its_control_file_and_its_files_in_order(tmp_path: Path) -> None:
+    deb = read_deb(write(tmp_path, TOY.deb()))
+    assert (deb.name, deb.fields["Version"], deb.fields["Multi-Arch"]) == ("toy", "1:2.0", "same")
+    assert deb.paragraph == TOY.control
+    assert [member.name for member in deb.members()] == ["usr/share/toy"]
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, zstandard.compress, bytes], ids=["xz", "zstd", "plain"])
+def test_every_compression_that_dpkg_writes_is_read(tmp_path: Path, pack: object) -> None:
+    assert callable(pack)
+    control = pack(tar({"./control": b"Package: toy\nVersion: 1\n", "./postinst": b"#!/bin/sh\n"}))
+    data = pack(tar({"./etc/toy": b"x"}))
+    deb = read_deb(write(tmp_path, ar({"debian-binary": b"2.0\n", "control.tar": control, "data.tar": data})))
+    assert deb.text("postinst") == "#!/bin/sh\n"
+    assert deb.text("preinst") is None
+    assert [member.name for member in deb.members()] == ["etc/toy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>", r"not a Debian package \(.*toy.deb\): expected an ar archive"),
+        (ar({"debian-binary": b"2.0\n"}), "expected control.tar and data.tar, got"),
+        (ar({"control.tar": tar({"./md5sums": b""}), "data.tar": tar({})}), "there is no control file in it"),
+        (TOY.deb()[:-100], r"truncated Debian package \(.*toy.deb\): data.tar.gz ends at byte"),
+        (TOY.deb().replace(b"`\n", b"!\n", 1), "bad ar header at byte 8"),
+    ],
+    ids=["web page", "parts missing", "control missing", "truncated", "bad header"],
+)
+def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(TreeError, match=message):
+        read_deb(write(tmp_path, content))
+
+
+def test_packages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    paths = tuple(write(tmp_path, Toy(name=name).deb(), f"{9 - at}.deb") for at, name in enumerate(("b", "a", "c")))
+    assert [deb.name for deb in read_debs(paths, jobs=2)] == ["a", "b", "c"]

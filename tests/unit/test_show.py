@@ -1,0 +1,55 @@
+"""Listings: what a person reads, and what a program reads instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from osbuilder.distro.recipe import load_recipes
+from osbuilder.show import distros_json, sizes_text
+
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+
+
+def test_sizes_are_told_by_folder_before_and_after_the_largest_first() -> None:
+    facts = {
+        "before": {
+            "content_bytes": 9 * MIB,
+            "folders": [
+                {"path": "usr", "content_bytes": 8 * MIB, "entries": 3},
+                {"path": "etc", "content_bytes": MIB, "entries": 2},
+                {"path": "proc", "content_bytes": 0, "entries": 1},
+            ],
+        },
+        "after": {
+            "content_bytes": 5 * MIB,
+            "folders": [
+                {"path": "usr", "content_bytes": 3 * MIB, "entries": 2},
+                {"path": "var", "content_bytes": 2 * MIB, "entries": 1},
+            ],
+        },
+        "trimmed": [
+            {"what": "docs", "content_bytes": 4 * MIB, "entries": 7},
+            {"what": "units", "content_bytes": 0, "entries": 0},
+        ],
+    }
+    assert sizes_text(facts).splitlines() == [
+        "FOLDER  BEFORE   AFTER",
+        "usr     8.0 MiB  3.0 MiB",
+        "var     0.0 MiB  2.0 MiB",
+        "etc     1.0 MiB  0.0 MiB",
+        "total   9.0 MiB  5.0 MiB",
+        "trimmed: docs 4.0 MiB, units 0.0 MiB",
+    ]
+
+
+def test_a_program_learns_of_every_distribution_what_it_can_be_built_as() -> None:
+    recipes = load_recipes(ROOT / "distros")
+    listed = json.loads(distros_json(recipes))
+    assert set(listed) == set(recipes)
+    assert listed["centos"]["inits"] == ["systemd", "agent"]
+    assert "selinux" in listed["centos"]["features"]
+    for name, recipe in recipes.items():
+        assert listed[name]["default_release"] in listed[name]["releases"]
+        assert [each["why"] for each in listed[name]["excluded"]] == [each.why for each in recipe.excluded]
