@@ -49,17 +49,14 @@ def console(bench: Workbench, files: tuple[Path, Path], folder: Path, *, machine
     return (folder / "console").read_text(encoding="utf-8", errors="replace").replace("\r", "")
 
 
-def said_at(log: str, text: str) -> float:
-    """Return the time of the first line of a kernel log with `text`, in seconds."""
-    found = re.search(rf"^\[ *([\d.]+)\].*{re.escape(text)}", log, re.MULTILINE)
-    assert found, f"{text!r} is not in the log:\n{log[-4000:]}"
-    return float(found[1])
+# The long way waits for a tenth of a second's ticks; where there is no ACPI timer to compare with (microvm with its
+# legacy timer, q35 without ACPI) it waits as long again to verify what it found.
+LONG = {"q35": ("Calibrating APIC timer ...",), "microvm": ("Calibrating APIC timer ...", "... verify APIC timer")}
 
 
-# 90 ms and 190 ms where nothing else runs; q35 has ACPI's timer, which spares it the second 100 ms.
-@pytest.mark.parametrize(("machine", "saved_s"), [("q35", 0.07), ("microvm", 0.15)])
+@pytest.mark.parametrize("machine", list(LONG))
 def test_a_guests_apic_timer_is_calibrated_in_a_tenth_of_the_time(
-    bench: Workbench, files: tuple[Path, Path], tmp_path: Path, machine: str, saved_s: float
+    bench: Workbench, files: tuple[Path, Path], tmp_path: Path, machine: str
 ) -> None:
     quick = console(bench, files, tmp_path / "quick", machine=machine, words=())
     for attempt in range(4):
@@ -67,11 +64,11 @@ def test_a_guests_apic_timer_is_calibrated_in_a_tenth_of_the_time(
         if "TSC unstable" not in quick:
             break
         quick = console(bench, files, tmp_path / f"again{attempt}", machine=machine, words=())
-    long = console(bench, files, tmp_path / "long", machine=machine, words=("lapic=calibrate",))
     found = QUICK.search(quick)
     assert found, quick[-4000:]
     assert abs(int(found[2]) - 1_000_000) < 50_000
+    long = console(bench, files, tmp_path / "long", machine=machine, words=("lapic=calibrate",))
     assert not QUICK.search(long)
-    # The calibration is all that takes time between these two lines.
-    took_s = [said_at(log, "smpboot: CPU0: ") - said_at(log, "pid_max: ") for log in (quick, long)]
-    assert took_s[1] - took_s[0] > saved_s, took_s
+    for line in LONG[machine]:
+        assert line in long
+        assert line not in quick
