@@ -147,8 +147,8 @@ def arch_mirror(
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     """A workbench on the user's own store: what was built before from the same inputs is not built again.
 
-    In the sandbox where there is one: without a daemon's filesystem in between, compiling takes less of the machine. What
-    engines could differ in has tests of its own, on each of them.
+    In the sandbox where there is one: without a daemon's filesystem in between, compiling takes less of the machine.
+    What engines could differ in has tests of its own, on each of them.
     """
     from osbuilder.api import open_workbench
     from osbuilder.engine.choose import probe_sandbox
