@@ -36,6 +36,9 @@ Futures = Mapping[int, Future[Artifact]]
 class Reporter(Protocol):
     """Hears what happens, from any thread. Implementations: osbuilder.reporter."""
 
+    def waiting(self, step: Step) -> None:
+        """Hear that a step waits: another build makes the same artifact."""
+
     def started(self, step: Step, log: Path) -> None:
         """Hear that a step's action starts; its commands write to `log`."""
 
@@ -188,7 +191,7 @@ class Executor:
         key = key_of(ingredients)
         artifact = self._usable(key)
         if artifact is None:
-            with self._slots, self._locked(key):
+            with self._slots, self._locked(key, lambda: self.reporter.waiting(step)):
                 self._check_stopped()
                 artifact = self._usable(key)
                 if artifact is None:
@@ -243,13 +246,17 @@ class Executor:
             raise
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """Hold a lock of the store; waiting for another process ends when the build is stopped."""
+    def _locked(self, name: str, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold a lock of the store; `tell` hears that another has it. Waiting ends when the build is stopped."""
+        told = False
         while True:
             with self.store.lock(name, wait=False) as held:
                 if held:
                     yield
                     return
+            if not told:
+                tell()
+                told = True
             if self._stopped.wait(_LOCK_POLL_S):
                 raise Interrupted("stopped")
 

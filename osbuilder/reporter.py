@@ -33,6 +33,10 @@ class LineReporter:
         """Where downloads report to."""
         return progress_for(self._stream)
 
+    def waiting(self, step: Step) -> None:
+        """Say that another build makes what a step would."""
+        self._say(step, "waiting for another build, which makes the same")
+
     def started(self, step: Step, log: Path) -> None:
         """Say that a step starts and where its log is."""
         self._say(step, f"started, log: {log}")

@@ -26,10 +26,14 @@ class Heard:
         self.built: list[str] = []
         self.reused: list[str] = []
         self.failures: list[str] = []
+        self.waited: list[str] = []
 
     @property
     def downloads(self) -> Progress:
         return SilentProgress()
+
+    def waiting(self, step: Step) -> None:
+        self.waited.append(step.name)
 
     def started(self, step: Step, log: Path) -> None:
         assert log.exists()
@@ -163,6 +167,7 @@ def test_two_executors_that_want_the_same_thing_build_it_once(tmp_path: Path) ->
     executor(tmp_path, second).run(chain("a"))
     other.join(20)
     assert (first.built, second.built, second.reused) == (["s0"], [], ["s0"])
+    assert (first.waited, second.waited) == ([], ["s0"])
 
 
 def test_peek_says_what_is_up_to_date_and_builds_nothing(tmp_path: Path) -> None:

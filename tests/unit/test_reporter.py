@@ -15,12 +15,14 @@ STEP = Step(name="image", subject="debian", action=Write(text=""))
 def test_each_step_has_a_line_when_it_starts_and_one_when_it_ends() -> None:
     stream = io.StringIO()
     reporter = LineReporter(stream)
+    reporter.waiting(STEP)
     reporter.started(STEP, Path("/logs/image.log"))
     reporter.finished(STEP, seconds=2.04)
     reporter.finished(STEP, seconds=None)
     reporter.failed(STEP)
     told = [line.split("] ")[1] for line in stream.getvalue().splitlines()]
     assert told == [
+        "image      debian: waiting for another build, which makes the same",
         "image      debian: started, log: /logs/image.log",
         "image      debian: done in 2.0 s",
         "image      debian: in the store",
