@@ -1,11 +1,12 @@
-"""What compiling a kernel costs beside a reference configuration: the same source, compiler and options of make.
+"""What compiling a kernel costs beside a reference configuration: the same step, source and compiler, without a cache.
 
-    python -m bench.kernel_build [--variant NAME ...] [--reference FILE]
+    python -m bench.kernel_build [--variant NAME ...] [--reference FILE] [--keep FOLDER]
 
 The reference is a list of requested symbols, resolved over allnoconfig as ours is; the one beside this file names what
-Kata Containers asks for on x86_64. Each kernel is compiled once, from nothing and without ccache, in the sandbox.
-Instructions are counted by the processor for every process of the build (perf_event_open(2), inherited), so they hardly
-depend on what else the machine does; CPU seconds do. Needs a processor whose counters can be read.
+Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a store that is thrown away, with
+ccache switched off. Instructions are counted by the processor for every process of the build (perf_event_open(2),
+inherited), so they hardly depend on what else the machine does; CPU seconds do. Needs an x86_64 processor whose
+counters can be read. Ours must have the bytes of the kernel in the user's store, if there is one.
 """
 
 from __future__ import annotations
@@ -15,55 +16,85 @@ import contextlib
 import ctypes
 import dataclasses
 import os
+import shutil
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from bench.speed import link
 from osbuilder.api import Workbench, open_workbench
-from osbuilder.arch import host_arch
-from osbuilder.engine.base import Command, Mounts
+from osbuilder.arch import parse_arch
+from osbuilder.engine.base import Builder, Command, Mounts
+from osbuilder.engine.sandbox import SandboxEngine
+from osbuilder.execute import Executor
 from osbuilder.kernel.archive import ARCHIVE
-from osbuilder.kernel.compile import CONFIG, cpu_seconds
+from osbuilder.kernel.compile import CONFIG, VMLINUX, VMLINUZ
+from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.request import KernelRequest
+from osbuilder.step import Job, Step
+from osbuilder.store import Artifact, Store
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "bench" / "kata-x86_64.config"
+ARCH = parse_arch("x86_64")
 AIMS = {"base": 0.65, "minimal": 0.35}
 
 _NR_PERF_EVENT_OPEN = 298
 _HARDWARE, _INSTRUCTIONS = 0, 1
 _INHERIT = 1 << 1
 
-_SCRIPT = """\
-set -euo pipefail
-mkdir /work/linux /work/build
+_RESOLVE = """\
+mkdir /work/linux
 tar --extract --zstd --file=/in/source --directory=/work/linux --strip-components=1
-kmake() { make --no-print-directory -C /work/linux O=/work/build ARCH="$ARCH" CROSS_COMPILE="$CROSS_COMPILE" "$@"; }
-KCONFIG_ALLCONFIG=/in/config kmake allnoconfig
-kmake -j"$(nproc)" $TARGETS
-grep -c '=y$' /work/build/.config > /out/options
-find /work/build -name '*.o' | wc -l > /out/objects
-cp "/work/build/$IMAGE" /out/image
-times > /out/times
+KCONFIG_ALLCONFIG=/in/requests make -C /work/linux O=/work/build ARCH={{ arch }} CROSS_COMPILE={{ cross }} allnoconfig
+cp /work/build/.config /out/config
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Resolve:
+    """Makes the configuration of a list of requests; nothing checks what became of them."""
+
+    requests: str
+
+    def describe(self) -> tuple[str, ...]:
+        return lines(self._script())
+
+    def run(self, job: Job) -> Mapping[str, Any]:
+        requests = job.work / "requests"
+        requests.write_text(self.requests, encoding="utf-8")
+        run_script(job, self._script(), inputs={"requests": requests, "source": job.inputs["source"].path(ARCHIVE)})
+        text = (job.out / CONFIG).read_text(encoding="utf-8")
+        return {"options_y": text.count("=y\n"), "options_m": text.count("=m\n")}
+
+    def _script(self) -> str:
+        return render(_RESOLVE, arch=ARCH.kernel, cross=f"{ARCH.triplet}-")
+
+
+class Uncached(SandboxEngine):
+    """The sandbox, in which ccache does nothing but call the compiler."""
+
+    def run(self, builder: Builder, command: Command, mounts: Mounts, *, log: Path, **more: Any) -> None:
+        uncached = dataclasses.replace(command, env=(*command.env, ("CCACHE_DISABLE", "1")))
+        super().run(builder, uncached, mounts, log=log, **more)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One build: options =y, object files, bytes of the compressed image, CPU seconds, instructions."""
+    """One build: options =y, bytes of the compressed image, CPU seconds, instructions."""
 
     options: int
-    objects: int
     image_bytes: int
     cpu_s: float
     instructions: int
 
     def __str__(self) -> str:
         return (
-            f"{self.options} =y, {self.objects} objects, {self.image_bytes / 1e6:.2f} MB, "
-            f"{self.cpu_s:.0f} s of CPU, {self.instructions / 1e12:.2f} T instructions"
+            f"{self.options:>5} =y  {self.image_bytes / 1e6:5.2f} MB  {self.cpu_s:5.0f} s of CPU  "
+            f"{self.instructions / 1e12:.3f} T instructions"
         )
 
 
@@ -85,61 +116,70 @@ def instructions() -> Iterator[Callable[[], int]]:
         os.close(counter)
 
 
-def compiled(bench: Workbench, source: Path, config: Path) -> Cost:
-    """Compile a configuration or a list of requests."""
-    arch = host_arch()
-    environment = {
-        "ARCH": arch.kernel,
-        "CROSS_COMPILE": f"{arch.triplet}-",
-        "TARGETS": " ".join(arch.kernel_targets),
-        "IMAGE": arch.vmlinuz_path,
-    }
-    with bench.builder("compiler") as (engine, builder), tempfile.TemporaryDirectory(dir=bench.store.root) as name:
-        folder = Path(name)
-        (folder / "out").mkdir()
-        (folder / "script").write_text(_SCRIPT, encoding="utf-8")
-        command = Command(argv=("bash", "/in/script"), env=tuple(sorted(environment.items())))
-        mounts = Mounts(
-            inputs={"script": folder / "script", "source": source, "config": config},
-            output=folder / "out",
-            work=folder,
-        )
-        with instructions() as counted:
-            engine.run(builder, command, mounts, log=folder / "log", label="bench-kernel-build")
-            total = counted()
-        read = {each: (folder / "out" / each).read_text() for each in ("options", "objects", "times")}
-        return Cost(
-            options=int(read["options"]),
-            objects=int(read["objects"]),
-            image_bytes=(folder / "out" / "image").stat().st_size,
-            cpu_s=cpu_seconds(read["times"]),
-            instructions=total,
-        )
+def compiled(executor: Executor, step: Step) -> tuple[Cost, Artifact]:
+    """Run the step of a kernel, its inputs before it."""
+    for item in (*(each for _, each in step.inputs), *([step.builder] if step.builder else [])):
+        executor.run(item)
+    with instructions() as counted:
+        kernel = executor.run(step)
+        total = counted()
+    cost = Cost(
+        options=kernel.facts["options_y"],
+        image_bytes=kernel.path(VMLINUZ).stat().st_size,
+        cpu_s=kernel.facts["cpu_s"],
+        instructions=total,
+    )
+    return cost, kernel
+
+
+def seeded(users: Workbench, plans: list[Step], folder: Path) -> Executor:
+    """Return what runs steps in a store to throw away, which has what these plans need before a kernel is compiled."""
+    store = Store(folder / "store")
+    for step in {each.ident: each for plan in plans for each in plan.walk() if each.name != "kernel"}.values():
+        artifact = users.executor.run(step)
+        shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link, dirs_exist_ok=True)
+    engine = Uncached(trees=users.store.folder("trees"))
+    ours = users.executor
+    return Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=ours.jobs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernel_build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--variant", action="append", help="of ours (default: base); may be repeated")
     parser.add_argument("--reference", type=Path, default=REFERENCE, help="requests of the reference")
+    parser.add_argument("--keep", type=Path, help="a folder for each kernel's vmlinux, as bench.boot_time takes it")
     options = parser.parse_args()
-    bench = open_workbench(("engine=sandbox",), stream=sys.stderr, root=ROOT)
+    users = open_workbench(("engine=sandbox",), stream=sys.stderr, root=ROOT)
+    plans = {
+        variant: users.planner.plan(KernelRequest(arch=ARCH.name, variant=variant))
+        for variant in options.variant or ["base"]
+    }
+    ours = next(iter(plans.values()))
+    source = dict(ours.inputs)["source"]
+    requests = Resolve(requests=options.reference.read_text(encoding="utf-8"))
+    resolved = Step(
+        name="config", subject="reference", action=requests, inputs=(("source", source),), builder=ours.builder
+    )
+    reference = dataclasses.replace(ours, subject="reference", inputs=(("config", resolved), ("source", source)))
     costs: dict[str, Cost] = {}
-    for variant in options.variant or ["base"]:
-        steps = list(bench.planner.plan(KernelRequest(variant=variant)).walk())
-        made = {step.name: bench.executor.run(step) for step in steps if step.name in {"source", "patched", "config"}}
-        source = made.get("patched", made["source"]).path(ARCHIVE)
-        costs[variant] = compiled(bench, source, made["config"].path(CONFIG))
-        print(f"{variant:<10} {costs[variant]}", flush=True)
-    reference = compiled(bench, source, options.reference)
-    print(f"{'reference':<10} {reference}  ({options.reference.name})")
-    for variant, cost in costs.items():
-        ratios = {
-            "instructions": cost.instructions / reference.instructions,
-            "CPU": cost.cpu_s / reference.cpu_s,
-            "image": cost.image_bytes / reference.image_bytes,
-        }
-        told = ", ".join(f"{what} {ratio:.3f}x" for what, ratio in ratios.items())
-        print(f"{variant:<10} {told} of the reference; aim {AIMS.get(variant, AIMS['base'])}x")
+    with tempfile.TemporaryDirectory(dir=users.store.root) as name:
+        executor = seeded(users, list(plans.values()), Path(name))
+        for what, plan in (plans | {"reference": reference}).items():
+            costs[what], kernel = compiled(executor, plan)
+            print(f"{what:<12} {costs[what]}", flush=True)
+            before = users.executor.peek(plan)[plan.ident] if what in plans else None
+            if before is not None:
+                same = all(before.sha256(file) == kernel.sha256(file) for file in (VMLINUX, VMLINUZ))
+                print(f"{what:<12} {'has' if same else 'DOES NOT HAVE'} the bytes of the one in the store", flush=True)
+            if options.keep:
+                shutil.copyfile(kernel.path(VMLINUX), options.keep / f"vmlinux-{what}")
+    for variant in plans:
+        cost, other = costs[variant], costs["reference"]
+        print(
+            f"{variant:<12} of the reference: image {cost.image_bytes / other.image_bytes:.3f}x, "
+            f"CPU {cost.cpu_s / other.cpu_s:.3f}x, instructions {cost.instructions / other.instructions:.3f}x; "
+            f"aim {AIMS.get(variant, AIMS['base']):.2f}x"
+        )
 
 
 if __name__ == "__main__":
