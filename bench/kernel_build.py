@@ -73,7 +73,7 @@ def instructions() -> Iterator[Callable[[], int]]:
 
     Raises OSError where the processor's counters cannot be read.
     """
-    # struct perf_event_attr, PERF_ATTR_SIZE_VER0: type, size, config, sample_period, sample_type, read_format, flags, ...
+    # struct perf_event_attr as of PERF_ATTR_SIZE_VER0; named here: type, size, config, three zeros, flags.
     attributes = struct.pack("=IIQQQQQ", _HARDWARE, 64, _INSTRUCTIONS, 0, 0, 0, _INHERIT).ljust(64, b"\0")
     libc = ctypes.CDLL(None, use_errno=True)
     counter = libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.c_char_p(attributes), 0, -1, -1, 0)
@@ -118,9 +118,7 @@ def compiled(bench: Workbench, source: Path, config: Path) -> Cost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.kernel_build", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.kernel_build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--variant", action="append", help="of ours (default: base); may be repeated")
     parser.add_argument("--reference", type=Path, default=REFERENCE, help="requests of the reference")
     options = parser.parse_args()

@@ -53,6 +53,7 @@ from osbuilder.store import Artifact, Store, remove_tree
 if TYPE_CHECKING:
     from osbuilder.kernels import Kernels
     from osbuilder.locks import Locks
+    from osbuilder.verify import Proof
 
 CHECKOUT = PACKAGE.parent
 
@@ -327,6 +328,13 @@ class Workbench:
         from osbuilder.locks import Locks
 
         return Locks(self)
+
+    @functools.cached_property
+    def proof(self) -> Proof:
+        """What kernels and distributions show when they are started, all of them."""
+        from osbuilder.verify import Proof
+
+        return Proof(self)
 
     # -- booting and checking --------------------------------------------------------------------------------------
 

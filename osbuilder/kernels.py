@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder import show
 from osbuilder.arch import Arch, parse_arch
-from osbuilder.errors import UsageError, suggest
+from osbuilder.errors import StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
@@ -141,6 +141,23 @@ class Kernels:
         catalogue.variant(variant, arch.name)
         there = catalogue.capabilities_of(variant)
         return frozenset(name for name, each in there.items() if not each.arches or arch.name in each.arches)
+
+    def promises(self, request: KernelRequest) -> Mapping[str, Sequence[str]]:
+        """Return the capabilities of a kernel that was built, each with the probes that have to pass in its guests.
+
+        Those of the configuration of today, not of the one that it was compiled from: probes may change and bytes not.
+        Raises StoreError when the configuration is not in the store.
+        """
+        step = self._bench.planner.plan(request)
+        config = self._bench.executor.peek(step)[dict(step.inputs)["config"].ident]
+        if config is None:
+            raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
+        capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
+        return capabilities
+
+    def variants(self, arch: Arch) -> tuple[str, ...]:
+        """Return the names of the variants for an architecture."""
+        return tuple(name for name, variant in self._catalogue().variants.items() if variant.on(arch.name))
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

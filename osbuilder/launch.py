@@ -7,12 +7,12 @@ import dataclasses
 import json
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
-from osbuilder.errors import PlanError, StoreError, ToolMissing, UsageError
+from osbuilder.errors import PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.report import render_report, to_json
@@ -70,7 +70,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     """
     arch = _arch(request)
     _check_files(request)
-    machines = _machines(bench, request, arch)
+    machines = _fitting(bench, request, arch)
     root = _root_kind(request, arch, machines)
     machine = _machine(request, arch, machines, root)
     render_argv(_rehearsed(request, arch, machine, root))  # refuses what cannot be before anything is built
@@ -104,7 +104,7 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     """Return what `boot` would do: the plans of what it builds, and QEMU's command; runs nothing."""
     arch = _arch(request)
     _check_files(request)
-    machines = _machines(bench, request, arch)
+    machines = _fitting(bench, request, arch)
     root = _root_kind(request, arch, machines)
     guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root)
     parts = []
@@ -152,11 +152,16 @@ def _check_files(request: BootRequest) -> None:
             raise UsageError(f"{option} {path}: expected a file, it is {what}", hint="`inv image` builds one.")
 
 
-def _machines(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machine, ...]:
-    """Return the machines that the kernel knows the devices of, with an nvdimm where it can map a root from one."""
-    if _kernel_file(request) is not None:
-        return arch.machines
-    has = bench.kernels.capabilities_of(request.variant, arch)
+def _fitting(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machine, ...]:
+    return arch.machines if _kernel_file(request) is not None else machines(bench, request.variant, arch)
+
+
+def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
+    """Return the machines that a kernel knows the devices of, with an nvdimm where it can map a root from one.
+
+    Raises UsageError for a variant that there is not, or not for the architecture.
+    """
+    has = bench.kernels.capabilities_of(variant, arch)
     return tuple(
         dataclasses.replace(machine, nvdimm=machine.nvdimm and "nvdimm-root" in has)
         for machine in arch.machines
@@ -207,13 +212,8 @@ def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
         return file, ()
     wanted = KernelRequest(arch=arch.name, line=request.kernel, variant=request.variant)
     artifact = bench.build(wanted).artifact
-    # The configuration of today, not the one that the kernel was compiled from: probes may change and bytes not.
-    step = bench.planner.plan(wanted)
-    config = bench.executor.peek(step)[dict(step.inputs)["config"].ident]
-    if config is None:
-        raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
-    capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
-    probes = dict.fromkeys(probe for names in capabilities.values() for probe in names)
+    promised = bench.kernels.promises(wanted).values()
+    probes = dict.fromkeys(probe for names in promised for probe in names)
     return artifact.path(machine.kernels[0]), tuple(probes)
 
 

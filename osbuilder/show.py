@@ -39,7 +39,7 @@ def settings_text(settings: Settings) -> str:
         (field.name, _value(settings, field.name), settings.origins[field.name], field.metadata["doc"])
         for field in fields()
     ]
-    return _columns(("SETTING", "VALUE", "FROM", "MEANING"), rows)
+    return columns(("SETTING", "VALUE", "FROM", "MEANING"), rows)
 
 
 def _value(settings: Settings, name: str) -> str:
@@ -63,14 +63,14 @@ def distros_text(recipes: Mapping[str, Recipe]) -> str:
         )
         for recipe in recipes.values()
     ]
-    table = _columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
+    table = columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
     notes = [f"{recipe.name}: {recipe.retired}" for recipe in recipes.values() if recipe.retired]
     return "\n".join([table, *([""] if notes else []), *notes])
 
 
 def all_text(rows: Iterable[tuple[str, str, str, str]]) -> str:
     """Return what became of each distribution: its name, "built", "failed" or "left out", seconds or size, and why."""
-    return _columns(("DISTRO", "RESULT", "SIZE", "FILE, OR WHAT IS WRONG"), rows)
+    return columns(("DISTRO", "RESULT", "SIZE", "FILE, OR WHAT IS WRONG"), rows)
 
 
 def distros_json(recipes: Mapping[str, Recipe]) -> str:
@@ -96,7 +96,7 @@ def versions_text(versions: Versions) -> str:
     rows = [("kernel", _marked(name, versions.defaults.kernel), str(line)) for name, line in versions.kernels.items()]
     rows += [("agent", _marked(name, versions.defaults.agent), str(pin)) for name, pin in versions.agents.items()]
     rows += [("builder", name, _builder_text(pin)) for name, pin in versions.builders.items()]
-    return _columns(("KIND", "NAME", "FROM"), rows)
+    return columns(("KIND", "NAME", "FROM"), rows)
 
 
 def _builder_text(pin: BuilderPin) -> str:
@@ -124,7 +124,7 @@ def capabilities_text(catalogue: Catalogue, *, variant: str | None, arch: str | 
     ]
     unproven = [f"{name}: no probe. {each.unproven}" for name, each in found.items() if each.unproven]
     head = ("CAPABILITY", "WHERE", "NEEDED BY", "FRAGMENTS", "PURPOSE", "PROBES")
-    return "\n".join([_columns(head, rows), "", *unproven])
+    return "\n".join([columns(head, rows), "", *unproven])
 
 
 def _conditions(catalogue: Catalogue, name: str, capability: Capability) -> str:
@@ -144,7 +144,7 @@ def store_text(store: Store) -> str:
     for name in ("caches", "downloads", "logs", "trees"):
         folder = store.folder(name)
         rows.append((f"{name}/", str(len(list(folder.iterdir()))), _mib(disk_bytes(folder))))
-    return _columns(("TARGET", "COUNT", "DISK"), rows) + f"\n{store.root}"
+    return columns(("TARGET", "COUNT", "DISK"), rows) + f"\n{store.root}"
 
 
 def sizes_text(facts: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def sizes_text(facts: Mapping[str, Any]) -> str:
     ]
     total = ("total", _mib(before["content_bytes"]), _mib(after["content_bytes"]))
     trimmed = ", ".join(f"{group['what']} {_mib(group['content_bytes'])}" for group in facts["trimmed"])
-    return _columns(("FOLDER", "BEFORE", "AFTER"), [*rows, total]) + f"\ntrimmed: {trimmed}"
+    return columns(("FOLDER", "BEFORE", "AFTER"), [*rows, total]) + f"\ntrimmed: {trimmed}"
 
 
 def disk_bytes(folder: Path) -> int:
@@ -174,7 +174,8 @@ def _marked(name: str, default: str) -> str:
     return f"{name} (default)" if name == default else name
 
 
-def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as text: each column as wide as its widest cell."""
     table = [tuple(head), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     return "\n".join(

@@ -28,6 +28,7 @@ from tasks.flags import (
     VARIANT,
     command,
 )
+from tasks.verify import verify
 
 if TYPE_CHECKING:
     from osbuilder.request import RootfsRequest
@@ -326,4 +327,5 @@ namespace = Collection.from_module(sys.modules[__name__])
 namespace.add_collection(distro.commands)
 namespace.add_task(locks.lock)
 namespace.add_task(locks.fetch)
+namespace.add_task(verify)
 namespace.add_collection(kernel.commands)

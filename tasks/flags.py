@@ -72,12 +72,16 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def command(
-    *tables: Table, flags: Mapping[str, str] | None = None, positional: Sequence[str] = ()
+    *tables: Table,
+    flags: Mapping[str, str] | None = None,
+    positional: Sequence[str] = (),
+    several: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Return a decorator that makes an Invoke task with the flags of some tables.
 
     A parameter that the function writes out keeps its place and default, and has its help from the tables or from
-    `flags`. The other flags of the tables stand where the function has `**given`.
+    `flags`; `several` are those of `flags` that may be given several times. The other flags of the tables stand where
+    the function has `**given`.
     """
     shared = {name: flag for table in tables for name, flag in table.items()}
 
@@ -93,7 +97,7 @@ def command(
         made = task(
             body,
             help={**(flags or {}), **{name: flag.help for name, flag in shared.items()}},
-            iterable=[name for name, flag in shared.items() if flag.several],
+            iterable=[*several, *(name for name, flag in shared.items() if flag.several)],
             positional=list(positional) or None,
         )
         return cast("Task[Any]", made)

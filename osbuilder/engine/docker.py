@@ -16,14 +16,14 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import docker.errors
 from docker.api.client import APIClient
 
-from osbuilder.engine import base, images, transfer
+from osbuilder.engine import base, caches, images, transfer
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
 from osbuilder.engine.containers import Containers
@@ -274,20 +274,33 @@ class DockerEngine:
 
     def _run_bound(self, call: _Call) -> int:
         uid = call.container.uid
-        caches = {
-            target: path
-            for target, path in call.caches.items()
-            if self._daemon.rootless or path.stat().st_uid != uid  # else they were given already
-        }
-        if uid and uid != self._caller[0]:
-            self._give(call, call.folders | caches, self._runner)
-        try:
-            return self._supervise(call, dataclasses.replace(call.container, binds=_binds(call)))
-        finally:
-            if (uid, call.container.gid) != self._caller or not uid:
-                self._give(call, call.folders, self._caller)
-            if (uid, call.container.gid) != self._keeper:
-                self._give(call, call.caches, self._keeper)
+        with self._caches(call):
+            if uid and uid != self._caller[0]:
+                self._give(call, call.folders, self._runner)
+            try:
+                return self._supervise(call, dataclasses.replace(call.container, binds=_binds(call)))
+            finally:
+                if (uid, call.container.gid) != self._caller or not uid:
+                    self._give(call, call.folders, self._caller)
+                if (uid, call.container.gid) != self._keeper:
+                    self._give(call, call.caches, self._keeper)
+
+    @contextlib.contextmanager
+    def _caches(self, call: _Call) -> Iterator[None]:
+        """Have the caches belong to whom the command runs as, until it has ended."""
+        ours = (call.container.uid, call.container.gid)
+        # uid 0 writes to what is anybody's; so does the caller, for whom it is kept.
+        plain = not ours[0] or ours == self._caller
+
+        def fits(cache: Path) -> bool:
+            return plain or (not self._daemon.rootless and cache.stat().st_uid == ours[0])
+
+        def give(cache: Path) -> None:
+            self._give(call, {target: path for target, path in call.caches.items() if path == cache}, self._runner)
+
+        folders, check = call.caches.values(), self._containers.check_stopped
+        with caches.in_use(folders, fits=fits, give=give, alone=ours != self._keeper, check=check):
+            yield
 
     def _give(self, call: _Call, folders: Mapping[str, Path], owner: tuple[int, int]) -> None:
         """Change the owner of folders with all that is in them; ids as seen inside."""

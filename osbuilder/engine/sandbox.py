@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from osbuilder.engine import base
+from osbuilder.engine import base, caches
 from osbuilder.engine import trees as builder_trees
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.bubblewrap import Process
@@ -83,17 +83,15 @@ class SandboxEngine:
             raise EngineError(f"builder {builder.name} is not prepared in the sandbox")
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=mounts.work, ignore_cleanup_errors=True) as scratch:
             mounts = dataclasses.replace(mounts, work=Path(scratch))
-            for cache in mounts.caches.values():
-                if os.geteuid() == 0 and cache.stat().st_uid:  # left by Docker, whose commands are another user
-                    chown_tree(cache, uid=0, gid=0)
             _make_mount_points(self._tree(builder), command.tmpfs)
             argv = self._argv(builder, command, mounts, devices)
-            try:
-                inner = base.exec_argv(command, proxies=self._proxies)
-                status = self._supervise((*argv, *inner), command, log, timeout_s)
-            finally:
-                if command.root:
-                    self._give_back(builder, mounts, log)
+            with self._caches(mounts, alone=command.root):
+                try:
+                    inner = base.exec_argv(command, proxies=self._proxies)
+                    status = self._supervise((*argv, *inner), command, log, timeout_s)
+                finally:
+                    if command.root:
+                        self._give_back(builder, mounts, log)
             self._check_stopped()
         if status:
             raise base.command_failed(command.argv, f"builder {builder.name}", status=status, log=log)
@@ -144,6 +142,17 @@ class SandboxEngine:
                 argv += [binding, str(path.resolve()), f"{root}/{name}"]
             argv += ["--remount-ro", root]
         return [*argv, "--bind", str(mounts.output.resolve()), "/out", "--bind", str(mounts.work.resolve()), "/work"]
+
+    @contextlib.contextmanager
+    def _caches(self, mounts: Mounts, *, alone: bool) -> Iterator[None]:
+        def fits(cache: Path) -> bool:
+            return os.geteuid() != 0 or not cache.stat().st_uid
+
+        def give(cache: Path) -> None:
+            chown_tree(cache, uid=0, gid=0)
+
+        with caches.in_use(mounts.caches.values(), fits=fits, give=give, alone=alone, check=self._check_stopped):
+            yield
 
     def _give_back(self, builder: Builder, mounts: Mounts, log: Path) -> None:
         """Make the caller, uid 0 inside, the owner of what a command left, even where it failed or was stopped."""

@@ -14,10 +14,10 @@ from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
 from osbuilder.request import BootRequest, KernelRequest
 
-# No machine of these tests has them: vsock wants vhost-vsock on the host, a PTP clock KVM, and the root is no nvdimm.
+# No machine of these tests has them: vsock wants vhost-vsock on the host, a PTP clock KVM.
 # SELinux and AppArmor are off unless they are chosen. QEMU emulates no huge pages for s390x; under KVM its guests have
 # them.
-NOT_HERE = frozenset({"vsock", "ptp", "pmem", "root-dax", "iommu", "virtio-pmem", "selinux", "apparmor"})
+NOT_HERE = frozenset({"vsock", "ptp", "iommu", "virtio-pmem", "selinux", "apparmor"})
 NOT_EMULATED = {"s390x": {"hugepages"}}
 
 MACHINES = [
@@ -32,21 +32,37 @@ MACHINES = [
 ]
 
 
-@pytest.mark.parametrize("root", [RootKind.INITRD, RootKind.VIRTIO_BLK], ids=lambda root: root.value)
-@pytest.mark.parametrize(("arch", "machine"), MACHINES)
-def test_a_guest_that_is_only_its_agent_keeps_every_promise_of_its_kernel(
-    bench: Workbench, arch: str, machine: str, root: RootKind
-) -> None:
-    outcome = bench.boot(BootRequest(distro="scratch", arch=arch, machine=machine, root=root))
-    outcome.check()
-    report = outcome.boot.report
-    assert report.kernel.machine == arch
-    assert report.pid1
-    assert set(outcome.boot.required) == {probe.name for probe in report.probes}
-    skipped = {probe.name: probe.detail for probe in report.probes if probe.result is Result.SKIP}
-    absent = {"virtio-blk"} if root is RootKind.INITRD else set()
-    assert set(skipped) <= NOT_HERE | absent | NOT_EMULATED.get(arch, set()), skipped
-    assert report.root.fstype == ("ext4" if root is RootKind.VIRTIO_BLK else report.root.fstype)
+@pytest.mark.parametrize(
+    "arch", [pytest.param(name, marks=[] if name == host_arch().name else [pytest.mark.matrix]) for name in ARCHES]
+)
+def test_guests_that_are_only_their_agent_keep_every_promise_of_their_kernel(bench: Workbench, arch: str) -> None:
+    trials = bench.proof.of_kernels(arches=(arch,), variants=("base",))
+    told: list[str] = []
+    verdict = bench.proof.run(trials, line=None, tell=told.append)
+    verdict.check()
+    assert len(told) == len(trials)
+    roots = {(machine.name, RootKind.PMEM) for machine in ARCHES[arch].machines if machine.nvdimm}
+    for machine in ARCHES[arch].machines:
+        roots |= {(machine.name, RootKind.INITRD), (machine.name, RootKind.VIRTIO_BLK)}
+    assert {(trial.machine, trial.root) for trial in trials} == roots
+    promised = {probe for probes in verdict.kernels[arch, "base"].probes.values() for probe in probes}
+    for each in verdict.tried:
+        assert each.boot is not None
+        report = each.boot.report
+        assert report.kernel.machine == arch
+        assert report.pid1
+        assert promised == {probe.name for probe in report.probes}
+        skipped = {probe.name: probe.detail for probe in report.probes if probe.result is Result.SKIP}
+        absent = {
+            RootKind.PMEM: {"virtio-blk"},
+            RootKind.INITRD: {"virtio-blk", "pmem", "root-dax"},
+            RootKind.VIRTIO_BLK: {"pmem", "root-dax"},
+        }
+        assert set(skipped) <= NOT_HERE | absent[each.trial.root] | NOT_EMULATED.get(arch, set()), skipped
+        assert report.root.fstype == ("ext4" if each.trial.root is not RootKind.INITRD else report.root.fstype)
+    table = verdict.table()
+    assert f"{arch}/base" in table
+    assert "FAIL " not in table.partition("CAPABILITY")[2]
 
 
 @pytest.mark.parametrize(("arch", "machine"), MACHINES)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
     frozenset(
-        f"osbuilder.{name}" for name in ("api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter")
+        f"osbuilder.{name}"
+        for name in ("api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter", "verify")
     ),
     frozenset(
         {

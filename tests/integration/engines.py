@@ -61,7 +61,10 @@ class Result:
 
 @dataclasses.dataclass(kw_only=True)
 class Room:
-    """One engine with folders of its own. `user` is whom it runs as, if not as the test itself."""
+    """One engine with folders of its own. `user` is whom it runs as, if not as the test itself.
+
+    `kept` is its cache, where that is not a folder of its own.
+    """
 
     name: str
     spec: Mapping[str, str]
@@ -69,6 +72,7 @@ class Room:
     folder: Path
     user: Stranger | None
     label: str = "t" * 64
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "output", "work", "cache"):
@@ -100,7 +104,7 @@ class Room:
     def order(self, command: Command, **more: Any) -> dict[str, Any]:
         mounts = Mounts(
             inputs={path.name: path for path in (self.folder / "inputs").iterdir()},
-            caches={"kept": self.folder / "cache"},
+            caches={"kept": self.kept or self.folder / "cache"},
             output=self.output,
             work=self.work,
         )

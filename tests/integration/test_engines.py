@@ -29,7 +29,7 @@ from osbuilder.engine.docker import DockerEngine
 from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.errors import EngineError, Interrupted
 from tests.integration.engine_driver import make_engine
-from tests.integration.engines import ENGINES, WITHOUT_PODMAN, Room, make_room
+from tests.integration.engines import ENGINES, WITHOUT_PODMAN, Result, Room, make_room
 
 _CONNECT = "use IO::Socket::INET; exit !IO::Socket::INET->new(PeerAddr => $ARGV[0], Timeout => 5)"
 
@@ -159,6 +159,28 @@ def test_a_cache_is_kept_for_whoever_comes_next(room: Room) -> None:
     assert room.run("sh", "-ec", "cat /cache/kept/plain; echo 2 > /cache/kept/root", root=True).error is None
     result = room.run("sh", "-ec", "cat /cache/kept/plain /cache/kept/root; echo 3 >> /cache/kept/root")
     assert result.error is None, result.tail
+
+
+@pytest.mark.parametrize(("first", "second"), [("docker", "sandbox"), ("sandbox", "docker"), ("docker", "docker")])
+def test_builds_in_two_engines_at_once_both_write_to_one_cache(
+    first: str, second: str, engine_builder: Builder, ground: Path, request: pytest.FixtureRequest
+) -> None:
+    long = "for i in 1 2 3 4 5 6 7 8 9; do mkdir /cache/kept/first$i; echo > /cache/kept/first$i/a; sleep 0.3; done"
+    results: list[Result] = []
+    with (
+        make_room(first, engine_builder, ground, request) as one,
+        make_room(second, engine_builder, ground, request) as two,
+    ):
+        two.kept = one.folder / "cache"
+        thread = threading.Thread(target=lambda: results.append(one.run("sh", "-ec", long)))
+        thread.start()
+        try:
+            while thread.is_alive() and not (two.kept / "first1").exists():
+                time.sleep(0.05)
+            results.append(two.run("sh", "-ec", "echo > /cache/kept/first1/b; mkdir /cache/kept/second"))
+        finally:
+            thread.join()
+    assert [(result.error, result.tail) for result in results] == [(None, "")] * 2
 
 
 @without_podman
