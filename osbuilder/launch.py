@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
-from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv
+from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.image import dax
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
@@ -77,10 +77,10 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     kernel, probes = _kernel(bench, request, arch, machine)
     image, initrd = _root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
-    guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}",))
     ready = _ready(bench, request)
-    if ready is not None:
-        guest = dataclasses.replace(guest, cmdline=())
+    if ready is None:
+        guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}", *request.append))
+    else:
         probes = ()
     with _place(bench, arch) as place:
         return Outcome(
@@ -256,7 +256,8 @@ def _guest(
         initrd=initrd,
         memory_mib=request.memory_mib,
         vcpus=request.vcpus,
-        devices=tuple(Device),
+        devices=request.devices,
+        cmdline=request.append,
     )
 
 

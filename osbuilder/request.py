@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.errors import UsageError, suggest
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.archive import Overlay
@@ -191,7 +191,7 @@ class BootRequest:
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
     `agent` is the guest's agent, as in RootfsRequest; `ready` is what it prints on the console once it serves (default:
-    what versions.yaml says of that agent).
+    what versions.yaml says of that agent). `append` are further words of the kernel line.
     """
 
     agent: str | None = None
@@ -207,6 +207,8 @@ class BootRequest:
     root: RootKind | None = None
     memory_mib: int = 256
     vcpus: int = 1
+    devices: tuple[Device, ...] = USUAL_DEVICES
+    append: tuple[str, ...] = ()
     timeout_s: int = 180
 
     def __post_init__(self) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder import launch, show
-from osbuilder.arch import ARCHES, Arch, parse_arch
+from osbuilder.arch import ARCHES, Arch, Machine, parse_arch
 from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import BootError, OsbuilderError, UsageError
 from osbuilder.guest.boot import Boot
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.guest.report import ProbeResult, Result
 from osbuilder.kernel.catalogue import BASE
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 AGENT_ALONE: Final = "scratch"
 """The distribution that kernels are tried with: nothing but the agent, so whatever fails is the kernel's."""
+
+_CHOSEN_AT_BOOT: Final = ("selinux", "apparmor")
+"""Capabilities that are off unless the kernel line names them: security=NAME."""
 
 _ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.PMEM)
 _ORDER: Final = (Result.PASS, Result.FAIL, Result.SKIP)
@@ -42,9 +45,16 @@ class Trial:
     machine: str
     root: RootKind
     distro: str
+    devices: tuple[Device, ...] = ()
+    append: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.arch} {self.variant} {self.machine} {self.root.value} {self.distro}"
+        return " ".join([self.arch, self.variant, self.machine, self.root.value, self.distro, *self.further])
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What it has besides, in words: devices with a plus, and what stands on the kernel line."""
+        return (*(f"+{device.value}" for device in self.devices), *self.append)
 
     @property
     def kernel(self) -> tuple[str, str]:
@@ -60,6 +70,8 @@ class Trial:
             arch=self.arch,
             machine=self.machine,
             root=self.root,
+            devices=(*USUAL_DEVICES, *self.devices),
+            append=self.append,
         )
 
 
@@ -146,12 +158,15 @@ class Proof:
             if name not in {each for _, each in pairs}:
                 self._bench.kernels.capabilities_of(name, chosen[0])  # says what is wrong with it
         return tuple(
-            Trial(arch=arch.name, variant=name, machine=machine.name, root=root, distro=AGENT_ALONE)
+            trial
             for arch, name in pairs
             if not variants or name in variants
-            for machine in launch.machines(self._bench, name, arch)
-            for root in _ROOTS
-            if machine.nvdimm or root is not RootKind.PMEM
+            for trial in _trials(
+                arch,
+                name,
+                launch.machines(self._bench, name, arch),
+                self._bench.kernels.capabilities_of(name, arch),
+            )
         )
 
     def of_distro(self, distro: str, *, arches: Sequence[str]) -> tuple[Trial, ...]:
@@ -187,6 +202,21 @@ class Proof:
                 tried.append(_try(self._bench, trial, line))
             tell(f"{trial}: {_result(tried[-1])}")
         return Verdict(kernels=kernels, tried=tried)
+
+
+def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities: Collection[str]) -> Iterator[Trial]:
+    """Yield the guests of one kernel: on each machine from each root, and with what is off or absent otherwise."""
+    for machine in machines:
+        for root in _ROOTS:
+            if machine.nvdimm or root is not RootKind.PMEM:
+                yield Trial(arch=arch.name, variant=variant, machine=machine.name, root=root, distro=AGENT_ALONE)
+    plain = Trial(arch=arch.name, variant=variant, machine=machines[0].name, root=RootKind.INITRD, distro=AGENT_ALONE)
+    devices = tuple(device for device in (Device.PMEM, Device.IOMMU) if device.value in capabilities)
+    if devices and machines[0].virtio == "pci":
+        yield dataclasses.replace(plain, devices=devices)
+    for module in _CHOSEN_AT_BOOT:
+        if module in capabilities:
+            yield dataclasses.replace(plain, append=(f"security={module}",))
 
 
 def _try(bench: Workbench, trial: Trial, line: str | None) -> Tried:
@@ -240,17 +270,19 @@ def _kernels_table(verdict: Verdict) -> str:
 
 
 def _guests_table(tried: Sequence[Tried]) -> str:
-    head = ("GUEST", "VARIANT", "MACHINE", "ROOT", "DISTRO", "INIT AT", "MEMTOTAL", "PASS", "FAIL", "SKIP")
+    head = ("GUEST", "VARIANT", "MACHINE", "ROOT", "DISTRO", "INIT AT", "MEMTOTAL", "PASS", "FAIL", "SKIP", "WITH")
     rows: list[tuple[str, ...]] = []
     for each in tried:
         trial = each.trial
         where = (trial.arch, trial.variant, trial.machine, trial.root.value, trial.distro)
         if each.boot is None:
-            rows.append((*where, "-", "-", "-", "FAILED", "-"))
+            rows.append((*where, "-", "-", "-", "FAILED", "-", " ".join(trial.further)))
             continue
         report = each.boot.report
         counts = [str(each.count(result)) for result in _ORDER]
-        rows.append((*where, f"{report.uptime_s:.2f} s", f"{report.memory.total_kib:,} kB", *counts))
+        rows.append(
+            (*where, f"{report.uptime_s:.2f} s", f"{report.memory.total_kib:,} kB", *counts, " ".join(trial.further))
+        )
     return show.columns(head, rows)
 
 
@@ -302,6 +334,7 @@ def _as_data(each: Tried) -> dict[str, Any]:
         "machine": trial.machine,
         "root": trial.root.value,
         "distro": trial.distro,
+        "with": list(trial.further),
         "error": each.error.message if each.error else None,
     }
     if each.boot is not None:

@@ -138,9 +138,12 @@ def agent(_: Context, **given: Any) -> None:
         "root": "where the root comes from: pmem, virtio-blk or initrd (default: the best that fits)",
         "memory_mib": "memory of the guest",
         "vcpus": "virtual processors of the guest",
+        "device": "a further device: virtio-pmem or iommu; may be given several times",
+        "append": "further words for the kernel's command line",
         "timeout_s": "give up after this many seconds",
         "json": "print the guest's report as JSON",
     },
+    several=("device",),
 )
 def boot(
     _: Context,
@@ -157,6 +160,8 @@ def boot(
     root: str | None = None,
     memory_mib: int = 256,
     vcpus: int = 1,
+    device: Sequence[str] | None = None,
+    append: str = "",
     timeout_s: int = 180,
     json: bool = False,
     dry: bool = False,
@@ -165,7 +170,7 @@ def boot(
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
     with workbench(setting) as bench:
         from osbuilder.agents.pin import AgentOptions
-        from osbuilder.guest.qemu import RootKind
+        from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
         from osbuilder.request import BootRequest, parse_choice
 
         request = BootRequest(
@@ -182,6 +187,8 @@ def boot(
             root=parse_choice(root, RootKind, "root") if root else None,
             memory_mib=memory_mib,
             vcpus=vcpus,
+            devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in device or ())),
+            append=tuple(append.split()),
             timeout_s=timeout_s,
         )
         if dry:

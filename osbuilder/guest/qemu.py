@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from osbuilder.errors import PlanError
 from osbuilder.guest.report import PORT_NAME
@@ -50,6 +50,14 @@ class Device(enum.Enum):
     BALLOON = "balloon"
     NET = "net"  # user-mode network without any way out
     SCSI = "scsi"  # a small disk of zeros, read only
+    PMEM = "virtio-pmem"  # a small persistent memory of zeros
+    IOMMU = "iommu"  # virtio-iommu; the other PCI devices are behind it
+
+
+USUAL_DEVICES: Final = (Device.RNG, Device.BALLOON, Device.NET, Device.SCSI)
+
+_PMEM_MIB: Final = 16
+_PCI_DEVICES: Final = (Device.PMEM, Device.IOMMU)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +141,21 @@ def _check(guest: Guest) -> None:
         raise PlanError(f"cannot boot ({where}): expected {_MIN_MEMORY_MIB} MiB or more, got {guest.memory_mib} MiB")
     if guest.vcpus < 1:
         raise PlanError(f"cannot boot ({where}): expected one vCPU or more, got {guest.vcpus}")
+    _check_devices(guest, where)
+    for word in (guest.init, guest.fstype, *guest.cmdline):
+        if any(not character.isprintable() for character in word) or word.count('"') % 2:
+            raise PlanError(f"cannot boot ({where}): {word!r} cannot stand on a kernel command line")
+
+
+def _check_devices(guest: Guest, where: str) -> None:
     if guest.vsock_cid is not None and not _MIN_VSOCK_CID <= guest.vsock_cid <= _MAX_VSOCK_CID:
         raise PlanError(
             f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
             f"got {guest.vsock_cid}"
         )
-    for word in (guest.init, guest.fstype, *guest.cmdline):
-        if any(not character.isprintable() for character in word) or word.count('"') % 2:
-            raise PlanError(f"cannot boot ({where}): {word!r} cannot stand on a kernel command line")
+    for device in _PCI_DEVICES:
+        if device in guest.devices and guest.machine.virtio != "pci":
+            raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {device.value}")
 
 
 def _check_pmem(guest: Guest, where: str) -> None:
@@ -163,8 +178,10 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     nvdimm = ("nvdimm=on",) if pmem else ()
     machine = ",".join((guest.machine.name, f"accel={guest.accel.value}", *guest.machine.options, *nvdimm))
     memory = f"{guest.memory_mib}M"
-    if pmem:
-        memory += f",slots=1,maxmem={guest.memory_mib + guest.image_size_bytes // _MIB}M"
+    mapped_mib = guest.image_size_bytes // _MIB if pmem else 0
+    mapped_mib += _PMEM_MIB if Device.PMEM in guest.devices else 0
+    if mapped_mib:
+        memory += f",slots=1,maxmem={guest.memory_mib + mapped_mib}M"
     cpu = "host" if guest.accel is Accel.KVM else guest.machine.cpu
     return ("-machine", machine, "-cpu", cpu, "-smp", str(guest.vcpus), "-m", memory)
 
@@ -216,6 +233,11 @@ def _devices(guest: Guest) -> tuple[str, ...]:
             *("-blockdev", f"driver=null-co,node-name=scsi,read-only=on,read-zeroes=on,size={_MIB}"),
             *("-device", f"virtio-scsi-{bus}", "-device", "scsi-hd,drive=scsi"),
         ),
+        Device.PMEM: (
+            *("-object", f"memory-backend-ram,id=pmem,size={_PMEM_MIB}M"),
+            *("-device", "virtio-pmem-pci,memdev=pmem"),
+        ),
+        Device.IOMMU: ("-device", "virtio-iommu-pci"),
     }
     # In the order of Device, each once: the same guest is the same command, however its devices were listed.
     chosen = [option for device in Device if device in guest.devices for option in options[device]]

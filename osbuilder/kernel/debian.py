@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from osbuilder.errors import CommandFailed, FetchError, SourceError
 from osbuilder.kernel.archive import deliver
@@ -15,14 +15,15 @@ from osbuilder.kernel.script import lines, render, run_script
 if TYPE_CHECKING:
     from osbuilder.step import Job
 
-# The builder's sources name the mirrors; a suite other than the builder's replaces its name there. Everything that apt
-# writes goes to /work: the builder is read-only.
+# The builder's sources name the mirrors, a line each; a suite other than the builder's replaces its name there.
+# Everything that apt writes goes to /work: the builder is read-only.
 _DEBIAN = """\
 mkdir -p /work/apt/sources /work/apt/state/lists/partial /work/apt/cache/archives/partial
 base=$(. /etc/os-release; echo "$VERSION_CODENAME")
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
   if [ -f "$file" ]; then
-    sed -E "s,([[:space:]])$base(-[a-z]+)?,\\1"{{ suite | sh }}"\\2,g" "$file" > "/work/apt/sources/${file##*/}"
+    sed -E -e "{{ "/[[:space:]]$base-[a-z]/d" if alone }}" \\
+      -e "s,([[:space:]])$base(-[a-z]+)?,\\1"{{ suite | sh }}"\\2,g" "$file" > "/work/apt/sources/${file##*/}"
   fi
 done
 cat > /work/apt/conf <<'END'
@@ -45,6 +46,10 @@ dpkg-deb --fsys-tarfile ./*.deb |
   tar --extract --to-stdout --wildcards './usr/src/linux-source-*.tar.xz' |
   xz --decompress --stdout | zstd --quiet -3 -T1 -o /out/source.tar.zst
 """
+
+
+# What changes at any time, and what is itself an addition to a suite (trixie-backports), has no -updates or -security.
+_ROLLING: Final = ("sid", "unstable", "experimental")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,4 +97,10 @@ class DebianPackage:
         return f"{self.package}={self.version}" if self.version else self.package
 
     def _script(self) -> str:
-        return render(_DEBIAN, suite=self.suite, package=self.package, wanted=self._wanted)
+        return render(
+            _DEBIAN,
+            suite=self.suite,
+            package=self.package,
+            wanted=self._wanted,
+            alone=self.suite in _ROLLING or "-" in self.suite,
+        )

@@ -66,6 +66,12 @@ def test_the_fragments_carry_over_to_an_older_kernel_under_its_names(bench: Work
         assert found[symbol] == "y"
 
 
+def test_the_fragments_carry_over_to_a_newer_kernel_from_the_backports(bench: Workbench) -> None:
+    found = values(bench, "base", line="debian-7.2")
+    assert found["MITIGATION_RETPOLINE"] == "y"
+    assert "SCHED_DEBUG" not in found
+
+
 def test_an_explanation_names_the_line_the_definition_and_the_chain(bench: Workbench) -> None:
     text = bench.kernels.explain(KernelRequest(arch="x86_64"), "CONFIG_FUSE_DAX")
     lines = [" ".join(line.split()) for line in text.splitlines()]

@@ -12,7 +12,7 @@ import pytest
 
 from osbuilder.arch import parse_arch
 from osbuilder.errors import PlanError
-from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 
 X86 = parse_arch("x86_64")
 IMAGE = PurePosixPath("/w/guest.img")
@@ -135,7 +135,7 @@ def test_the_other_architectures_have_machines_consoles_and_a_bus_of_their_own(
     arch: str, machine: str, cpu: str, console: str, bus: str
 ) -> None:
     row = parse_arch(arch)
-    argv = render_argv(guest(arch=row, machine=row.machines[0], root=RootKind.VIRTIO_BLK, devices=tuple(Device)))
+    argv = render_argv(guest(arch=row, machine=row.machines[0], root=RootKind.VIRTIO_BLK, devices=USUAL_DEVICES))
     assert argv[0] == row.qemu
     options = dict(itertools.pairwise(argv))
     assert options["-machine"] == machine
@@ -195,6 +195,17 @@ def test_the_order_in_which_devices_are_listed_changes_nothing() -> None:
     assert some == render_argv(guest(devices=(Device.BALLOON, Device.NET, Device.RNG, Device.RNG)))
 
 
+def test_a_persistent_memory_has_its_place_in_the_guests_address_space() -> None:
+    argv = render_argv(guest(root=RootKind.VIRTIO_BLK, devices=(Device.PMEM, Device.IOMMU)))
+    assert argv[argv.index("-m") + 1] == "256M,slots=1,maxmem=272M"
+    assert argv[-6:] == (
+        *("-object", "memory-backend-ram,id=pmem,size=16M", "-device", "virtio-pmem-pci,memdev=pmem"),
+        *("-device", "virtio-iommu-pci"),
+    )
+    mapped = render_argv(guest(devices=(Device.PMEM,)))
+    assert mapped[mapped.index("-m") + 1] == "256M,slots=1,maxmem=528M"
+
+
 def test_vsock_is_attached_only_when_asked_for() -> None:
     assert not any("vsock" in word for word in render_argv(guest()))
     assert render_argv(guest(vsock_cid=3))[-2:] == ("-device", "vhost-vsock-pci,guest-cid=3")
@@ -210,6 +221,10 @@ def test_a_comma_in_a_path_does_not_end_a_value() -> None:
     ("refused", "message"),
     [
         (guest("microvm"), "pmem root on x86_64 microvm): the machine takes no NVDIMM\n  Use q35, or another root."),
+        (
+            guest("microvm", root=RootKind.VIRTIO_BLK, devices=(Device.IOMMU,)),
+            "virtio-blk root on x86_64 microvm): the machine has no PCI bus for a device iommu",
+        ),
         (guest(image_size_bytes=SIZE + 1), "expected an image of a multiple of 128 MiB, got 268435457 bytes"),
         (guest(image_size_bytes=0), "expected an image of a multiple of 128 MiB, got 0 bytes"),
         (guest(image=None), "expected an image and no initrd"),

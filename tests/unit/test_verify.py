@@ -132,6 +132,8 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     assert "x86_64 base q35 pmem scratch" in named
     assert "x86_64 base microvm virtio-blk scratch" in named
     assert "x86_64 base microvm pmem scratch" not in named
+    assert "x86_64 base q35 initrd scratch +virtio-pmem +iommu" in named
+    assert "x86_64 base q35 initrd scratch security=apparmor" in named
     assert [name for name in named if " minimal " in name] == [
         "x86_64 minimal microvm initrd scratch",
         "x86_64 minimal microvm virtio-blk scratch",
