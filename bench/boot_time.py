@@ -1,14 +1,17 @@
 """When a kernel reaches init, and what memory it leaves: guest uptime in seconds on each machine, interleaved boots.
 
     python -m bench.boot_time [--rounds N] [--kernel FILE ...]
+    python -m bench.boot_time --initcalls [--kernel FILE ...]
 
 The initrd holds nothing but the probe agent, which says when it started and runs no probe. Emulated (TCG), 256 MiB, one
-vCPU, `quiet`. Give several kernels to compare them in one run; without one it is the project's.
+vCPU, `quiet`. Give several kernels to compare them in one run; without one it is the project's. With --initcalls, where
+the time goes instead: the slowest of the kernel's initcalls, in one boot on each machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -25,6 +28,8 @@ from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
 
 ROOT = Path(__file__).resolve().parents[1]
+_INITCALL = re.compile(r"initcall (\w+)\+\S* returned -?\d+ after (\d+) usecs")
+_SLOWEST = 25
 
 
 def make_initrd(agent: Path, target: Path) -> None:
@@ -35,7 +40,7 @@ def make_initrd(agent: Path, target: Path) -> None:
     write_initrd(tree, target, epoch=0, compression=Compression.NONE)
 
 
-def boot(kernel: Path, initrd: Path, machine: str, folder: Path) -> Report:
+def boot(kernel: Path, initrd: Path, machine: str, folder: Path, *words: str) -> Report:
     arch = host_arch()
     guest = Guest(
         arch=arch,
@@ -44,7 +49,7 @@ def boot(kernel: Path, initrd: Path, machine: str, folder: Path) -> Report:
         kernel=kernel,
         root=RootKind.INITRD,
         initrd=initrd,
-        cmdline=("osbuilder.probes=none",),
+        cmdline=("osbuilder.probes=none", *words),
         devices=(),
     )
     place = HostPlace(folder=folder)
@@ -55,10 +60,26 @@ def forget(works: bool) -> None:
     """Learn nothing about KVM: it is not asked for."""
 
 
+def initcalls(console: str) -> list[tuple[int, str]]:
+    """Return the microseconds and names of the initcalls that a console log tells of, slowest first."""
+    found = _INITCALL.findall(console)
+    return sorted(((int(took), name) for name, took in found), reverse=True)
+
+
+def show_initcalls(kernel: Path, initrd: Path, machine: str, folder: Path) -> None:
+    report = boot(kernel, initrd, machine, folder, "initcall_debug", "loglevel=8")
+    calls = initcalls((folder / "console").read_text(encoding="utf-8", errors="replace"))
+    total = sum(took for took, _ in calls)
+    print(f"{machine}: {len(calls)} initcalls, {total / 1000:.0f} ms of {report.uptime_s:.2f} s to init; {kernel.name}")
+    for took, name in calls[:_SLOWEST]:
+        print(f"  {took / 1000:8.1f} ms  {name}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--kernel", type=Path, action="append")
+    parser.add_argument("--initcalls", action="store_true")
     options = parser.parse_args()
     bench = open_workbench((), stream=sys.stderr, root=ROOT)
     kernels = options.kernel or [bench.build(KernelRequest()).artifact.path("vmlinux")]
@@ -67,6 +88,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_initrd(bench.build(AgentRequest()).artifact.path("agent"), folder / "initrd")
+        if options.initcalls:
+            for kernel in kernels:
+                for machine in machines:
+                    show_initcalls(kernel, folder / "initrd", machine, folder)
+            return
         for _ in range(options.rounds):
             for kernel in kernels:
                 for machine in machines:
