@@ -4,9 +4,9 @@
 
 The reference is a list of requested symbols, resolved over allnoconfig as ours is; the one beside this file names what
 Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a store that is thrown away, with
-ccache switched off. Instructions are counted by the processor for every process of the build (perf_event_open(2),
-inherited), so they hardly depend on what else the machine does; CPU seconds do. Needs an x86_64 processor whose
-counters can be read. Ours must have the bytes of the kernel in the user's store, if there is one.
+ccache switched off; all at the same time, one job each, so that whatever else the machine does costs them alike. Where
+the processor lets its instructions be counted (perf_event_open(2), inherited by every process of the build) they are
+told too: they hardly depend on the load. Ours must have the bytes of the kernel in the user's store, if there is one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,32 +85,28 @@ class Uncached(SandboxEngine):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One build: options =y, bytes of the compressed image, CPU seconds, instructions."""
+    """One build: options =y, bytes of the compressed image, CPU seconds, instructions (None: not to be counted here)."""
 
     options: int
     image_bytes: int
     cpu_s: float
-    instructions: int
+    instructions: int | None
 
     def __str__(self) -> str:
-        return (
-            f"{self.options:>5} =y  {self.image_bytes / 1e6:5.2f} MB  {self.cpu_s:5.0f} s of CPU  "
-            f"{self.instructions / 1e12:.3f} T instructions"
-        )
+        counted = "" if self.instructions is None else f"  {self.instructions / 1e12:.3f} T instructions"
+        return f"{self.options:>5} =y  {self.image_bytes / 1e6:5.2f} MB  {self.cpu_s:5.0f} s of CPU{counted}"
 
 
 @contextlib.contextmanager
-def instructions() -> Iterator[Callable[[], int]]:
-    """Count the instructions of this process and of all that it starts from now on; yields what reads the number.
-
-    Raises OSError where the processor's counters cannot be read.
-    """
+def instructions() -> Iterator[Callable[[], int | None]]:
+    """Count the instructions of this thread and of all that it starts from now on; yields what reads the number."""
     # struct perf_event_attr as of PERF_ATTR_SIZE_VER0; named here: type, size, config, three zeros, flags.
     attributes = struct.pack("=IIQQQQQ", _HARDWARE, 64, _INSTRUCTIONS, 0, 0, 0, _INHERIT).ljust(64, b"\0")
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     counter = libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.c_char_p(attributes), 0, -1, -1, 0)
     if counter < 0:
-        raise OSError(ctypes.get_errno(), "this processor's instructions cannot be counted (perf_event_open)")
+        yield lambda: None
+        return
     try:
         yield lambda: int(struct.unpack("=Q", os.read(counter, 8))[0])
     finally:
@@ -132,15 +129,15 @@ def compiled(executor: Executor, step: Step) -> tuple[Cost, Artifact]:
     return cost, kernel
 
 
-def seeded(users: Workbench, plans: list[Step], folder: Path) -> Executor:
-    """Return what runs steps in a store to throw away, which has what these plans need before a kernel is compiled."""
+def seeded(users: Workbench, plans: list[Step], folder: Path) -> Callable[[], Executor]:
+    """Return what makes executors, of one job, on a store that has what these plans need but the kernels."""
     store = Store(folder / "store")
     for step in {each.ident: each for plan in plans for each in plan.walk() if each.name != "kernel"}.values():
         artifact = users.executor.run(step)
         shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link, dirs_exist_ok=True)
     engine = Uncached(trees=users.store.folder("trees"))
     ours = users.executor
-    return Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=ours.jobs)
+    return lambda: Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=1)
 
 
 def main() -> None:
@@ -161,25 +158,28 @@ def main() -> None:
         name="config", subject="reference", action=requests, inputs=(("source", source),), builder=ours.builder
     )
     reference = dataclasses.replace(ours, subject="reference", inputs=(("config", resolved), ("source", source)))
-    costs: dict[str, Cost] = {}
-    with tempfile.TemporaryDirectory(dir=users.store.root) as name:
+    everything = plans | {"reference": reference}
+    with tempfile.TemporaryDirectory(dir=users.store.root) as name, ThreadPoolExecutor(len(everything)) as pool:
         executor = seeded(users, list(plans.values()), Path(name))
-        for what, plan in (plans | {"reference": reference}).items():
-            costs[what], kernel = compiled(executor, plan)
-            print(f"{what:<12} {costs[what]}", flush=True)
-            before = users.executor.peek(plan)[plan.ident] if what in plans else None
+        executor().run(resolved)
+        results = pool.map(lambda step: compiled(executor(), step), everything.values())
+        built = dict(zip(everything, results, strict=True))
+        for what, (cost, kernel) in built.items():
+            print(f"{what:<10} {cost}")
+            before = users.executor.peek(everything[what])[everything[what].ident]
             if before is not None:
                 same = all(before.sha256(file) == kernel.sha256(file) for file in (VMLINUX, VMLINUZ))
-                print(f"{what:<12} {'has' if same else 'DOES NOT HAVE'} the bytes of the one in the store", flush=True)
+                print(f"{what:<10} {'has' if same else 'DOES NOT HAVE'} the bytes of the one in the store")
             if options.keep:
                 shutil.copyfile(kernel.path(VMLINUX), options.keep / f"vmlinux-{what}")
+    other, _ = built["reference"]
     for variant in plans:
-        cost, other = costs[variant], costs["reference"]
-        print(
-            f"{variant:<12} of the reference: image {cost.image_bytes / other.image_bytes:.3f}x, "
-            f"CPU {cost.cpu_s / other.cpu_s:.3f}x, instructions {cost.instructions / other.instructions:.3f}x; "
-            f"aim {AIMS.get(variant, AIMS['base']):.2f}x"
-        )
+        cost, _ = built[variant]
+        ratios = {"image": cost.image_bytes / other.image_bytes, "CPU": cost.cpu_s / other.cpu_s}
+        if cost.instructions and other.instructions:
+            ratios["instructions"] = cost.instructions / other.instructions
+        told = ", ".join(f"{what} {ratio:.3f}x" for what, ratio in ratios.items())
+        print(f"{variant:<10} of the reference: {told}; aim {AIMS.get(variant, AIMS['base']):.2f}x")
 
 
 if __name__ == "__main__":
