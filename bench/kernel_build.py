@@ -85,7 +85,7 @@ class Uncached(SandboxEngine):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One build: options =y, bytes of the compressed image, CPU seconds, instructions (None: not to be counted here)."""
+    """One build: options =y, bytes of the compressed image, CPU seconds, instructions (None: not counted here)."""
 
     options: int
     image_bytes: int
