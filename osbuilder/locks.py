@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbuilder import decode
 from osbuilder.distro.adapters import locker_of
 from osbuilder.distro.lock import (
     FOLDER,
@@ -94,18 +95,17 @@ class Locks:
         return tuple(needed)
 
     def locked_requests(self, agent: str | None = None) -> tuple[RootfsRequest, ...]:
-        """Return a request for each lock of the checkout. Raises UsageError when there is none."""
+        """Return a request for each lock of the checkout. Raises UsageError for none, DecodeError for a bad file."""
         distros = self._bench.planner.distros
-        found = []
-        for path in sorted(distros.glob(f"*/{FOLDER}/*.json")):
-            release, _, arch = path.stem.rpartition(".")
-            distro = path.parent.parent.name
-            found.append(RootfsRequest(distro=distro, release=release, arch=arch, agent=agent, locked=True))
-        if not found:
+        locks = [decode.load(path, Lock) for path in sorted(distros.glob(f"*/{FOLDER}/*.json"))]
+        if not locks:
             raise UsageError(
                 f"nothing is locked ({distros}/*/{FOLDER})", hint="Lock a distribution: inv lock --distro NAME"
             )
-        return tuple(found)
+        return tuple(
+            RootfsRequest(distro=each.distro, release=each.release, arch=each.arch, agent=agent, locked=True)
+            for each in locks
+        )
 
     def _needed(self, request: BuildRequest) -> Iterator[Step]:
         planner = self._bench.planner
@@ -143,7 +143,7 @@ class Locks:
         order = planner.order(choice, Selection(default=(), extra=()))
         return Step(
             name="lock",
-            subject=f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}",
+            subject=f"{choice.label}-{choice.arch.name}",
             action=locker_of(order).resolve(order, requests, secrets.token_hex(8)),
             builder=planner.package_builder(choice.recipe),
         )

@@ -216,7 +216,9 @@ def merged(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:
 
 def lock_path(folder: Path, choice: Choice) -> Path:
     """Return where the lock of a choice is; `folder` has the recipes."""
-    return folder / choice.recipe.name / FOLDER / f"{choice.release_name}.{choice.arch.name}.json"
+    # A release may be a day (2026/11/01) or an image's name: files have - where these have what no file's name should.
+    release = choice.label.removeprefix(f"{choice.recipe.name}-")
+    return folder / choice.recipe.name / FOLDER / f"{release}.{choice.arch.name}.json"
 
 
 def read_lock(folder: Path, choice: Choice) -> Lock:
