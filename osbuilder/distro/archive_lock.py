@@ -12,9 +12,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from osbuilder.distro.archive import ROOTFS_TAR, STAMP, Unpack, unpack, unpack_tarball
-from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved
+from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, the_one
 from osbuilder.distro.order import refuse_packages
-from osbuilder.distro.recipe import Selection
 from osbuilder.fetch import Source
 from osbuilder.store import sha256_file
 
@@ -87,16 +86,14 @@ class UnpackLocked:
 
 def resolve(order: Order, requests: tuple[tuple[str, ...], ...], asked: str) -> Resolve:
     """Return the action that finds out which tarball is today's (adapters.Locker). Raises UsageError for packages."""
-    wanted = Selection(default=tuple(name for request in requests for name in request), extra=())
-    refuse_packages(dataclasses.replace(order, packages=wanted))
+    refuse_packages(order, *(name for request in requests for name in request))
     return Resolve(base=unpack(order), arch=order.choice.arch.name, requests=len(requests), asked=asked)
 
 
-def install(order: Order, _: Lock, locked: tuple[LockedPackage, ...]) -> UnpackLocked:
-    """Return the action that uses the tarball that is locked (adapters.Locker)."""
+def install(order: Order, lock: Lock, locked: tuple[LockedPackage, ...]) -> UnpackLocked:
+    """Return the action that uses the tarball that is locked (adapters.Locker). Raises PlanError unless it is one."""
     refuse_packages(order)
-    (tarball,) = locked
-    return UnpackLocked(locked=tarball, epoch=order.epoch)
+    return UnpackLocked(locked=the_one(locked, lock, "tarball"), epoch=order.epoch)
 
 
 def mirrors(order: Order) -> tuple[str, ...]:

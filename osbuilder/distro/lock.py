@@ -255,6 +255,15 @@ def find_request(lock: Lock, choice: Choice, request: tuple[str, ...]) -> tuple[
     raise _stale(choice, f"it was made for other packages: {', '.join(told)}")
 
 
+def the_one(packages: tuple[LockedPackage, ...], lock: Lock, what: str) -> LockedPackage:
+    """Return the package of a lock that has to have just one. Raises PlanError, which says `what` was expected."""
+    if len(packages) != 1:
+        raise PlanError(
+            f"the lock of {lock.subject}: expected one {what}, got {len(packages)}", hint="Make it anew: inv lock"
+        )
+    return packages[0]
+
+
 def _stale(choice: Choice, why: str) -> PlanError:
     command = lock_command(choice)
     return PlanError(

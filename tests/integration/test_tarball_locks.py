@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +127,20 @@ def test_a_lock_of_a_tarball_is_stale_when_its_recipe_says_something_else(gentoo
         bench.planner.plan(_gentoo())
 
 
+def test_a_lock_without_its_tarball_is_refused(gentoo_bench: Workbench) -> None:
+    _edit(gentoo_bench, "gentoo", lambda packages: packages.clear())
+    with pytest.raises(PlanError, match="the lock of gentoo openrc for x86_64: expected one tarball, got 0"):
+        gentoo_bench.planner.plan(_gentoo())
+
+
+def _edit(bench: Workbench, distro: str, change: Callable[[list[Any]], object]) -> None:
+    """Change the packages of a distribution's lock by hand."""
+    (path,) = (bench.root / "distros" / distro / "lock").iterdir()
+    data = json.loads(path.read_text())
+    change(data["packages"])
+    path.write_text(json.dumps(data))
+
+
 # --- an image
 
 
@@ -177,6 +193,19 @@ def test_a_private_image_is_fetched_with_the_name_that_the_mirror_has(root: Path
         assert NAME_AND_PASSWORD[1] not in path.read_text()
         bench = _bench(root, f"mirrors=oci={private}")
         assert bench.executor.run(_step(bench, _image(name), "locked")).facts["packages"] == 5
+
+
+def test_a_lock_of_an_image_whose_digests_do_not_fit_is_refused(root: Path, server: FaultyServer) -> None:
+    serve_image(server, IMAGE)
+    request = _image(f"{server.url.removeprefix('http://')}/toy:1")
+    bench = _bench(root)
+    bench.locks.write(request)
+    _edit(bench, "oci", lambda packages: packages[1].update(sha256="0" * 64))
+    with pytest.raises(PlanError, match=r"layer-01: expected a path that ends with its sha256, got v2/toy/"):
+        bench.planner.plan(request)
+    _edit(bench, "oci", lambda packages: packages.pop())
+    with pytest.raises(PlanError, match="expected one manifest, got 0"):
+        bench.planner.plan(request)
 
 
 def test_an_image_in_a_file_has_nothing_to_lock(root: Path, tmp_path: Path, server: FaultyServer) -> None:

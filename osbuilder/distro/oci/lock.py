@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro.indexes import from_first
-from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved
+from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, the_one
 from osbuilder.distro.oci.install import Origin, ask_digest, origin_of, read_image, unpack_image
 from osbuilder.distro.oci.manifest import Descriptor
 from osbuilder.distro.oci.registry import Registry
 from osbuilder.distro.order import refuse_packages
 from osbuilder.distro.pool import FetchPackages, fetch_each
-from osbuilder.distro.recipe import Selection
 from osbuilder.errors import PlanError
 from osbuilder.step import NOT_IN_KEY
 
@@ -146,20 +145,28 @@ def resolve(order: Order, requests: tuple[tuple[str, ...], ...], asked: str) -> 
 
     Raises UsageError for packages, PlanError for an image in a file.
     """
-    wanted = Selection(default=tuple(name for request in requests for name in request), extra=())
-    refuse_packages(dataclasses.replace(order, packages=wanted))
+    refuse_packages(order, *(name for request in requests for name in request))
     return Resolve(origin=_remote(order), platform=_platform(order), requests=len(requests), asked=asked)
 
 
 def fetch(order: Order, plain: FetchPackages) -> FetchImage:
-    """Return the action that fetches a locked image: registries want to know who asks (adapters.Locker)."""
+    """Return the action that fetches a locked image: registries want to know who asks (adapters.Locker).
+
+    Raises PlanError for a part that a registry has under another digest than the lock's.
+    """
+    for part in plain.packages:
+        if part.file_name != f"sha256:{part.sha256}":
+            raise PlanError(
+                f"{plain.subject}: {part.name}: expected a path that ends with its sha256, got {part.path}",
+                hint=f"Make it anew: {plain.remedy}",
+            )
     return FetchImage(packages=plain.packages, origin=_remote(order), subject=plain.subject, remedy=plain.remedy)
 
 
-def install(order: Order, _: Lock, locked: tuple[LockedPackage, ...]) -> UnpackLocked:
-    """Return the action that unpacks the image that is locked (adapters.Locker)."""
+def install(order: Order, lock: Lock, locked: tuple[LockedPackage, ...]) -> UnpackLocked:
+    """Return the action that unpacks the image that is locked (adapters.Locker). Raises PlanError for none."""
     refuse_packages(order)
-    (manifest,) = [package for package in locked if package.name == MANIFEST]
+    manifest = the_one(tuple(package for package in locked if package.name == MANIFEST), lock, MANIFEST)
     return UnpackLocked(
         name=_remote(order).name, digest=manifest.file_name, platform=_platform(order), epoch=order.epoch
     )
