@@ -29,7 +29,6 @@ from osbuilder.errors import (
     OsbuilderError,
     PlanError,
     UsageError,
-    suggest,
 )
 from osbuilder.execute import BUILDER_TAR, Executor, Reporter
 from osbuilder.fetch import GET, FetchSettings
@@ -161,12 +160,10 @@ class Workbench:
             check_output(output)
         step = self.planner.plan(request)
         try:
-            artifact = self.executor.run(step)
+            with _told_what_to_fetch(request):
+                artifact = self.executor.run(step)
         except LockMoved as moved:
             raise self.locks.explained(_rootfs_of(request), moved) from moved
-        except OfflineError as error:
-            error.hint = error.hint.replace(GET, f"{GET} {' '.join(_fetch_flags(request))}".rstrip())
-            raise
         names = self._names(request, artifact)
         files = publish(self.store, artifact, names, self._folder(request))
         if output is not None:
@@ -215,21 +212,6 @@ class Workbench:
         """Return, for each step of a request, whether it would run and what changed since it ran last."""
         step = self.planner.plan(request)
         return why.explain(step, self.store, self.executor.peek(step))
-
-    def request_for(
-        self, target: str, *, rootfs: RootfsRequest, kernel_line: str | None, kernel_variant: str
-    ) -> BuildRequest:
-        """Return the request for a kind of result by name. Raises UsageError with the kinds there are."""
-        requests: Mapping[str, BuildRequest] = {
-            "rootfs": rootfs,
-            "image": ImageRequest(rootfs=rootfs),
-            "initrd": InitrdRequest(rootfs=rootfs),
-            "kernel": KernelRequest(arch=rootfs.arch, line=kernel_line, variant=kernel_variant),
-            "agent": AgentRequest(agent=rootfs.agent, arch=rootfs.arch, agent_options=rootfs.agent_options),
-        }
-        if target not in requests:
-            raise UsageError(f"unknown target {target!r}", hint=suggest(target, requests))
-        return requests[target]
 
     def peek(self, step: Step) -> Mapping[str, Artifact | None]:
         """Return, for each step of a plan by ident, its artifact if it is up to date; builds and writes nothing."""
@@ -391,7 +373,9 @@ class Workbench:
     def builder(self, name: str, guest: Arch | None = None) -> Iterator[tuple[Engine, Builder]]:
         """Yield the engine and a builder of versions.yaml that is ready to run in; `guest` as in Planner.builder."""
         step = self.planner.builder(name, guest)
-        yield self.executor.ready(step.subject, self.executor.run(step))
+        with _told_what_to_fetch(KernelRequest(arch=guest.name if guest else None)):
+            artifact = self.executor.run(step)
+        yield self.executor.ready(step.subject, artifact)
 
 
 def _rootfs_of(request: BuildRequest) -> RootfsRequest:
@@ -403,6 +387,16 @@ def _rootfs_of(request: BuildRequest) -> RootfsRequest:
             return request.rootfs
         case KernelRequest() | AgentRequest():
             raise TypeError(f"{type(request).__name__} has no packages")
+
+
+@contextlib.contextmanager
+def _told_what_to_fetch(request: BuildRequest) -> Iterator[None]:
+    """Say in an OfflineError with which flags `inv fetch` gets what a request needs."""
+    try:
+        yield
+    except OfflineError as error:
+        error.hint = error.hint.replace(GET, f"{GET} {' '.join(_fetch_flags(request))}".rstrip())
+        raise
 
 
 def _fetch_flags(request: BuildRequest) -> Iterator[str]:

@@ -23,6 +23,7 @@ from osbuilder.settings import QemuChoice
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
+    from osbuilder.step import Step
 
 # What a kernel must be able to do for the bus that a machine's virtio devices are on (arch.Machine.virtio).
 _BUSES: Mapping[str, str] = {"pci": "virtio-pci", "device": "virtio-mmio", "ccw": "virtio-ccw"}
@@ -223,6 +224,7 @@ def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | Initrd
         arch=request.arch,
         agent=request.agent,
         agent_options=request.agent_options,
+        locked=request.locked,
     )
     return InitrdRequest(rootfs=rootfs) if root is RootKind.INITRD else ImageRequest(rootfs=rootfs)
 
@@ -261,13 +263,21 @@ def _guest(
     )
 
 
-@contextlib.contextmanager
-def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
+def emulator(bench: Workbench, arch: Arch) -> Step | None:
+    """Return the step that makes the builder in which guests of an architecture run; None where this host's QEMU does.
+
+    Raises ToolMissing where only the host's may be used and there is none.
+    """
     wanted = bench.settings.qemu
     there = host_qemu(arch.qemu)
     if wanted is QemuChoice.HOST and not there:
         raise ToolMissing(f"{arch.qemu} is not on this host", hint="Install it, or use --setting qemu=builder.")
-    on_host = there and wanted is not QemuChoice.BUILDER
+    return None if there and wanted is not QemuChoice.BUILDER else bench.planner.builder("qemu", arch)
+
+
+@contextlib.contextmanager
+def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
+    on_host = emulator(bench, arch) is None
     with bench.store.scratch(f"boot-{secrets.token_hex(8)}") as folder:
         if on_host:
             yield HostPlace(folder=folder)

@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbuilder import decode
+from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.adapters import locker_of
 from osbuilder.distro.lock import (
     FOLDER,
@@ -21,6 +23,7 @@ from osbuilder.distro.lock import (
 )
 from osbuilder.distro.recipe import PackageManager, Selection, choose, select_packages
 from osbuilder.errors import LockMoved, OsbuilderError, UsageError
+from osbuilder.launch import emulator
 from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
 from osbuilder.step import Step, is_online
 
@@ -84,8 +87,8 @@ class Locks:
     def fetch(self, requests: Iterable[BuildRequest]) -> tuple[str, ...]:
         """Put into the store what needs a network: all that these requests take from outside; returns what that is.
 
-        Of a distribution it is what locked builds take. Raises PlanError for one without a lock, and whatever getting
-        it raises.
+        Of a distribution it is what locked builds take; with a kernel comes what boots it. Raises PlanError for a
+        distribution without a lock, and whatever getting it raises.
         """
         steps = (step for request in requests for step in self._needed(request))
         needed = {step.ident: step for step in steps if is_online(step.action)}
@@ -94,23 +97,24 @@ class Locks:
         return tuple(needed)
 
     def locked_requests(self, agent: str | None = None) -> tuple[RootfsRequest, ...]:
-        """Return a request for each lock of the checkout. Raises UsageError when there is none."""
+        """Return a request for each lock of the checkout. Raises UsageError for none, DecodeError for a bad file."""
         distros = self._bench.planner.distros
-        found = []
-        for path in sorted(distros.glob(f"*/{FOLDER}/*.json")):
-            release, _, arch = path.stem.rpartition(".")
-            distro = path.parent.parent.name
-            found.append(RootfsRequest(distro=distro, release=release, arch=arch, agent=agent, locked=True))
-        if not found:
+        locks = [decode.load(path, Lock) for path in sorted(distros.glob(f"*/{FOLDER}/*.json"))]
+        if not locks:
             raise UsageError(
                 f"nothing is locked ({distros}/*/{FOLDER})", hint="Lock a distribution: inv lock --distro NAME"
             )
-        return tuple(found)
+        return tuple(
+            RootfsRequest(distro=each.distro, release=each.release, arch=each.arch, agent=agent, locked=True)
+            for each in locks
+        )
 
     def _needed(self, request: BuildRequest) -> Iterator[Step]:
         planner = self._bench.planner
         if isinstance(request, KernelRequest | AgentRequest):
             yield from planner.plan(request).walk()
+            if isinstance(request, KernelRequest) and (step := self._emulator(request)):
+                yield step
             return
         rootfs = request if isinstance(request, RootfsRequest) else request.rootfs
         choice = planner.choice(rootfs)
@@ -120,6 +124,9 @@ class Locks:
             lock = load_lock(planner.distros, choice)
             for packages in lock.requests:
                 yield planner.locked_packages(choice, lock, packages)
+
+    def _emulator(self, request: KernelRequest) -> Step | None:
+        return emulator(self._bench, parse_arch(request.arch) if request.arch else host_arch())
 
     # -- resolving -------------------------------------------------------------------------------------------------
 
@@ -143,7 +150,7 @@ class Locks:
         order = planner.order(choice, Selection(default=(), extra=()))
         return Step(
             name="lock",
-            subject=f"{choice.recipe.name}-{choice.release_name}-{choice.arch.name}",
+            subject=f"{choice.label}-{choice.arch.name}",
             action=locker_of(order).resolve(order, requests, secrets.token_hex(8)),
             builder=planner.package_builder(choice.recipe),
         )

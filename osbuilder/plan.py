@@ -255,7 +255,7 @@ class Planner:
                 subject=subject,
                 action=locker.install(order, lock, found),
                 inputs=(("locked", self.locked_packages(choice, lock, packages.everything)),),
-                builder=self.package_builder(choice.recipe),
+                builder=self.package_builder(choice.recipe) if locker.in_builder else None,
             )
         installation = plan_bootstrap(order)
         inputs = []
@@ -295,17 +295,18 @@ class Planner:
     def locked_packages(self, choice: Choice, lock: Lock, request: tuple[str, ...]) -> Step:
         """Return the step that fetches what a lock has for a request. Raises PlanError when it has not that one."""
         order = self.order(choice, Selection(default=request, extra=()))
-        packages = find_request(lock, choice, request)
+        locker = locker_of(order)
+        plain = FetchPackages(
+            packages=find_request(lock, choice, request),
+            mirrors=locker.mirrors(order),
+            subject=f"the lock of {lock.subject}",
+            remedy=lock_command(choice),
+        )
         return Step(
             name="locked",
             # A lock serves several inits, which may ask for the same packages.
-            subject="-".join((lock.distro, lock.release, lock.arch, str(lock.requests.index(request)))),
-            action=FetchPackages(
-                packages=packages,
-                mirrors=locker_of(order).mirrors(order),
-                subject=f"the lock of {lock.subject}",
-                remedy=lock_command(choice),
-            ),
+            subject="-".join((choice.label, lock.arch, str(lock.requests.index(request)))),
+            action=locker.fetch(order, plain),
         )
 
     def supplies(self, choice: Choice, agent_name: str | None) -> tuple[Step, ...]:

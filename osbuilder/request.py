@@ -190,8 +190,8 @@ class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
-    `agent` is the guest's agent, as in RootfsRequest; `ready` is what it prints on the console once it serves (default:
-    what versions.yaml says of that agent). `append` are further words of the kernel line.
+    `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is what the agent prints on the console once it
+    serves (default: what versions.yaml says of it). `append` are further words of the kernel line.
     """
 
     agent: str | None = None
@@ -200,6 +200,7 @@ class BootRequest:
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
+    locked: bool = False
     kernel: str | None = None
     variant: str = "base"
     arch: str | None = None
@@ -215,6 +216,8 @@ class BootRequest:
         given = [name for name in ("image", "initrd", "distro") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", hint="Name one thing to boot.")
+        if self.locked and given and given[0] != "distro":
+            raise UsageError(f"--locked and --{given[0]} exclude each other", hint="Build the file itself --locked.")
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tasks.flags import (
     IMAGE,
     INITRD,
     KERNEL,
+    KERNEL_SOURCE,
     OFFLINE,
     OUTPUT,
     ROOTFS,
@@ -31,7 +32,7 @@ from tasks.flags import (
 from tasks.verify import verify
 
 if TYPE_CHECKING:
-    from osbuilder.request import RootfsRequest
+    from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, RootfsRequest
 
 
 def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
@@ -61,6 +62,48 @@ def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
     )
 
 
+def _image(given: Mapping[str, Any]) -> ImageRequest:
+    """Return the request that the flags of the tables ROOTFS and IMAGE make."""
+    from osbuilder.request import Filesystem, ImageRequest, parse_choice
+
+    return ImageRequest(
+        rootfs=_rootfs(given),
+        filesystem=parse_choice(given["fs"], Filesystem, "fs"),
+        dax=given["dax"],
+        free_space_mib=given["free_space_mib"],
+        align_mib=given["align_mib"],
+    )
+
+
+def _initrd(given: Mapping[str, Any]) -> InitrdRequest:
+    """Return the request that the flags of the tables ROOTFS and INITRD make."""
+    from osbuilder.image.initrd import Compression
+    from osbuilder.request import InitrdRequest, parse_choice
+
+    compression = parse_choice(given["compression"], Compression, "compression")
+    return InitrdRequest(rootfs=_rootfs(given), compression=compression)
+
+
+def _agent(given: Mapping[str, Any]) -> AgentRequest:
+    """Return the request that the flags of the tables AGENT, AGENT_OPTION and ARCH make."""
+    from osbuilder.agents.pin import AgentOptions
+    from osbuilder.request import AgentRequest
+
+    return AgentRequest(
+        agent=given["agent"], arch=given["arch"], agent_options=AgentOptions.parse(given["agent_option"])
+    )
+
+
+_REQUESTS: Mapping[str, Callable[[Mapping[str, Any]], BuildRequest]] = {
+    "rootfs": _rootfs,
+    "image": _image,
+    "initrd": _initrd,
+    "kernel": kernel.request_of,
+    "agent": _agent,
+}
+"""What can be built, by the command that builds it: the request that its flags make."""
+
+
 @command(ROOTFS, OUTPUT, OFFLINE, COMMON)
 def rootfs(_: Context, **given: Any) -> None:
     """Build a root filesystem (a tar) with the agent baked in; --distro all builds every distribution's."""
@@ -84,53 +127,34 @@ def rootfs(_: Context, **given: Any) -> None:
 def image(_: Context, **given: Any) -> None:
     """Build a disk image whose root a guest can map with DAX."""
     with workbench(given["setting"], command="image", given=given) as bench:
-        from osbuilder.request import Filesystem, ImageRequest, parse_choice
-
-        request = ImageRequest(
-            rootfs=_rootfs(given),
-            filesystem=parse_choice(given["fs"], Filesystem, "fs"),
-            dax=given["dax"],
-            free_space_mib=given["free_space_mib"],
-            align_mib=given["align_mib"],
-        )
-        make(bench, request, output=given["output"], dry=given["dry"])
+        make(bench, _image(given), output=given["output"], dry=given["dry"])
 
 
 @command(ROOTFS, INITRD, OUTPUT, OFFLINE, COMMON)
 def initrd(_: Context, **given: Any) -> None:
     """Build an initrd that is the whole guest."""
     with workbench(given["setting"], command="initrd", given=given) as bench:
-        from osbuilder.image.initrd import Compression
-        from osbuilder.request import InitrdRequest, parse_choice
-
-        request = InitrdRequest(
-            rootfs=_rootfs(given), compression=parse_choice(given["compression"], Compression, "compression")
-        )
-        make(bench, request, output=given["output"], dry=given["dry"])
+        make(bench, _initrd(given), output=given["output"], dry=given["dry"])
 
 
 @command(AGENT, AGENT_OPTION, ARCH, OUTPUT, COMMON)
 def agent(_: Context, **given: Any) -> None:
     """Build the agent alone."""
     with workbench(given["setting"], command="agent", given=given) as bench:
-        from osbuilder.agents.pin import AgentOptions
-        from osbuilder.request import AgentRequest
-
-        request = AgentRequest(
-            agent=given["agent"], arch=given["arch"], agent_options=AgentOptions.parse(given["agent_option"])
-        )
-        make(bench, request, output=given["output"], dry=given["dry"])
+        make(bench, _agent(given), output=given["output"], dry=given["dry"])
 
 
 @command(
     VARIANT,
     ARCH,
     AGENT_OPTION,
+    OFFLINE,
     COMMON,
     flags={
         "image": "a disk image to boot",
         "initrd": "an initrd to boot",
         "distro": "build this distribution's image (or initrd) first, and boot it",
+        "locked": "build it of exactly the packages of the distribution's lock (see `inv lock`)",
         "agent": "the guest's agent: versions.yaml says how that one tells that it serves",
         "ready": "what the agent prints on the console once it serves (extended regular expression)",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
@@ -164,11 +188,13 @@ def boot(
     append: str = "",
     timeout_s: int = 180,
     json: bool = False,
+    locked: bool = False,
+    offline: bool = False,
     dry: bool = False,
     setting: Sequence[str] | None = None,
 ) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
-    with workbench(setting) as bench:
+    with workbench(setting, given={"offline": offline}) as bench:
         from osbuilder.agents.pin import AgentOptions
         from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
         from osbuilder.request import BootRequest, parse_choice
@@ -177,6 +203,7 @@ def boot(
             image=Path(image) if image else None,
             initrd=Path(initrd) if initrd else None,
             distro=distro,
+            locked=locked,
             agent=agent,
             agent_options=AgentOptions.parse(agent_option or ()),
             ready=ready,
@@ -206,14 +233,24 @@ def inspect(_: Context, file: str, json: bool = False) -> None:
         print(bench.inspect(Path(file), as_json=json))
 
 
-@command(ROOTFS, KERNEL, SETTING, flags={"target": "rootfs, image, initrd, kernel or agent"}, positional=["target"])
+@command(
+    ROOTFS,
+    IMAGE,
+    INITRD,
+    KERNEL,
+    KERNEL_SOURCE,
+    SETTING,
+    flags={"target": "rootfs, image, initrd, kernel or agent; flags are those of the command that builds it"},
+    positional=["target"],
+)
 def why(_: Context, target: str, **given: Any) -> None:
     """Say which step of a target would run now, and what changed since it ran last."""
     with workbench(given["setting"], command=target, given=given) as bench:
-        request = bench.request_for(
-            target, rootfs=_rootfs(given), kernel_line=given["kernel"], kernel_variant=given["variant"]
-        )
-        print(bench.why(request))
+        from osbuilder.errors import UsageError, suggest
+
+        if target not in _REQUESTS:
+            raise UsageError(f"unknown target {target!r}", hint=suggest(target, _REQUESTS))
+        print(bench.why(_REQUESTS[target](given)))
 
 
 @command(SETTING)

@@ -57,6 +57,12 @@ IMAGE: Table = {
 INITRD: Table = {"compression": Flag("zstd, gzip or none", "zstd")}
 VARIANT: Table = {"variant": Flag("a folder of kernel/configs/variant: base, debug, minimal, ...", "base")}
 KERNEL: Table = {"kernel": Flag("a kernel of versions.yaml (see `inv versions`)"), **VARIANT}
+KERNEL_SOURCE: Table = {
+    "git": Flag("a kernel from elsewhere: the URL of a repository, with --ref"),
+    "ref": Flag("a branch, a tag or a full commit id of --git"),
+    "tree": Flag("a kernel from elsewhere: a kernel tree on this host"),
+    "patches": Flag("a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)"),
+}
 OUTPUT: Table = {"output": Flag("also write a copy of the result to this path")}
 OFFLINE: Table = {"offline": Flag("use no network: what is not in the store is named (see `inv fetch`)", False)}
 DRY: Table = {"dry": Flag("print the plan and each command, run nothing", False)}
@@ -66,7 +72,7 @@ SETTING: Table = {
 COMMON: Table = {**DRY, **SETTING}
 
 DEFAULTS: Mapping[str, Any] = {
-    name: flag.default for table in (ROOTFS, IMAGE, INITRD, KERNEL) for name, flag in table.items()
+    name: flag.default for table in (ROOTFS, IMAGE, INITRD, KERNEL, KERNEL_SOURCE) for name, flag in table.items()
 }
 """What a flag is when it is not given (one that may be given several times: an empty list)."""
 

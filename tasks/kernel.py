@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from tasks.common import make, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, SETTING, command
+from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, SETTING, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
@@ -24,39 +24,26 @@ def _request(arch: str | None, kernel: str | None, variant: str) -> KernelReques
     return KernelRequest(arch=arch, line=kernel, variant=variant)
 
 
-@command(
-    ARCH,
-    KERNEL,
-    COMMON,
-    flags={
-        "git": "instead: the URL of a repository, with --ref",
-        "ref": "a branch, a tag or a full commit id of --git",
-        "tree": "instead: a kernel tree on this host",
-        "patches": "a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)",
-    },
-)
-def build(
-    _: Context,
-    git: str | None = None,
-    ref: str | None = None,
-    tree: str | None = None,
-    patches: str | None = None,
-    **given: Any,
-) -> None:
+def request_of(given: Mapping[str, Any]) -> KernelRequest:
+    """Return the request that the flags of the tables ARCH, KERNEL and KERNEL_SOURCE make."""
+    from osbuilder.request import KernelRequest
+
+    return KernelRequest(
+        arch=given["arch"],
+        line=given["kernel"],
+        variant=given["variant"],
+        git=given["git"],
+        ref=given["ref"],
+        tree=Path(given["tree"]) if given["tree"] else None,
+        patches=given["patches"],
+    )
+
+
+@command(ARCH, KERNEL, KERNEL_SOURCE, COMMON)
+def build(_: Context, **given: Any) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
     with workbench(given["setting"], command="kernel", given=given) as bench:
-        from osbuilder.request import KernelRequest
-
-        request = KernelRequest(
-            arch=given["arch"],
-            line=given["kernel"],
-            variant=given["variant"],
-            git=git,
-            ref=ref,
-            tree=Path(tree) if tree else None,
-            patches=patches,
-        )
-        make(bench, request, output=None, dry=given["dry"])
+        make(bench, request_of(given), output=None, dry=given["dry"])
 
 
 @command(

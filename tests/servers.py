@@ -17,6 +17,7 @@ import hashlib
 import re
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,6 +114,16 @@ class FaultyServer:
             return replies.pop(0) if len(replies) > 1 else replies[0]
 
 
+def make_certificate(folder: Path) -> Path:
+    """Return a PEM file with a key and a self-signed certificate for 127.0.0.1; the latter alone is in FILE.crt."""
+    path = folder / "server.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    further = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", f"{path}.crt")
+    subprocess.run([*command.split(), *further], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
 def closed_url(path: str = "/") -> str:
     """Return an address on this host that refuses connections."""
     with socket.socket() as probe:
@@ -122,6 +133,14 @@ def closed_url(path: str = "/") -> str:
 
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
+
+    def shutdown_request(self, request: Any) -> None:
+        """End TLS as its protocol says: some clients take less for an attack."""
+        if isinstance(request, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                request.settimeout(1)
+                request.unwrap()
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are what these tests are about."""

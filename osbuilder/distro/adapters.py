@@ -11,10 +11,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch
-from osbuilder.distro import apt, apt_lock, archive, dnf, dnf_lock, foreign, none, pacman
+from osbuilder.distro import apt, apt_lock, archive, archive_lock, dnf, dnf_lock, foreign, none, pacman, pacman_lock
 from osbuilder.distro.apk import install as apk
 from osbuilder.distro.apk import lock as apk_lock
 from osbuilder.distro.oci import install as oci
+from osbuilder.distro.oci import lock as oci_lock
 from osbuilder.distro.recipe import PackageManager
 from osbuilder.errors import PlanError
 from osbuilder.settings import Foreign
@@ -22,6 +23,7 @@ from osbuilder.settings import Foreign
 if TYPE_CHECKING:
     from osbuilder.distro.lock import Lock, LockedPackage
     from osbuilder.distro.order import Order
+    from osbuilder.distro.pool import FetchPackages
     from osbuilder.step import Action
 
 ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType(
@@ -92,30 +94,42 @@ class Locker:
     bytes that an installation from the mirrors has, and the fact `packages`; refuses (pool.exactly) any other packages.
 
     `mirrors(order)`: below which addresses paths of packages are, where the recipe names mirrors of its own.
+
+    `fetch(order, plain)`: what fetches the packages, where that takes more than their addresses.
+
+    `in_builder`: whether what `install` returns runs in the package manager's builder.
     """
 
     resolve: Callable[[Order, tuple[tuple[str, ...], ...], str], Action]
     install: Callable[[Order, Lock, tuple[LockedPackage, ...]], Action]
     mirrors: Callable[[Order], tuple[str, ...]] = lambda order: order.mirrors
+    fetch: Callable[[Order, FetchPackages], Action] = lambda _, plain: plain
+    in_builder: bool = True
 
 
 LOCKERS: Mapping[PackageManager, Locker] = MappingProxyType(
     {
         PackageManager.APK: Locker(resolve=apk_lock.resolve, install=apk_lock.install, mirrors=apk_lock.mirrors),
         PackageManager.APT: Locker(resolve=apt_lock.resolve, install=apt_lock.install),
+        PackageManager.ARCHIVE: Locker(
+            resolve=archive_lock.resolve,
+            install=archive_lock.install,
+            mirrors=archive_lock.mirrors,
+            in_builder=False,
+        ),
         PackageManager.DNF: Locker(resolve=dnf_lock.resolve, install=dnf_lock.install),
+        PackageManager.OCI: Locker(resolve=oci_lock.resolve, install=oci_lock.install, fetch=oci_lock.fetch),
+        PackageManager.PACMAN: Locker(resolve=pacman_lock.resolve, install=pacman_lock.install),
     }
 )
 
 
 def locker_of(order: Order) -> Locker:
-    """Return what locks an order's distribution. Raises PlanError where its adapter cannot do that."""
+    """Return what locks an order's distribution. Raises PlanError where nothing comes from a mirror."""
     recipe = order.choice.recipe
     if recipe.package_manager not in LOCKERS:
-        able = ", ".join(sorted(manager.value for manager in LOCKERS))
         raise PlanError(
-            f"{recipe.name} cannot be locked yet: its package manager is {recipe.package_manager.value}, "
-            f"and locks are there for {able}",
+            f"{recipe.name} has nothing to lock: its package manager is {recipe.package_manager.value}",
             hint="Build it without --locked.",
         )
     return LOCKERS[recipe.package_manager]

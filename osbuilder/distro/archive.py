@@ -41,7 +41,7 @@ _TARBALL_MAX_BYTES: Final = 4 << 30
 _SEEN: Final = "archive-tarballs"
 # Stage3 tarballs are made each week; a mirror a month behind has stopped.
 _LAG_MAX_S: Final = 30 * 86400
-_STAMP: Final = re.compile(r"\d{8}T\d{6}Z")
+STAMP: Final = re.compile(r"\d{8}T\d{6}Z")
 _NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)*\.tar\.(?:xz|zst|gz)) (\d+)")
 _SHA512: Final = re.compile(r"([0-9a-f]{128})  (\S+)")
 
@@ -96,10 +96,12 @@ class Unpack:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         """Deliver the tree. Raises FetchError, VerificationError, TreeError."""
-        path, facts = self._pinned(job) if self.sha256 else self._newest(job)
-        tree = Tree.read(path)
-        tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
-        return {**facts, "packages": read_packages(tree)}
+        path, facts = self.download(job)
+        return {**facts, "packages": unpack_tarball(path, job.out / ROOTFS_TAR, epoch=self.epoch)}
+
+    def download(self, job: Job) -> tuple[Path, dict[str, Json]]:
+        """Return the verified tarball, and the facts of where it came from and what vouches for it. Raises as `run`."""
+        return self._pinned(job) if self.sha256 else self._newest(job)
 
     def _pinned(self, job: Job) -> tuple[Path, dict[str, Json]]:
         urls = tuple(self._url(mirror, self.path) for mirror in self.mirrors)
@@ -167,6 +169,13 @@ class Unpack:
         return f"{mirror.rstrip('/')}/{path}"
 
 
+def unpack_tarball(path: Path, target: Path, *, epoch: int) -> list[list[str]]:
+    """Write a tarball as a root filesystem tar, no file younger than `epoch`; return its packages. Raises TreeError."""
+    tree = Tree.read(path)
+    tree.write(target, epoch=epoch)
+    return read_packages(tree)
+
+
 def read_latest(text: str, *, url: str) -> tuple[str, int]:
     """Return the tarball's path and size in bytes that a signed text names. Raises VerificationError."""
     found = [match for line in text.splitlines() if (match := _NAMED.fullmatch(line.strip()))]
@@ -180,7 +189,7 @@ def read_latest(text: str, *, url: str) -> tuple[str, int]:
 
 def stamp_of(name: str, *, url: str) -> int:
     """Return the time that a tarball's name bears, in seconds since 1970. Raises VerificationError."""
-    stamps = _STAMP.findall(name)
+    stamps = STAMP.findall(name)
     if not stamps:
         raise VerificationError(f"{url} names {name}: expected a name with a time such as 20260101T000000Z in it")
     return calendar.timegm(time.strptime(stamps[-1], "%Y%m%dT%H%M%SZ"))

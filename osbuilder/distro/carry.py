@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from osbuilder.distro.debs import Deb
+from osbuilder.distro.deb import Deb
 from osbuilder.distro.dpkg_records import EMULATED, INFO, RUN_ON_INSTALL, Database, md5, records
 from osbuilder.errors import RootfsError
 from osbuilder.tree import Tree

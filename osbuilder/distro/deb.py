@@ -1,64 +1,112 @@
-"""Debian package files: the control paragraph in them, and a repository's index made of it. Reads only.
+"""Debian package files: what is in one, read without dpkg, and a repository's index made of several.
 
 Source: deb(5) and deb-control(5); the repository format (wiki/DebianRepository/Format).
 """
 
 from __future__ import annotations
 
-import gzip
+import concurrent.futures
+import dataclasses
 import hashlib
-import io
-import lzma
-import tarfile
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import zstandard
-
-from osbuilder.errors import FetchError
+from osbuilder.distro.dpkg import parse_fields
+from osbuilder.errors import TreeError
+from osbuilder.tree.entry import Archive, Entry
+from osbuilder.tree.expand import expand_bytes
+from osbuilder.tree.tarread import Member, read_members
 
 _MAGIC: Final = b"!<arch>\n"
 _HEADER_BYTES: Final = 60
-# A control archive is a few dozen KiB; more is an attack on memory.
-_CONTROL_MAX_BYTES: Final = 64 << 20
 
 
-def _unzstd(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deb:
+    """A package: its control files (name: entry), its control paragraph, and the archive of its files."""
+
+    control: Mapping[str, Entry]
+    paragraph: str
+    data: Archive
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The one-line fields of the paragraph."""
+        return parse_fields(self.paragraph)
+
+    @property
+    def name(self) -> str:
+        """The package's name, without its architecture."""
+        return self.fields["Package"]
+
+    def members(self) -> list[Member]:
+        """Return its files in the package's order. Raises TreeError for a malformed archive."""
+        return list(read_members(self.data))
+
+    def text(self, name: str) -> str | None:
+        """Return a control file (postinst, conffiles, ...) as text; None when there is none."""
+        entry = self.control.get(name)
+        return None if entry is None else entry.content.read().decode("utf-8", "surrogateescape")
 
 
-_UNPACKERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
-    "control.tar": bytes,
-    "control.tar.gz": gzip.decompress,
-    "control.tar.xz": lzma.decompress,
-    "control.tar.zst": _unzstd,
-}
+def read_debs(paths: tuple[Path, ...], *, jobs: int) -> tuple[Deb, ...]:
+    """Read packages, `jobs` at once, sorted by name. Raises TreeError for a file that is no package."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        return tuple(sorted(pool.map(read_deb, paths), key=lambda deb: deb.name))
+
+
+def read_deb(path: Path) -> Deb:
+    """Read one package. Raises TreeError when the file is none."""
+    archives = _archives(path, "control", "data")
+    control = _control_files(path, archives["control"])
+    return Deb(
+        paragraph=control["control"].content.read().decode("utf-8", "surrogateescape").strip("\n") + "\n",
+        control={name: entry for name, entry in control.items() if name != "control"},
+        data=archives["data"],
+    )
 
 
 def read_control(path: Path) -> str:
-    """Return the control paragraph of a package file, without blank lines. Raises FetchError for a malformed file."""
-    try:
-        name, data = _control_archive(path)
-        with tarfile.open(fileobj=io.BytesIO(_UNPACKERS[name](data)), mode="r:") as archive:
-            file = archive.extractfile("./control")
-            content = file.read() if file else b""
-    except (OSError, ValueError, KeyError, EOFError, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError) as error:
-        raise FetchError(f"{path.name} is no Debian package: {error}") from error
-    return "\n".join(line for line in content.decode("utf-8", "replace").splitlines() if line.strip()) + "\n"
+    """Return the control paragraph of a package file, without blank lines. Raises TreeError for a malformed file."""
+    control = _control_files(path, _archives(path, "control")["control"])
+    text = control["control"].content.read().decode("utf-8", "replace")
+    return "\n".join(line for line in text.splitlines() if line.strip()) + "\n"
 
 
-def _control_archive(path: Path) -> tuple[str, bytes]:
-    """Return the name and content of the ar member that has the control files."""
+def _control_files(path: Path, archive: Archive) -> Mapping[str, Entry]:
+    found = {member.name: member.entry for member in read_members(archive) if member.entry and member.name}
+    if "control" not in found:
+        raise TreeError(f"not a Debian package ({path}): there is no control file in it")
+    return found
+
+
+def _archives(path: Path, *wanted: str) -> Mapping[str, Archive]:
+    """Return the archives of a package that are wanted (control, data), expanded; the others are not read."""
+    names, found = [], {}
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError("it does not begin as an ar archive")
+            raise TreeError(f"not a Debian package ({path}): expected an ar archive")
+        size_bytes, at = os.fstat(file.fileno()).st_size, len(_MAGIC)
         while header := file.read(_HEADER_BYTES):
-            name, size = header[:16].decode("ascii").strip().rstrip("/"), int(header[48:58])
-            if name in _UNPACKERS and size <= _CONTROL_MAX_BYTES:
-                return name, file.read(size)
-            file.seek(size + size % 2, 1)
-    raise ValueError("it has no control archive")
+            name, length = header[:16].decode("ascii", "replace").rstrip(" /"), header[48:58].strip()
+            if header[58:] != b"`\n" or not length.isdigit():
+                raise TreeError(f"not a Debian package ({path}): bad ar header at byte {at}")
+            begin, end = at + _HEADER_BYTES, at + _HEADER_BYTES + int(length)
+            if end > size_bytes:
+                raise TreeError(f"truncated Debian package ({path}): {name} ends at byte {end}")
+            names.append(name)
+            part = name.partition(".tar")[0]
+            if part in wanted:
+                found[part] = expand_bytes(file.read(end - begin), f"{path.name}: {part}")
+            # Members begin at even places.
+            at = end + end % 2
+            file.seek(at)
+    if len(found) != len(wanted):
+        expected = " and ".join(f"{part}.tar" for part in wanted)
+        raise TreeError(f"not a Debian package ({path}): expected {expected}, got {', '.join(names) or 'nothing'}")
+    return found
 
 
 def render_index(files: Iterable[Path], *, folder: str) -> str:

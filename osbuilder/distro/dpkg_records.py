@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from osbuilder.distro.debs import Deb
+from osbuilder.distro.deb import Deb
 from osbuilder.distro.dpkg import parse_fields
 from osbuilder.errors import RootfsError
 from osbuilder.tree import Tree

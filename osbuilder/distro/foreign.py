@@ -16,6 +16,7 @@ from osbuilder.arch import host_arch
 from osbuilder.distro import debs
 from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap, take_releases
 from osbuilder.distro.carry import Names, carry
+from osbuilder.distro.deb import read_debs
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.dpkg_records import ADMIN, NORMALISE
 from osbuilder.engine.base import Command
@@ -26,7 +27,7 @@ from osbuilder.tree.entry import Kind
 from osbuilder.tree.tarread import Member
 
 if TYPE_CHECKING:
-    from osbuilder.distro.debs import Deb
+    from osbuilder.distro.deb import Deb
     from osbuilder.distro.order import Order
     from osbuilder.step import Job, Json
 
@@ -67,7 +68,7 @@ class CarryOver:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         mirror, paths = debs.download(job, self.of)
-        packages = debs.read_debs(paths, jobs=job.jobs)
+        packages = read_debs(paths, jobs=job.jobs)
         twin = Tree.read(job.inputs["twin"].path(ROOTFS_TAR))
         names = Names(
             debian=self.architectures,

@@ -18,6 +18,7 @@ from osbuilder.distro.problems import ANOTHER
 from osbuilder.errors import FetchError, OsbuilderError, VerificationError
 from osbuilder.outfile import replacing
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 _STOPPED: Final = "A mirror that has stopped updating must be replaced (setting mirrors)."
@@ -60,7 +61,7 @@ class Digest:
         return "" if came == self.hexadecimal else f"expected {self.pin}, got {came}"
 
 
-def from_first(mirrors: Iterable[str], attempt: Callable[[str], T]) -> T:
+def from_first(mirrors: Iterable[M], attempt: Callable[[M], T]) -> T:
     """Return what the first mirror gives that serves.
 
     Raises FetchError that tells what was wrong with each, and VerificationError at once.

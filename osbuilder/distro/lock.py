@@ -216,7 +216,9 @@ def merged(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:
 
 def lock_path(folder: Path, choice: Choice) -> Path:
     """Return where the lock of a choice is; `folder` has the recipes."""
-    return folder / choice.recipe.name / FOLDER / f"{choice.release_name}.{choice.arch.name}.json"
+    # A release may be a day (2026/11/01) or an image's name: files have - where these have what no file's name should.
+    release = choice.label.removeprefix(f"{choice.recipe.name}-")
+    return folder / choice.recipe.name / FOLDER / f"{release}.{choice.arch.name}.json"
 
 
 def read_lock(folder: Path, choice: Choice) -> Lock:
@@ -251,6 +253,15 @@ def find_request(lock: Lock, choice: Choice, request: tuple[str, ...]) -> tuple[
     told = [f"{name} is not in it" for name in sorted({*request} - {*nearest})]
     told += [f"{name} is no longer asked for" for name in sorted({*nearest} - {*request})]
     raise _stale(choice, f"it was made for other packages: {', '.join(told)}")
+
+
+def the_one(packages: tuple[LockedPackage, ...], lock: Lock, what: str) -> LockedPackage:
+    """Return the package of a lock that has to have just one. Raises PlanError, which says `what` was expected."""
+    if len(packages) != 1:
+        raise PlanError(
+            f"the lock of {lock.subject}: expected one {what}, got {len(packages)}", hint="Make it anew: inv lock"
+        )
+    return packages[0]
 
 
 def _stale(choice: Choice, why: str) -> PlanError:

@@ -35,11 +35,11 @@ class Order:
     attempts: int = 3
 
 
-def refuse_packages(order: Order) -> None:
-    """Raise UsageError when packages are asked for where none can be installed."""
-    if order.packages.everything:
+def refuse_packages(order: Order, *further: str) -> None:
+    """Raise UsageError when packages are asked for, by the order or besides, where none can be installed."""
+    if wanted := (*order.packages.everything, *further):
         raise UsageError(
-            f"{order.choice.recipe.name} installs no packages: got {', '.join(order.packages.everything)}",
+            f"{order.choice.recipe.name} installs no packages: got {', '.join(wanted)}",
             hint="Name a distribution that has them (`inv distros`).",
         )
 

@@ -51,17 +51,17 @@ LogFile = /tmp/pacman.log
 ParallelDownloads = 4
 RootDir = /tmp/root/
 SigLevel = Required DatabaseOptional
-{% for name, path in repositories %}
+{% for name, url in repositories %}
 
 [{{ name }}]
-Server = {{ mirror }}/{{ path }}
+Server = {{ url }}
 {% endfor %}
 """
 
 # The root lies in /tmp, on memory. Nothing can be mounted, so scripts find a file in the place of /dev/null, under
 # every engine the same. pacman goes on when a script fails; which did is told in the manifest: what it says of them
 # comes behind the package that they are of.
-SCRIPT: Final = """\
+INSTALL: Final = """\
 root=/tmp/root
 mkdir -p "$root/var/lib/pacman" "$root/dev" /tmp/cache /tmp/hooks /work/keys
 install -m 0666 /dev/null "$root/dev/null"
@@ -102,8 +102,11 @@ awk '/^installing / { name = $2 } /^{{ failed }}/ { print name }' /tmp/log > /ou
 pacman --query > /out/packages
 mkdir /out/databases
 cp "$root"/var/lib/pacman/sync/*.db /out/databases/
+"""
+_PACK: Final = """\
 tar --create --file=/out/{{ tar | sh }} --directory="$root" --numeric-owner --xattrs --xattrs-include='*' --sort=name .
 """
+SCRIPT: Final = INSTALL + _PACK
 
 _LEFTOVERS: Final = (
     "dev/*",
@@ -119,8 +122,9 @@ _INSTALLED: Final = re.compile(rb"(?<=%INSTALLDATE%\n)\d+")
 class Install:
     """Install packages into an empty root: leaves rootfs.tar. `subject` names the distribution and its release.
 
-    `repositories` are (name, path below a mirror). Facts: packages (name, version, ""), repositories (name, and the day
-    of the newest package in each), the mirror that served them, and failed_scripts: packages whose script failed.
+    `repositories` are (name, path below a mirror or whole address). Facts: packages (name, version, ""), repositories
+    (name, and the day of the newest package in each), the mirror that served them, and failed_scripts: packages whose
+    script failed.
     """
 
     subject: str
@@ -133,27 +137,31 @@ class Install:
     script: str = SCRIPT
     ONLINE: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_mirrors(self.mirrors, subject=self.subject, below=self.repositories[0][1])
-
     def describe(self) -> tuple[str, ...]:
-        urls = [f"{name}: {mirror.rstrip('/')}/{path}" for mirror in self.mirrors for name, path in self.repositories]
+        urls = [f"{name}: {url}" for mirror in self.mirrors for name, url in self._urls(mirror)]
         return (*urls, *lines(self._script()))
 
     def run(self, job: Job) -> Mapping[str, Json]:
         """Leave the tree. Raises what pacman_errors tells, FetchError when no mirror serves."""
-        (job.work / "script").write_text(self._script(), "utf-8")
-        inputs = {"script": job.work / "script", "pacman.conf": job.work / "pacman.conf"}
-        if self.keyring.file:
-            inputs["keyring"] = job.work / "keyring"
-            inputs["keyring"].write_bytes(self.keyring.read())
-        mirror = first_that_serves(
+        mirror = self.serve(job)
+        return {"mirror": mirror, **self.finish(job)}
+
+    def serve(self, job: Job, *, further: Mapping[str, Path] | None = None, network: bool = True) -> str:
+        """Run the script with the first mirror that serves; return which. `further` are inputs that it reads besides.
+
+        Without a network the repositories have whole addresses, and the mirror counts for nothing. Raises as `run`.
+        """
+        inputs = self._write_inputs(job.work, further or {})
+        return first_that_serves(
             job,
-            self.mirrors,
-            lambda mirror: self._install(job, inputs, mirror),
+            self.mirrors if network else ("",),
+            lambda mirror: self._call(job, inputs, mirror, network=network),
             lambda log, mirror: self._explain(job.out / "names", log, mirror),
         )
-        packages = [[*line.split(" ", 1), ""] for line in (job.out / "packages").read_text("utf-8").splitlines()]
+
+    def finish(self, job: Job) -> dict[str, Json]:
+        """Make what the script left the artifact; return the facts that it tells."""
+        packages = [[*package, ""] for package in read_packages(job.out / "packages")]
         scripts = sorted({name.removesuffix("...") for name in (job.out / "scripts").read_text("utf-8").split()})
         repositories = [
             {"name": path.stem, **read_database(path)} for path in sorted((job.out / "databases").iterdir())
@@ -164,16 +172,29 @@ class Install:
             path.unlink()
         (job.out / "databases").rmdir()
         tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
-        return {"mirror": mirror, "repositories": repositories, "packages": sorted(packages), "failed_scripts": scripts}
+        return {"repositories": repositories, "packages": packages, "failed_scripts": scripts}
 
-    def _install(self, job: Job, inputs: Mapping[str, Path], mirror: str) -> None:
-        configuration = render(CONFIGURATION, arch=self.arch, mirror=mirror.rstrip("/"), repositories=self.repositories)
+    def _write_inputs(self, folder: Path, further: Mapping[str, Path]) -> Mapping[str, Path]:
+        """Write what the command reads whatever the mirror is; return all that it reads by name."""
+        (folder / "script").write_text(self._script(), "utf-8")
+        inputs = {**further, "script": folder / "script", "pacman.conf": folder / "pacman.conf"}
+        if self.keyring.file:
+            inputs["keyring"] = folder / "keyring"
+            inputs["keyring"].write_bytes(self.keyring.read())
+        return inputs
+
+    def _call(self, job: Job, inputs: Mapping[str, Path], mirror: str, *, network: bool) -> None:
+        configuration = render(CONFIGURATION, arch=self.arch, repositories=self._urls(mirror))
         inputs["pacman.conf"].write_text(configuration, "utf-8")
         environment = (("SOURCE_DATE_EPOCH", str(self.epoch)),)
         job.run(
-            Command(argv=("bash", "/in/script"), env=environment, root=True, network=True),
+            Command(argv=("bash", "/in/script"), env=environment, root=True, network=network),
             inputs=inputs,
         )
+
+    def _urls(self, mirror: str) -> list[tuple[str, str]]:
+        """Return each repository's name and address."""
+        return [(name, path if "://" in path else f"{mirror.rstrip('/')}/{path}") for name, path in self.repositories]
 
     def _explain(self, names: Path, log: str, mirror: str) -> Problem | None:
         return explain(
@@ -205,6 +226,12 @@ class Install:
             tree.add_file("etc/machine-id", b"", replace=True)
 
 
+def read_packages(listing: Path) -> list[tuple[str, str]]:
+    """Return the name and version of each package in pacman's listing, sorted."""
+    rows = (line.partition(" ") for line in listing.read_text("utf-8").splitlines())
+    return sorted((name, version) for name, _, version in rows)
+
+
 def read_database(path: Path) -> dict[str, str]:
     """Return the day of the newest package in a repository's database (a tar of texts), {} for an empty one."""
     database = Tree.read(path)
@@ -221,13 +248,15 @@ def install(order: Order) -> Install:
     choice = order.choice
     refuse_foreign(choice)
     chosen = [each for each in choice.release.repositories if not order.components or each.name in order.components]
+    subject = f"{choice.recipe.name} {choice.release_name}"
+    repositories = tuple(
+        (each.name, each.below(release=choice.release_name.replace("-", "/"), arch=choice.arch.name)) for each in chosen
+    )
+    check_mirrors(order.mirrors, subject=subject, below=repositories[0][1])
     return Install(
-        subject=f"{choice.recipe.name} {choice.release_name}",
+        subject=subject,
         arch=choice.arch.name,
-        repositories=tuple(
-            (each.name, each.below(release=choice.release_name.replace("-", "/"), arch=choice.arch.name))
-            for each in chosen
-        ),
+        repositories=repositories,
         packages=order.packages.everything,
         keyring=Keyring.of_order(order),
         epoch=order.epoch,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro.lock import LockedPackage
@@ -46,52 +46,65 @@ class FetchPackages:
         return (f"fetch the {len(self.packages)} packages of {self.subject} ({size:.1f} MiB), each by its sha256",)
 
     def run(self, job: Job) -> Mapping[str, Json]:
-        moved: dict[str, str] = {}
-        with concurrent.futures.ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="locked") as pool:
-            waiting = {pool.submit(self._fetch, job, package): package for package in self.packages}
-            try:
-                for future, package in waiting.items():
-                    why = future.result()
-                    if why:
-                        moved[package.name] = f"{package} ({package.path}): {why}"
-            finally:
-                for future in waiting:
-                    future.cancel()
-        if moved:
-            told = "".join(f"\n  {line}" for line in moved.values())
-            raise LockMoved(
-                f"the mirror no longer has what {self.subject} says:{told}",
-                hint=f"See what an update changes: {self.remedy} --diff   Make it anew: {self.remedy}",
-                packages=tuple(moved),
-            )
-        return {"packages": len(self.packages)}
+        return fetch_each(self.packages, lambda package: self._fetch(job, package), self.subject, self.remedy)
 
-    def _fetch(self, job: Job, package: LockedPackage) -> str:
-        """Put a package into job.out, or return why the mirrors do not have it. Raises FetchError for what may pass."""
+    def _fetch(self, job: Job, package: LockedPackage) -> None:
         source = Source(
             name=package.file_name,
             urls=package.urls(self.mirrors),
             sha256=package.sha256,
             size_bytes=package.size_bytes,
         )
+        (job.out / package.file_name).hardlink_to(job.fetch(source))
+
+
+def fetch_each(
+    packages: tuple[LockedPackage, ...], fetch: Callable[[LockedPackage], None], subject: str, remedy: str
+) -> Mapping[str, Json]:
+    """Fetch packages, several at once; return the facts. `fetch` puts one into its place.
+
+    Raises LockMoved that names each which is gone or has other bytes, and what `fetch` raises for what may pass.
+    """
+    moved: dict[str, str] = {}
+    with concurrent.futures.ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="locked") as pool:
+        waiting = {pool.submit(_moved, fetch, package): package for package in packages}
         try:
-            path = job.fetch(source)
-        except VerificationError as error:
-            return f"other bytes: {_reasons(error)}"
-        except FetchError as error:
-            reasons = _reasons(error)
-            if all(any(sign in line for sign in _GONE) for line in reasons.split("; ")):
-                return f"gone: {reasons}"
-            if _OTHER_SIZE in reasons:
-                return f"other bytes: {reasons}"
-            raise
-        (job.out / package.file_name).hardlink_to(path)
-        return ""
+            for future, package in waiting.items():
+                if why := future.result():
+                    moved[package.name] = f"{package} ({package.path}): {why}"
+        finally:
+            for future in waiting:
+                future.cancel()
+    if moved:
+        told = "".join(f"\n  {line}" for line in moved.values())
+        raise LockMoved(
+            f"the mirror no longer has what {subject} says:{told}",
+            hint=f"See what an update changes: {remedy} --diff   Make it anew: {remedy}",
+            packages=tuple(moved),
+        )
+    return {"packages": len(packages)}
+
+
+def _moved(fetch: Callable[[LockedPackage], None], package: LockedPackage) -> str:
+    """Fetch a package, or return why the mirrors do not have it. Raises FetchError for what may pass."""
+    try:
+        fetch(package)
+    except VerificationError as error:
+        return f"other bytes: {_reasons(error)}"
+    except FetchError as error:
+        reasons = _reasons(error)
+        if all(any(sign in line for sign in _GONE) for line in reasons.split("; ")):
+            return f"gone: {reasons}"
+        if _OTHER_SIZE in reasons:
+            return f"other bytes: {reasons}"
+        raise
+    return ""
 
 
 def _reasons(error: FetchError) -> str:
-    """Return what each mirror did, without the first line, which names the package."""
-    return "; ".join(line.strip() for line in error.message.splitlines()[1:])
+    """Return what each mirror did, without a first line that only names the package."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return "; ".join(lines[1:] if lines[0].endswith(":") else lines)
 
 
 def exactly(packages: tuple[LockedPackage, ...], installed: Iterable[Sequence[str]], *, subject: str) -> None:

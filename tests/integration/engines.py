@@ -180,6 +180,22 @@ def workbench_under(engine: str, build: Path, *settings: str) -> Workbench:
     return bench
 
 
+def lend(bench: Workbench, store: Path, *steps: Step) -> None:
+    """Give another store what is dear, a builder or a source, of the user's; it is built there if it has to be."""
+    for step in steps:
+        artifact = bench.executor.run(step)
+        there = store / "objects" / artifact.key
+        if not there.exists():
+            shutil.copytree(artifact.folder, there, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def run_in_sandbox(bench: Workbench, step: Step) -> Artifact:
     """Run a step in the sandbox: there a builder with a network shares this host's 127.0.0.1."""
     executor = Executor(

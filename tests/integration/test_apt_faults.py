@@ -6,6 +6,7 @@ shares the host's 127.0.0.1 when a command names the network; what apt then says
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.keyring import Keyring
-from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
+from osbuilder.errors import CommandFailed, FetchError, OsbuilderError, UsageError, VerificationError
 from osbuilder.step import Step
 from tests.integration.engines import run_in_sandbox
 from tests.mirrors.apt import EPOCH, Repository, Toy
 from tests.openpgp import Key
-from tests.servers import FaultyServer, Reply, closed_url
+from tests.servers import FaultyServer, Reply, closed_url, make_certificate
 
 KEY, STRANGER = Key.of_seed(1), Key.of_seed(2)
 BASE = Toy(name="base-files", fields={"Essential": "yes", "Priority": "required"})
@@ -47,7 +48,7 @@ def bootstrap(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
         pytest.skip("apt's faults need bubblewrap (bwrap)")
     (tmp_path / "keyring").write_bytes(KEY.public())
 
-    def run(files: Files, *packages: str, mirrors: tuple[str, ...] = ()) -> Path:
+    def run(files: Files, *packages: str, mirrors: tuple[str, ...] = (), bench: Workbench = bench) -> Path:
         for name, content in files.items():
             server.serve(f"/{name}", content if isinstance(content, Reply) else Reply(body=content))
         action = Bootstrap(
@@ -181,3 +182,19 @@ def test_a_mirrors_fault_is_told_with_what_to_do(
     assert server.url in str(caught.value)
     assert caught.value.hint
     assert any(note.startswith("log: ") for note in caught.value.__notes__)
+
+
+def test_a_mirror_with_https_is_trusted_by_the_setting_alone(bench: Workbench, bootstrap: Run, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    settings = dataclasses.replace(bench.settings, ca_bundle=Path(f"{certificate}.crt"))
+    trusting = Workbench(settings, root=bench.root, reporter=bench.executor.reporter)
+    with FaultyServer(certificate=certificate) as secure:
+        for name, content in FILES.items():
+            secure.serve(f"/{name}", Reply(body=content))
+        with pytest.raises(CommandFailed) as caught:
+            bootstrap({}, mirrors=(secure.url,))
+        assert "certificate verify failed" in caught.value.tail
+        assert secure.seen(f"/{INRELEASE}") == []
+        with pytest.raises(UsageError, match="package toyy does not exist"):  # which only its index can tell
+            bootstrap({}, "toyy", mirrors=(secure.url,), bench=trusting)
+        assert secure.seen(f"/{INDEX}")

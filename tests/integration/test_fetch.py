@@ -18,7 +18,7 @@ import pytest
 from osbuilder.errors import FetchError, Interrupted, OfflineError, StoreError, UsageError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.progress import SilentProgress
-from tests.servers import FaultyServer, Reply, closed_url
+from tests.servers import FaultyServer, Reply, closed_url, make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -317,25 +317,7 @@ def test_a_dead_proxy_is_named_as_the_culprit(target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    argv = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=127.0.0.1",
-    ]
-    argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", f"{path}.crt"]
-    subprocess.run(argv, check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
-    return path
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_a_certificate_of_nobody_is_refused_unless_the_settings_trust_it(certificate: Path, target: Path) -> None:

@@ -185,7 +185,7 @@ def test_what_is_not_locked_names_the_command_that_locks_it(root: Path, server: 
 
 
 def test_a_distribution_without_packages_cannot_be_locked(root: Path, server: FaultyServer) -> None:
-    with pytest.raises(PlanError, match="scratch cannot be locked yet: its package manager is none"):
+    with pytest.raises(PlanError, match="scratch has nothing to lock: its package manager is none"):
         workbench(root, server).locks.write(RootfsRequest(distro="scratch"))
 
 

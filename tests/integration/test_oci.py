@@ -83,7 +83,7 @@ def _host(url: str) -> str:
     return url.removeprefix("http://")
 
 
-def _serve(server: FaultyServer, image: Image = AMD64, name: str = "toy", tag: str = "1") -> None:
+def serve_image(server: FaultyServer, image: Image = AMD64, name: str = "toy", tag: str = "1") -> None:
     """Serve an image as a registry does."""
     for reference in (tag, digest(image.manifest)):
         server.serve(f"/v2/{name}/manifests/{reference}", Reply(body=image.manifest))
@@ -215,7 +215,7 @@ def test_a_token_is_asked_for_where_the_registry_says_and_goes_to_that_host_only
     query = "/token?service=toys&scope=repository%3Atoy%3Apull"
     server.serve(query, Reply(body=b'{"token": "let-me-in"}'))
     with FaultyServer() as elsewhere:
-        _serve(server, image)
+        serve_image(server, image)
         manifest = f"/v2/toy/manifests/{digest(image.manifest)}"
         for path in ("/v2/toy/manifests/1", manifest):
             server.serve(path, Reply(status=401, headers=challenge), Reply(body=image.manifest))
@@ -279,7 +279,7 @@ _DIGEST = f"/v2/toy/manifests/{digest(AMD64.manifest)}"
 def test_a_registrys_fault_is_told(
     tmp_path: Path, server: FaultyServer, path: str, reply: Reply, kind: type[OsbuilderError], message: str
 ) -> None:
-    _serve(server)
+    serve_image(server)
     server.serve(path, reply)
     with pytest.raises(kind, match=message) as caught:
         _unpack(_fresh(tmp_path), f"{_host(server.url)}/toy:1")
@@ -303,13 +303,13 @@ def test_a_registrys_fault_is_told(
 def test_an_image_that_is_not_in_order_is_refused(
     bench: Workbench, server: FaultyServer, image: Image, kind: type[OsbuilderError], message: str
 ) -> None:
-    _serve(server, image)
+    serve_image(server, image)
     with pytest.raises(kind, match=message):
         _unpack(bench, f"{_host(server.url)}/toy:1")
 
 
 def test_an_image_without_a_filesystem_in_it_is_refused(bench: Workbench, server: FaultyServer) -> None:
-    _serve(server, Image(layers=(layer({"hello": b""}),)))
+    serve_image(server, Image(layers=(layer({"hello": b""}),)))
     with pytest.raises(OsbuilderError, match="this is no root filesystem: expected usr/bin or bin in it, got hello"):
         bench.build(_request(f"{_host(server.url)}/toy:1"))
 
@@ -395,7 +395,7 @@ def test_a_tar_without_an_image_is_refused(bench: Workbench, tmp_path: Path) -> 
 
 def test_a_nested_index_of_attestations_is_passed_over(bench: Workbench, server: FaultyServer) -> None:
     image = guest(mark="nested")
-    _serve(server, image)
+    serve_image(server, image)
     server.serve("/v2/toy/manifests/all", Reply(body=index(image)))
     assert _unpack(bench, f"{_host(server.url)}/toy:all").facts["digest"] == digest(image.manifest)
 

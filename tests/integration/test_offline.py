@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,10 @@ from osbuilder.api import Workbench, open_workbench
 from osbuilder.pid1 import Init
 from osbuilder.request import ImageRequest, KernelRequest, RootfsRequest
 from osbuilder.step import is_online
+from tests.integration.engines import lend
+from tests.mirrors.alpine import BUSYBOX
+from tests.mirrors.images import guest, push
+from tests.mirrors.pacman import settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ImageRequest(rootfs=RootfsRequest(distro="debian", init=Init.AGENT))
@@ -33,7 +38,11 @@ class Checkout:
 
     def inv(self, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
         """Run `inv` in it; return what it printed."""
-        settings = {"OSBUILDER_STORE": f"{self.folder}/store", "OSBUILDER_ENGINE": "sandbox"}
+        settings = {
+            "OSBUILDER_STORE": f"{self.folder}/store",
+            "OSBUILDER_ENGINE": "sandbox",
+            "OSBUILDER_QEMU": "builder",
+        }
         ran = subprocess.run(
             [*prefix, sys.executable, "-P", "-m", "invoke", "--search-root", str(self.folder), *arguments],
             cwd=self.folder,
@@ -46,23 +55,13 @@ class Checkout:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    def lend(self, bench: Workbench) -> None:
+    def lend(self, bench: Workbench, *builders: str) -> None:
         """Give its store what is dear and needs a network, but no package: builders, the agent, the kernel's source."""
-        users = open_workbench(("engine=sandbox",), stream=sys.stderr, root=ROOT)
-        kernel = (step for step in users.planner.plan(KernelRequest()).walk() if is_online(step.action))
-        image = (step for step in users.planner.plan(IMAGE).walk() if step.name in ("builder", "agent"))
-        for step in (*image, *kernel):
-            artifact = bench.executor.run(step)
-            there = self.folder / "store" / "objects" / artifact.key
-            if not there.exists():
-                shutil.copytree(artifact.folder, there, copy_function=link)
-
-
-def link(source: str, target: str) -> None:
-    try:
-        Path(target).hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)
+        planner = open_workbench(("engine=sandbox",), stream=sys.stderr, root=ROOT).planner
+        kernel = (step for step in planner.plan(KernelRequest()).walk() if is_online(step.action))
+        image = (step for step in planner.plan(IMAGE).walk() if step.name in ("builder", "agent"))
+        further = (planner.builder(name) for name in ("qemu", *builders))
+        lend(bench, self.folder / "store", *image, *kernel, *further)
 
 
 def without_network() -> tuple[str, ...]:
@@ -95,3 +94,50 @@ def test_a_locked_image_is_built_without_any_network_with_the_bytes_of_one_from_
     assert "debian-trixie-x86_64-agent/packages" in built
     with Path(path).open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == expected
+
+
+@pytest.fixture(params=["archlinux", "gentoo", "oci"])
+def named(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
+    """The flags that name a distribution which is not Debian, and its mirror on loopback."""
+    distro = str(request.param)
+    settings: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    if distro == "archlinux":
+        settings = settings_for(request.getfixturevalue("arch_mirror")[0], tmp_path)
+    elif distro == "gentoo":
+        settings = request.getfixturevalue("gentoo_settings")
+    else:
+        url = request.getfixturevalue("oci_registry")
+        push(url, "team/offline", "1", guest())
+        release = ("--release", f"{url.removeprefix('http://')}/team/offline:1")
+    return ("--distro", distro, *release, *(word for each in settings for word in ("--setting", each)))
+
+
+def test_what_is_locked_and_fetched_from_any_mirror_is_built_without_any_network(
+    bench: Workbench, named: tuple[str, ...], tmp_path: Path
+) -> None:
+    prefix = without_network()
+    copy = Checkout(tmp_path / "checkout")
+    copy.lend(bench, "pacman")
+    build = ("rootfs", *named, "--init", "agent", "--agent", str(BUSYBOX))
+    (path,) = copy.inv(*build).split()
+    expected = Path(path).read_bytes()
+    copy.inv("lock", *named)
+    assert copy.inv("lock", *named, "--diff") == "nothing would change\n"
+    # Locking leaves the packages in the store: here they are to come with the fetch alone.
+    shutil.rmtree(copy.folder / "store" / "downloads")
+    fetched = copy.inv("fetch", *named, "--agent", str(BUSYBOX)).splitlines()
+    assert len([line for line in fetched if line.endswith("/locked")]) == (2 if "archlinux" in named else 1)
+    again = copy.inv(*build, "--locked", "--offline", "--output", f"{tmp_path}/again.tar", prefix=prefix)
+    assert Path(again.split()[0]).read_bytes() == expected
+
+
+def test_a_guest_boots_without_any_network_after_a_fetch(bench: Workbench, tmp_path: Path) -> None:
+    prefix = without_network()
+    copy = Checkout(tmp_path)
+    copy.lend(bench)
+    kernel = bench.planner.plan(KernelRequest())
+    lend(bench, copy.folder / "store", *kernel.walk())
+    assert "in the store: qemu-x86_64/builder\n" in copy.inv("fetch")
+    told = copy.inv("boot", "--distro", "scratch", "--offline", "--json", prefix=prefix)
+    assert json.loads(told)["report"]

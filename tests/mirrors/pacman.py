@@ -74,6 +74,7 @@ class Package:
     """A package. `members` are (name, entry) in order; `install` is the text of its .INSTALL."""
 
     name: str
+    version: str = "1-1"
     members: tuple[tuple[str, Entry], ...] = ()
     depends: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ class Package:
     @property
     def file_name(self) -> str:
         """Its file's name in a repository."""
-        return f"{self.name}-1-1-x86_64.pkg.tar.zst"
+        return f"{self.name}-{self.version}-x86_64.pkg.tar.zst"
 
     @functools.cached_property
     def content(self) -> bytes:
@@ -91,7 +92,7 @@ class Package:
         rows = [
             ("pkgname", self.name),
             ("pkgbase", self.name),
-            ("pkgver", "1-1"),
+            ("pkgver", self.version),
             ("pkgdesc", "A package of a test"),
             ("builddate", str(BUILT)),
             ("packager", "Test Packager <packager@example.org>"),
@@ -120,7 +121,7 @@ class Package:
             "FILENAME": (self.file_name,),
             "NAME": (self.name,),
             "BASE": (self.name,),
-            "VERSION": ("1-1",),
+            "VERSION": (self.version,),
             "DESC": ("A package of a test",),
             "CSIZE": (str(len(self.content)),),
             "ISIZE": (str(sum(entry.content.size_bytes for _, entry in self.members)),),
@@ -173,11 +174,11 @@ def database(packages: tuple[Package, ...]) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for package in packages:
-            folder = tarfile.TarInfo(f"{package.name}-1-1")
+            folder = tarfile.TarInfo(f"{package.name}-{package.version}")
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(folder)
             text = package.description.encode()
-            member = tarfile.TarInfo(f"{package.name}-1-1/desc")
+            member = tarfile.TarInfo(f"{package.name}-{package.version}/desc")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text))
     return gzip.compress(data.getvalue(), mtime=BUILT)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.distro import debs
 from osbuilder.distro.apt import Bootstrap, take_releases
+from osbuilder.distro.deb import Deb, read_deb
 from osbuilder.distro.recipe import find_recipe, select_packages
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest
@@ -65,7 +66,7 @@ class MakeMirror:
     def run(self, job: Job) -> Mapping[str, Json]:
         mirror, paths = debs.download(job, self.of)
         files = {f"pool/{path.name.replace('%3a', '.')}": path.read_bytes() for path in paths}
-        packages = tuple(real(name, debs.read_deb(path), files[name]) for name, path in zip(files, paths, strict=True))
+        packages = tuple(real(name, read_deb(path), files[name]) for name, path in zip(files, paths, strict=True))
         for suite in self.suites:
             repository = Repository(
                 key=self.key, packages=packages, suite=suite, components=self.components, origin="Ubuntu"
@@ -79,7 +80,7 @@ class MakeMirror:
         return {"mirror": mirror, "repositories": take_releases(job.out)}
 
 
-def real(path: str, deb: debs.Deb, content: bytes) -> Real:
+def real(path: str, deb: Deb, content: bytes) -> Real:
     """Return a package of the pool."""
     return Real(
         paragraph=deb.paragraph,

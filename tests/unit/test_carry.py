@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.distro.carry import Names, carry
-from osbuilder.distro.debs import Deb, read_deb
+from osbuilder.distro.deb import Deb, read_deb
 from osbuilder.distro.dpkg_records import Database, diversions, marks, records, triggers
 from osbuilder.errors import RootfsError
 from osbuilder.tree import Tree

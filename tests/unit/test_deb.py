@@ -1,77 +1,72 @@
-"""The index of a folder of Debian packages says of each what its control file does, and its digest."""
+"""Packages are read from .deb files, and what is none is refused by name; an index says what their control files do."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import lzma
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from osbuilder.distro.deb import read_control, render_index, render_release
-from osbuilder.errors import FetchError
-from tests.mirrors.apt import Toy
+from osbuilder.distro.deb import read_control, read_deb, read_debs, render_index, render_release
+from osbuilder.errors import TreeError
+from tests.mirrors.apt import Toy, ar, tar
 
-CONTROL = b"Package: toy\nVersion: 1\n\nDescription: a toy\n with two lines\n"
-
-
-def write(path: Path, name: str, data: bytes) -> Path:
-    """Write an ar archive with one member before the control archive, of odd size."""
-    members = ((b"debian-binary", b"2.0"), (name.encode(), data))
-    path.write_bytes(
-        b"!<arch>\n"
-        + b"".join(
-            f"{member.decode():<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
-            + content
-            + b"\n" * (len(content) % 2)
-            for member, content in members
-        )
-    )
-    return path
+TOY = Toy(name="toy", version="1:2.0", fields={"Multi-Arch": "same", "Depends": "libc6 (>= 2)"})
 
 
-def control_tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        member = tarfile.TarInfo("./control")
-        member.size = len(CONTROL)
-        archive.addfile(member, io.BytesIO(CONTROL))
-    return buffer.getvalue()
+def write(folder: Path, content: bytes, name: str = "toy.deb") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
 
 
-@pytest.mark.parametrize(
-    ("suffix", "pack"),
-    [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.ZstdCompressor().compress)],
-)
-def test_every_compression_of_a_control_archive_is_read(
-    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
-) -> None:
-    path = write(tmp_path / "toy.deb", f"control.tar{suffix}", pack(control_tar()))
-    assert read_control(path) == "Package: toy\nVersion: 1\nDescription: a toy\n with two lines\n"
+def test_a_package_has_its_control_file_and_its_files_in_order(tmp_path: Path) -> None:
+    deb = read_deb(write(tmp_path, TOY.deb()))
+    assert (deb.name, deb.fields["Version"], deb.fields["Multi-Arch"]) == ("toy", "1:2.0", "same")
+    assert deb.paragraph == TOY.control
+    assert [member.name for member in deb.members()] == ["usr/share/toy"]
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, zstandard.compress, bytes])
+def test_every_compression_that_dpkg_writes_is_read(tmp_path: Path, pack: object) -> None:
+    assert callable(pack)
+    control = pack(tar({"./control": b"Package: toy\nVersion: 1\n", "./postinst": b"#!/bin/sh\n"}))
+    data = pack(tar({"./etc/toy": b"x"}))
+    deb = read_deb(write(tmp_path, ar({"debian-binary": b"2.0\n", "control.tar": control, "data.tar": data})))
+    assert deb.text("postinst") == "#!/bin/sh\n"
+    assert deb.text("preinst") is None
+    assert [member.name for member in deb.members()] == ["etc/toy"]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("control.tar.xz", b"not xz", "toy.deb is no Debian package: Input format not supported"),
-        ("control.tar.zst", b"not zstd", "toy.deb is no Debian package: "),
-        ("data.tar.xz", b"", "toy.deb is no Debian package: it has no control archive"),
+        (b"<html>", r"not a Debian package \(.*toy.deb\): expected an ar archive"),
+        (ar({"debian-binary": b"2.0\n"}), "expected control.tar and data.tar, got"),
+        (ar({"control.tar": tar({"./md5sums": b""}), "data.tar": tar({})}), "there is no control file in it"),
+        (TOY.deb()[:-100], r"truncated Debian package \(.*toy.deb\): data.tar.gz ends at byte"),
+        (TOY.deb().replace(b"`\n", b"!\n", 1), "bad ar header at byte 8"),
     ],
+    ids=["web page", "parts missing", "control missing", "truncated", "bad header"],
 )
-def test_what_is_no_package_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    with pytest.raises(FetchError, match=message):
-        read_control(write(tmp_path / "toy.deb", name, content))
+def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(TreeError, match=message):
+        read_deb(write(tmp_path, content))
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "toy.deb").write_bytes(b"<html>")
-    with pytest.raises(FetchError, match=r"toy\.deb is no Debian package: it does not begin as an ar archive"):
-        read_control(tmp_path / "toy.deb")
+def test_a_control_paragraph_has_no_blank_lines_and_its_archive_is_all_that_is_expanded(tmp_path: Path) -> None:
+    control = tar({"./control": b"Package: toy\nVersion: 1\n\nDescription: a toy\n with two lines\n"})
+    path = write(tmp_path, ar({"debian-binary": b"2.0\n", "control.tar": control, "data.tar.xz": b"no xz"}))
+    assert read_control(path) == "Package: toy\nVersion: 1\nDescription: a toy\n with two lines\n"
+    with pytest.raises(TreeError, match=r"expected control\.tar, got debian-binary, data\.tar\.xz"):
+        read_control(write(tmp_path, ar({"debian-binary": b"2.0\n", "data.tar.xz": b"no xz"})))
+
+
+def test_packages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    paths = tuple(write(tmp_path, Toy(name=name).deb(), f"{9 - at}.deb") for at, name in enumerate(("b", "a", "c")))
+    assert [deb.name for deb in read_debs(paths, jobs=2)] == ["a", "b", "c"]
 
 
 def test_an_index_has_a_paragraph_a_package_and_a_release_names_it(tmp_path: Path) -> None:

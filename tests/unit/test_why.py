@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+from invoke.program import Program
+
+from osbuilder.api import Workbench
+from osbuilder.request import ImageRequest
 from osbuilder.why import explain
+from tasks import namespace
 from tests.unit.test_execute import Heard, chain, executor
 
 
@@ -41,3 +48,40 @@ def test_a_damaged_artifact_is_named_as_such(tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_text("b")
     assert "  its artifact is damaged" in why(tmp_path, "a").splitlines()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What commands ask of the workbench, which does nothing."""
+    seen: list[Any] = []
+    for name in ("describe", "why"):
+        monkeypatch.setattr(Workbench, name, lambda _, request: seen.append(request))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rootfs", "--distro", "alpine", "--keep", "docs", "--locked"),
+        ("image", "--no-dax", "--free-space-mib", "5", "--align-mib", "4", "--package", "strace"),
+        ("initrd", "--compression", "gzip", "--init", "systemd"),
+        ("kernel", "--git", "https://a.example/l.git", "--ref", "v6.12", "--patches", "none", "--variant", "debug"),
+        ("agent", "--agent", "kata", "--agent-option", "seccomp=no", "--arch", "aarch64"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_why_takes_the_flags_of_the_command_that_builds_it(asked: list[Any], words: tuple[str, ...]) -> None:
+    program = Program(namespace=namespace)
+    program.run(["inv", *words, "--dry"], exit=False)
+    program.run(["inv", "why", *words], exit=False)
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+
+
+def test_why_heeds_the_variables_that_the_command_heeds(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOT_FREE_SPACE", "5")
+    Program(namespace=namespace).run(["inv", "why", "image"], exit=False)
+    (request,) = asked
+    assert isinstance(request, ImageRequest)
+    assert request.free_space_mib == 5

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -111,13 +111,20 @@ class ResolveImage:
         reference = self.origin.reference
         assert reference is not None  # noqa: S101 - without one the image is local
         registry = Registry(job, address, reference.repository)
-        data = registry.manifest(reference.manifest)
-        index, digest = "", digest_of(data)
-        document = parse_json(data, str(reference))
-        if kind_of(document, str(reference)) == "index":
-            index = digest
-            digest = choose_platform(parse_index(document, str(reference)), self.platform, str(reference)).digest
+        digest, index = ask_digest(registry, reference, self.platform)
         return {"kind": "manifest", "digest": digest, "index": index, "registry": registry.address}
+
+
+def ask_digest(registry: Registry, reference: Reference, platform: str) -> tuple[str, str]:
+    """Return the digest that a reference means for a platform, and that of the index that lists it, "" without one.
+
+    Raises FetchError, VerificationError, PlanError for another platform.
+    """
+    data = registry.manifest(reference.manifest)
+    document = parse_json(data, str(reference))
+    if kind_of(document, str(reference)) != "index":
+        return digest_of(data), ""
+    return choose_platform(parse_index(document, str(reference)), platform, str(reference)).digest, digest_of(data)
 
 
 def _resolve_local(image: LocalImage, platform: str) -> dict[str, Json]:
@@ -175,37 +182,53 @@ class UnpackImage:
 
     def _unpack(self, job: Job, place: Place, image: Mapping[str, str]) -> Mapping[str, Json]:
         name = self.origin.name
-        if image["kind"] == "saved":
-            assert isinstance(place, _LocalPlace)  # noqa: S101 - no registry has such images
-            config, files = place.saved(image["digest"])
-            layers = config.diff_ids
-        else:
-            manifest = self._manifest(place, image["digest"])
-            config = parse_config(place.blob(manifest.config).read_bytes(), name)
-            layers = tuple(layer.digest for layer in manifest.layers)
-            files = ()
-        if len(config.diff_ids) != len(layers) or not layers:
-            raise FetchError(
-                f"{name}: its configuration names {len(config.diff_ids)} layers, its manifest {len(layers)}: expected "
-                "as many, and at least one"
-            )
-        # Variants (arm64/v8) are smaller differences than an agent would notice.
-        if "/".join(config.platform.split("/")[:2]) != self.platform:
-            raise wrong_platform(self.platform, {config.platform}, name)
-        tree = Tree()
-        for number, diff_id in enumerate(config.diff_ids):
-            path = files[number] if files else place.blob(manifest.layers[number])
-            layer = open_layer(path, diff_id=diff_id, origin=name)
-            apply_layer(tree, layer, label=f"{name}, layer {number + 1} of {len(layers)}")
-            job.check_stopped()
-        tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
-        return {"layers": list(layers)}
+        if image["kind"] != "saved":
+            return unpack_image(job, place, image["digest"], name=name, platform=self.platform, epoch=self.epoch)
+        assert isinstance(place, _LocalPlace)  # noqa: S101 - no registry has such images
+        config, files = place.saved(image["digest"])
+        check_config(config, config.diff_ids, name=name, platform=self.platform)
+        lay_over(job, config, files, name=name, epoch=self.epoch)
+        return {"layers": list(config.diff_ids)}
 
-    def _manifest(self, place: Place, digest: str) -> Manifest:
-        document = parse_json(place.manifest(digest), self.origin.name)
-        if kind_of(document, self.origin.name) != "manifest":
-            raise FetchError(f"{self.origin.name}: {digest} is an index inside of an index: expected an image")
-        return parse_manifest(document, self.origin.name)
+
+def unpack_image(job: Job, place: Place, digest: str, *, name: str, platform: str, epoch: int) -> Mapping[str, Json]:
+    """Unpack the image with a digest: leaves rootfs.tar. Returns the fact `layers`; raises as UnpackImage."""
+    manifest, config = read_image(place, digest, name=name, platform=platform)
+    lay_over(job, config, (place.blob(layer) for layer in manifest.layers), name=name, epoch=epoch)
+    return {"layers": [layer.digest for layer in manifest.layers]}
+
+
+def read_image(place: Place, digest: str, *, name: str, platform: str) -> tuple[Manifest, Config]:
+    """Return what an image's manifest and configuration say. Raises FetchError, PlanError for another platform."""
+    document = parse_json(place.manifest(digest), name)
+    if kind_of(document, name) != "manifest":
+        raise FetchError(f"{name}: {digest} is an index inside of an index: expected an image")
+    manifest = parse_manifest(document, name)
+    config = parse_config(place.blob(manifest.config).read_bytes(), name)
+    check_config(config, manifest.layers, name=name, platform=platform)
+    return manifest, config
+
+
+def check_config(config: Config, layers: Sequence[object], *, name: str, platform: str) -> None:
+    """Raise FetchError unless a configuration is that of so many layers, PlanError when it is another platform's."""
+    if len(config.diff_ids) != len(layers) or not layers:
+        raise FetchError(
+            f"{name}: its configuration names {len(config.diff_ids)} layers, its manifest {len(layers)}: expected "
+            "as many, and at least one"
+        )
+    # Variants (arm64/v8) are smaller differences than an agent would notice.
+    if "/".join(config.platform.split("/")[:2]) != platform:
+        raise wrong_platform(platform, {config.platform}, name)
+
+
+def lay_over(job: Job, config: Config, files: Iterable[Path], *, name: str, epoch: int) -> None:
+    """Lay the layers in some files over each other, the lowest first: leaves rootfs.tar. Raises as `apply_layer`."""
+    tree = Tree()
+    for number, (path, diff_id) in enumerate(zip(files, config.diff_ids, strict=True), start=1):
+        layer = open_layer(path, diff_id=diff_id, origin=name)
+        apply_layer(tree, layer, label=f"{name}, layer {number} of {len(config.diff_ids)}")
+        job.check_stopped()
+    tree.write(job.out / ROOTFS_TAR, epoch=epoch)
 
 
 class _LocalPlace:

@@ -43,9 +43,13 @@ class Registry:
 
     def manifest(self, name: str) -> bytes:
         """Return a manifest or index by its tag or digest. Raises FetchError, VerificationError."""
+        return self.manifest_file(name).read_bytes()
+
+    def manifest_file(self, name: str) -> Path:
+        """Return the file of a manifest or index. Raises FetchError, VerificationError."""
         accept = ("Accept", ", ".join((*INDEXES, *MANIFESTS)))
         sha256 = name.partition(":")[2] if ":" in name else None
-        path = self._get(
+        return self._get(
             f"manifests/{name}",
             Source(
                 name="manifest",
@@ -55,7 +59,6 @@ class Registry:
                 headers=(accept,),
             ),
         )
-        return path.read_bytes()
 
     def blob(self, blob: Descriptor) -> Path:
         """Return a blob's file. Raises FetchError, VerificationError."""
