@@ -32,9 +32,11 @@ from osbuilder.errors import (
 )
 from osbuilder.execute import BUILDER_TAR, Executor, Reporter
 from osbuilder.fetch import GET, FetchSettings
+from osbuilder.image.build import ROOT_HASH
+from osbuilder.image.verity import root_hash_file
 from osbuilder.launch import Outcome
 from osbuilder.plan import Planner
-from osbuilder.publish import Name, ancestors, check_output, copy_out, publish
+from osbuilder.publish import Name, ancestors, check_output, copy_out, image_names, publish
 from osbuilder.reporter import reporter_for
 from osbuilder.request import (
     AgentRequest,
@@ -168,6 +170,8 @@ class Workbench:
         files = publish(self.store, artifact, names, self._folder(request))
         if output is not None:
             files = (copy_out(artifact, names[0].file, output), *files)
+            if ROOT_HASH in (name.file for name in names):
+                copy_out(artifact, ROOT_HASH, root_hash_file(output))
         return Built(artifact=artifact, files=files)
 
     def sizes(self, built: Built) -> str:
@@ -245,9 +249,7 @@ class Workbench:
             case RootfsRequest():
                 return (Name(file="rootfs.tar", published=f"{self._stem(request)}.rootfs.tar"),)
             case ImageRequest():
-                published = f"{self._stem(request.rootfs)}.image"
-                link = "kata-containers-extension.img" if request.rootfs.extension else "kata-containers.img"
-                return (Name(file="image", published=published, link=link),)
+                return image_names(self.planner.name(request.rootfs), request.variants, measured=request.measured)
             case InitrdRequest():
                 published = f"{self._stem(request.rootfs)}.initrd"
                 return (Name(file="initrd", published=published, link="kata-containers-initrd.img"),)

@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
-from osbuilder.errors import PlanError, ToolMissing, UsageError
+from osbuilder.errors import ImageError, PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.image import dax
-from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.image.build import IMAGE, INITRD, ROOT_HASH
+from osbuilder.image.measured import find_tree
+from osbuilder.image.verity import Verity, read_root_hash, root_hash_file
+from osbuilder.request import (
+    MEASURED,
+    BootRequest,
+    ImageRequest,
+    InitrdRequest,
+    KernelRequest,
+    RootfsRequest,
+)
 from osbuilder.settings import Accel as AccelChoice
 from osbuilder.settings import QemuChoice
 
@@ -72,12 +82,12 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     arch = _arch(request)
     _check_files(request)
     machines = _fitting(bench, request, arch)
-    root = _root_kind(request, arch, machines)
+    root = _root_kind(bench, request, arch, machines)
     machine = _machine(request, arch, machines, root)
     render_argv(_rehearsed(request, arch, machine, root))  # refuses what cannot be before anything is built
     kernel, probes = _kernel(bench, request, arch, machine)
-    image, initrd = _root_file(bench, request, root)
-    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
+    image, initrd, verity = _root_file(bench, request, root)
+    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     ready = _ready(bench, request)
     if ready is None:
         guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}", *request.append))
@@ -106,7 +116,7 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     arch = _arch(request)
     _check_files(request)
     machines = _fitting(bench, request, arch)
-    root = _root_kind(request, arch, machines)
+    root = _root_kind(bench, request, arch, machines)
     guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root)
     parts = []
     if _kernel_file(request) is None:
@@ -122,7 +132,11 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
     kernel = _kernel_file(request) or Path(f"{machine.kernels[0]}.container")
     initrd = (request.initrd or Path("kata-containers-initrd.img")) if root is RootKind.INITRD else None
     image = (request.image or Path("kata-containers.img")) if initrd is None else None
-    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd)
+    verity = None
+    if root is RootKind.VERITY:
+        unknown = Verity(root_hash="HASH", salt="SALT", data_blocks=2)
+        verity = _verity(request, request.image) if request.image else unknown
+    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     if request.image is None and root is RootKind.PMEM:
         # The least that an nvdimm can be.
         guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
@@ -146,7 +160,12 @@ def _kernel_file(request: BootRequest) -> Path | None:
 
 
 def _check_files(request: BootRequest) -> None:
-    files = (("--image", request.image), ("--initrd", request.initrd), ("--kernel", _kernel_file(request)))
+    files = (
+        ("--image", request.image),
+        ("--initrd", request.initrd),
+        ("--kernel", _kernel_file(request)),
+        ("--root-hash", request.root_hash),
+    )
     for option, path in files:
         if path is not None and not path.is_file():
             what = "a folder" if path.is_dir() else "missing"
@@ -170,16 +189,45 @@ def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
     )
 
 
-def _root_kind(request: BootRequest, arch: Arch, machines: tuple[Machine, ...]) -> RootKind:
-    """Return where the root comes from: as asked, else the best that the files and the machine allow."""
+def _root_kind(bench: Workbench, request: BootRequest, arch: Arch, machines: tuple[Machine, ...]) -> RootKind:
+    """Return where the root comes from: as asked, else the best that the files, the kernel and the machine allow."""
+    able = _kernel_file(request) is not None or "dm-verity" in bench.kernels.capabilities_of(request.variant, arch)
+    if request.root is RootKind.VERITY and not able:
+        raise PlanError(
+            f"kernel variant {request.variant} cannot verify a root: it lacks the capability dm-verity",
+            hint="Use another --variant (`inv kernel.capabilities`) or another --root.",
+        )
     if request.root is not None:
         return request.root
     if request.initrd is not None:
         return RootKind.INITRD
+    if able and (find_tree(request.image) if request.image else request.variant == MEASURED):
+        return RootKind.VERITY
     wanted = arch.machine(request.machine).name if request.machine else None
     able = any(each.nvdimm for each in machines if wanted in (None, each.name))
     mapped = request.image is None or _has_dax_header(request.image)
     return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
+
+
+def _verity(request: BootRequest, image: Path) -> Verity:
+    """Return what a measured image of the user's is verified by: not found in the image, which may have been changed.
+
+    Raises ImageError for a root hash that is missing, malformed, or another image's; UsageError for no such image.
+    """
+    blocks = find_tree(image)
+    if blocks is None:
+        raise UsageError(
+            f"--root verity: {image} has no hash tree: expected it in a second partition",
+            hint="`inv image --measured` builds such an image.",
+        )
+    path = request.root_hash or root_hash_file(image)
+    found = read_root_hash(path)
+    if found.data_blocks != blocks:
+        raise ImageError(
+            f"the root hash is of another image ({path}): expected {blocks} blocks of data, got {found.data_blocks}",
+            hint="Name the file that came with the image (--root-hash).",
+        )
+    return found
 
 
 def _has_dax_header(image: Path) -> bool:
@@ -226,15 +274,24 @@ def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | Initrd
         agent_options=request.agent_options,
         locked=request.locked,
     )
-    return InitrdRequest(rootfs=rootfs) if root is RootKind.INITRD else ImageRequest(rootfs=rootfs)
+    if root is RootKind.INITRD:
+        return InitrdRequest(rootfs=rootfs)
+    return ImageRequest(rootfs=rootfs, measured=root is RootKind.VERITY)
 
 
-def _root_file(bench: Workbench, request: BootRequest, root: RootKind) -> tuple[Path | None, Path | None]:
-    file = request.image or request.initrd
-    if file is None:
-        # From the store: what is in the build folder may be replaced by another build meanwhile.
-        file = bench.build(_root_request(request, root)).artifact.path("initrd" if root is RootKind.INITRD else "image")
-    return (None, file) if root is RootKind.INITRD else (file, None)
+def _root_file(
+    bench: Workbench, request: BootRequest, root: RootKind
+) -> tuple[Path | None, Path | None, Verity | None]:
+    """Return the image, or the initrd, and what the image is verified by where it is."""
+    if request.initrd is not None:
+        return None, request.initrd, None
+    if request.image is not None:
+        return request.image, None, _verity(request, request.image) if root is RootKind.VERITY else None
+    # From the store: what is in the build folder may be replaced by another build meanwhile.
+    built = bench.build(_root_request(request, root)).artifact
+    if root is RootKind.INITRD:
+        return None, built.path(INITRD), None
+    return built.path(IMAGE), None, read_root_hash(built.path(ROOT_HASH)) if root is RootKind.VERITY else None
 
 
 def _guest(
@@ -246,6 +303,7 @@ def _guest(
     kernel: Path,
     image: Path | None,
     initrd: Path | None,
+    verity: Verity | None,
 ) -> Guest:
     return Guest(
         arch=arch,
@@ -256,6 +314,7 @@ def _guest(
         image=image,
         image_size_bytes=image.stat().st_size if image and image.is_file() else 0,
         initrd=initrd,
+        verity=verity,
         memory_mib=request.memory_mib,
         vcpus=request.vcpus,
         devices=request.devices,

@@ -325,6 +325,7 @@ class Planner:
                 dax=request.dax,
                 align_mib=request.align_mib,
                 epoch=ground.epoch,
+                measured=request.measured,
             ),
             inputs=(("rootfs", self._rootfs(request.rootfs)),),
             builder=self.builder("rootfs"),

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.errors import UsageError
+from osbuilder.image.build import IMAGE, ROOT_HASH
+from osbuilder.image.verity import ROOT_HASH_SUFFIX
 from osbuilder.outfile import copy_data
 from osbuilder.store import Artifact, Store, explain
 
@@ -29,6 +31,17 @@ class Name:
     file: str
     published: str
     link: str | None = None
+
+
+def image_names(label: str, variants: tuple[str, ...], *, measured: bool) -> tuple[Name, ...]:
+    """Return Kata's names for a disk image of `label` (debian-trixie), and for its root hash where it is measured."""
+    suffix = "".join(f"-{variant}" for variant in variants)
+    image = f"kata-{label}{suffix}.image"
+    named = (Name(file=IMAGE, published=image, link=f"kata-containers{suffix}.img"),)
+    if not measured:
+        return named
+    link = f"root_hash_{suffix.removeprefix('-')}.txt"
+    return (*named, Name(file=ROOT_HASH, published=f"{image}{ROOT_HASH_SUFFIX}", link=link))
 
 
 def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: Path) -> tuple[Path, ...]:

@@ -39,6 +39,11 @@ def parse_choice(text: str, choices: type[E], what: str) -> E:
         raise UsageError(f"unknown {what} {text!r}", hint=suggest(text, known)) from None
 
 
+MEASURED: Final = "measured"
+"""What measured images are called, and the kernel variant that starts from one."""
+
+_VARIANT: Final = re.compile("[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+
 # systemd.unit(5): what a name is made of, and the kinds of units that a file can be.
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(automount|mount|path|service|slice|socket|swap|target|timer)")
 
@@ -52,6 +57,7 @@ def _exclude(flag: str, **others: object) -> None:
 
 _EXCLUDED: Final = {
     "extension": "An extension has neither agent nor init: the guest that mounts it has them.",
+    "measured": "A measured root is read-only: nothing could be written there.",
     "provision": "The tree that you bring has its packages already.",
 }
 
@@ -112,15 +118,35 @@ class RootfsRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """A disk image of a root filesystem; sizes in MiB as the user gives them."""
+    """A disk image of a root filesystem; sizes in MiB as the user gives them.
+
+    A `measured` one has a second partition, the dm-verity hash tree of the first. `build_variant` is a part of the
+    files' names (None: "measured" for such an image, else nothing).
+    """
 
     rootfs: RootfsRequest
     filesystem: Filesystem = Filesystem.EXT4
     dax: bool = True
     free_space_mib: int = 0
     align_mib: int = 128
+    measured: bool = False
+    build_variant: str | None = None
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What is added to the names of the files, in order."""
+        extension = ("extension",) if self.rootfs.extension else ()
+        named = self.build_variant or (MEASURED if self.measured else None)
+        return (*extension, *((named,) if named else ()))
 
     def __post_init__(self) -> None:
+        if self.measured:
+            _exclude("measured", free_space_mib=self.free_space_mib)
+        if self.build_variant is not None and not _VARIANT.fullmatch(self.build_variant):
+            raise UsageError(
+                f"--build-variant: expected letters, digits and dashes, got {self.build_variant!r}",
+                hint="It becomes a part of file names: root_hash_confidential.txt.",
+            )
         if self.free_space_mib < 0:
             raise UsageError(f"--free-space-mib: expected 0 or more, got {self.free_space_mib}")
         if self.align_mib < 1 or self.align_mib & (self.align_mib - 1):
@@ -191,7 +217,8 @@ class BootRequest:
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
     `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is what the agent prints on the console once it
-    serves (default: what versions.yaml says of it). `append` are further words of the kernel line.
+    serves (default: what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
+    one beside the image). `append` are further words of the kernel line.
     """
 
     agent: str | None = None
@@ -206,6 +233,7 @@ class BootRequest:
     arch: str | None = None
     machine: str | None = None
     root: RootKind | None = None
+    root_hash: Path | None = None
     memory_mib: int = 256
     vcpus: int = 1
     devices: tuple[Device, ...] = USUAL_DEVICES
@@ -227,7 +255,12 @@ class BootRequest:
             raise UsageError("--variant does not go with a kernel's file", hint="Name a line of versions.yaml.")
         if self.root is RootKind.INITRD and self.image is not None:
             raise UsageError("--root initrd and --image exclude each other", hint="Name the initrd with --initrd.")
-        if self.root in (RootKind.PMEM, RootKind.VIRTIO_BLK) and self.initrd is not None:
+        if self.root not in (None, RootKind.INITRD) and self.initrd is not None:
             raise UsageError(
                 f"--root {self.root.value} and --initrd exclude each other", hint="Name the image with --image."
+            )
+        if self.root_hash is not None and (self.image is None or self.root not in (None, RootKind.VERITY)):
+            raise UsageError(
+                "--root-hash goes with --image and --root verity",
+                hint="What `inv image --measured` makes has its root hash beside it.",
             )

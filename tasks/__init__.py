@@ -72,6 +72,8 @@ def _image(given: Mapping[str, Any]) -> ImageRequest:
         dax=given["dax"],
         free_space_mib=given["free_space_mib"],
         align_mib=given["align_mib"],
+        measured=given["measured"],
+        build_variant=given["build_variant"],
     )
 
 
@@ -125,7 +127,7 @@ def rootfs(_: Context, **given: Any) -> None:
 
 @command(ROOTFS, IMAGE, OUTPUT, OFFLINE, COMMON)
 def image(_: Context, **given: Any) -> None:
-    """Build a disk image whose root a guest can map with DAX."""
+    """Build a disk image whose root a guest can map with DAX, or verify block by block (--measured)."""
     with workbench(given["setting"], command="image", given=given) as bench:
         make(bench, _image(given), output=given["output"], dry=given["dry"])
 
@@ -159,7 +161,8 @@ def agent(_: Context, **given: Any) -> None:
         "ready": "what the agent prints on the console once it serves (extended regular expression)",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
-        "root": "where the root comes from: pmem, virtio-blk or initrd (default: the best that fits)",
+        "root": "where the root comes from: pmem, virtio-blk, verity or initrd (default: the best that fits)",
+        "root_hash": "the root hash of a measured image, a file (default: IMAGE.root_hash.txt)",
         "memory_mib": "memory of the guest",
         "vcpus": "virtual processors of the guest",
         "device": "a further device: virtio-pmem or iommu; may be given several times",
@@ -182,6 +185,7 @@ def boot(
     arch: str | None = None,
     machine: str | None = None,
     root: str | None = None,
+    root_hash: str | None = None,
     memory_mib: int = 256,
     vcpus: int = 1,
     device: Sequence[str] | None = None,
@@ -212,6 +216,7 @@ def boot(
             arch=arch,
             machine=machine,
             root=parse_choice(root, RootKind, "root") if root else None,
+            root_hash=_path(root_hash, "root-hash"),
             memory_mib=memory_mib,
             vcpus=vcpus,
             devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in device or ())),

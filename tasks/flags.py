@@ -52,6 +52,8 @@ IMAGE: Table = {
     "fs": Flag("filesystem of the root partition", "ext4"),
     "dax": Flag("with the header that lets a guest map its root from an nvdimm", True),
     "free_space_mib": Flag("free space in the filesystem", 0),
+    "measured": Flag("with the dm-verity hash tree of the root in a second partition, and its root hash beside", False),
+    "build_variant": Flag("a part of the files' names, as in root_hash_NAME.txt (of a measured image: measured)"),
     "align_mib": Flag("the file's size is a multiple of this (nvdimm hotplug wants 128)", 128),
 }
 INITRD: Table = {"compression": Flag("zstd, gzip or none", "zstd")}

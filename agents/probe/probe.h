@@ -88,6 +88,7 @@ DECLARE(loop);
 /* probes_dm.c */
 DECLARE(device_mapper);
 DECLARE(dm_verity);
+DECLARE(root_verity);
 DECLARE(dm_crypt);
 DECLARE(dm_integrity);
 DECLARE(dm_thin);

@@ -8,6 +8,7 @@
 
 const struct probe PROBES[] = {
 	{.name = "root-dax", .proves = "the pmem root is mounted with dax", .run = probe_root_dax},
+	{.name = "root-verity", .proves = "the mapped root is verified block by block", .run = probe_root_verity},
 	{.name = "pmem", .proves = "an attached NVDIMM is a DAX block device", .run = probe_pmem},
 	{.name = "tmpfs", .proves = "tmpfs mounts and keeps a file", .run = probe_tmpfs, .rooms = ROOM_SCRATCH},
 	{.name = "tmpfs-xattr", .proves = "tmpfs keeps trusted attributes", .run = probe_tmpfs_xattr, .rooms = ROOM_SCRATCH},

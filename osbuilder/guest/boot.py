@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,13 @@ KVM: Final = Path("/dev/kvm")
 KVM_TRIAL_S: Final = 15
 # The agent reports through its port, powers the guest off, and QEMU exits: nobody has to guess when a boot is over.
 AGENT_CMDLINE: Final = ("osbuilder.then=poweroff",)
+
+ROOT_VERITY: Final = "root-verity"
+"""The probe that tells what a root on dm-verity is verified by."""
+
+# What dm-verity prints when a block does not have its hash (verity_handle_err of drivers/md/dm-verity-target.c). Loop
+# devices (major 7) are not the root's: the agent's probe shows one such a block.
+_CORRUPTED: Final = re.compile(rb"device-mapper: verity: (?!7:)\S+ ((?:data|metadata) block \d+) is corrupted")
 
 # For an agent that never ends: runs QEMU until a line of the console matches, and keeps that line. Here rather than in
 # Python, so that it is the same wherever QEMU runs. Arguments: pattern, console, where the line goes, QEMU's command.
@@ -182,6 +190,18 @@ class Boot:
                 f"the root is not mapped: expected dax in its options, got {','.join(self.report.root.options)}",
                 hint="Is the image built with --dax, and does the kernel have the capability nvdimm-root?",
             )
+        if self.guest.root is RootKind.VERITY:
+            self._check_verity()
+
+    def _check_verity(self) -> None:
+        found = next((probe for probe in self.report.probes if probe.name == ROOT_VERITY), None)
+        expected = self.guest.verity.root_hash if self.guest.verity else ""
+        if found is None or found.result is not Result.PASS or expected not in found.detail:
+            said = found.detail if found else "no word of it"
+            raise BootError(
+                f"the root is not verified: expected root hash {expected}, got {said}",
+                hint=f"Is root=/dev/dm-0 on the kernel line, and does the agent have the probe {ROOT_VERITY}?",
+            )
 
 
 def dax(report: Report) -> bool:
@@ -271,6 +291,8 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
         ended = f"QEMU exited with status {failure.status}: {' '.join(failure.tail.strip().splitlines()[-1:])}"
     console, port, line = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
     if ready is not None:
+        if not line.strip():
+            _check_blocks(console, guest)
         return Boot(
             reported=None,
             ready=_ready_line(line, ready, console=console, ended=ended),
@@ -280,9 +302,24 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
     try:
         report = parse_port(port) if port.strip() else parse_console(console)
     except BootError as error:
+        _check_blocks(console, guest)
         message = f"the guest did not say that it is ready: {error.message}" + (f"; {ended}" if ended else "")
         raise BootError(message, console=console_tail(console), hint=error.hint) from None
     return Boot(reported=report, guest=placed, wall_s=time.monotonic() - began)
+
+
+def _check_blocks(console: bytes, guest: Guest) -> None:
+    """Raise BootError, with the console's end, when the guest's root had a block that does not have its hash."""
+    block = _CORRUPTED.search(console)
+    if block is None or guest.root is not RootKind.VERITY:
+        return
+    what = block[1].decode("ascii")
+    raise BootError(
+        f"the guest refused its root: {what} of {guest.image} is not what the root hash stands for",
+        console=console_tail(console),
+        hint="The image was changed or damaged after it was built, or the root hash is another's: `inv inspect IMAGE` "
+        "compares them, `inv image --measured` makes both.",
+    )
 
 
 def _ready_line(line: bytes, pattern: str, *, console: bytes, ended: str) -> str:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.errors import PlanError
 from osbuilder.guest.report import PORT_NAME
+from osbuilder.image.measured import DATA_DEVICE, kernel_parameters
 
 if TYPE_CHECKING:
     from pathlib import PurePath
 
     from osbuilder.arch import Arch, Machine
+    from osbuilder.image.verity import Verity
 
 NVDIMM_ALIGN_MIB = 128
 """Size that an NVDIMM image is a multiple of: Linux adds its memory in sections of this size (x86_64)."""
@@ -40,6 +42,7 @@ class RootKind(enum.Enum):
 
     PMEM = "pmem"
     VIRTIO_BLK = "virtio-blk"
+    VERITY = "verity"  # a virtio-blk disk, every block of it verified
     INITRD = "initrd"
 
 
@@ -64,11 +67,11 @@ _PCI_DEVICES: Final = (Device.PMEM, Device.IOMMU)
 class Guest:
     """A guest to start. Paths are as QEMU sees them (in a builder: the builder's).
 
-    `image` and `image_size_bytes` belong to PMEM and VIRTIO_BLK, whose first partition holds `fstype`; `initrd` to
-    INITRD. `init` is the program that the kernel starts ("": the kernel's own choice). `cmdline` comes last on the
-    kernel line. `console` and `report` are files that QEMU writes; without a console file the console is QEMU's
-    standard output, without a report file there is no port and the agent reports on the console. `vsock_cid` needs
-    vhost-vsock on the host.
+    `image` and `image_size_bytes` belong to PMEM, VIRTIO_BLK and VERITY, whose first partition holds `fstype`; `verity`
+    to VERITY, whose second one holds the hash tree; `initrd` to INITRD. `init` is the program that the kernel starts
+    ("": the kernel's own choice). `cmdline` comes last on the kernel line. `console` and `report` are files that QEMU
+    writes; without a console file the console is QEMU's standard output, without a report file there is no port and the
+    agent reports on the console. `vsock_cid` needs vhost-vsock on the host.
     """
 
     arch: Arch
@@ -79,6 +82,7 @@ class Guest:
     image: PurePath | None = None
     image_size_bytes: int = 0
     initrd: PurePath | None = None
+    verity: Verity | None = None
     fstype: str = "ext4"
     memory_mib: int = 256
     vcpus: int = 1
@@ -99,10 +103,13 @@ def render_cmdline(guest: Guest) -> str:
     _check(guest)
     words = [f"console={guest.machine.console}", "quiet", "panic=-1", *guest.machine.cmdline]
     if guest.root is not RootKind.INITRD:
-        device = {RootKind.PMEM: "/dev/pmem0p1", RootKind.VIRTIO_BLK: "/dev/vda1"}[guest.root]
+        # Device mapper has no DAX for verity: what is mapped could not be verified.
         flags = ["dax"] if guest.root is RootKind.PMEM else []
         flags += {"ext4": ["data=ordered", "errors=remount-ro"]}.get(guest.fstype, [])
-        words.append(f"root={device}")
+        if guest.verity is not None:
+            words.append(kernel_parameters(guest.verity))
+        else:
+            words.append(f"root={'/dev/pmem0p1' if guest.root is RootKind.PMEM else DATA_DEVICE}")
         words += [f"rootflags={','.join(flags)}"] if flags else []
         words += ["ro", f"rootfstype={guest.fstype}"]
     if guest.init:
@@ -130,11 +137,7 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
 
 def _check(guest: Guest) -> None:
     where = f"{guest.root.value} root on {guest.arch.name} {guest.machine.name}"
-    if guest.root is RootKind.INITRD:
-        if guest.initrd is None or guest.image is not None:
-            raise PlanError(f"cannot boot ({where}): expected an initrd and no image")
-    elif guest.image is None or guest.initrd is not None:
-        raise PlanError(f"cannot boot ({where}): expected an image and no initrd")
+    _check_root(guest, where)
     if guest.root is RootKind.PMEM:
         _check_pmem(guest, where)
     if guest.memory_mib < _MIN_MEMORY_MIB:
@@ -156,6 +159,17 @@ def _check_devices(guest: Guest, where: str) -> None:
     for device in _PCI_DEVICES:
         if device in guest.devices and guest.machine.virtio != "pci":
             raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {device.value}")
+
+
+def _check_root(guest: Guest, where: str) -> None:
+    if guest.root is RootKind.INITRD:
+        if guest.initrd is None or guest.image is not None:
+            raise PlanError(f"cannot boot ({where}): expected an initrd and no image")
+    elif guest.image is None or guest.initrd is not None:
+        raise PlanError(f"cannot boot ({where}): expected an image and no initrd")
+    if (guest.verity is not None) != (guest.root is RootKind.VERITY):
+        got = "none" if guest.verity is None else "one"
+        raise PlanError(f"cannot boot ({where}): expected a root hash for a verity root and for no other, got {got}")
 
 
 def _check_pmem(guest: Guest, where: str) -> None:

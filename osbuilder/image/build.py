@@ -1,6 +1,6 @@
 """The steps that turn a composed rootfs tar into something that boots: a disk image, an initrd.
 
-Names of the files that they hand on: rootfs.tar in, image or initrd out.
+Names of the files that they hand on: rootfs.tar in, image (with its root hash, if measured) or initrd out.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 
 from osbuilder.engine.base import Command
-from osbuilder.image import filesystem
+from osbuilder.errors import ImageError
+from osbuilder.image import filesystem, verity
 from osbuilder.image.initrd import DEFAULT_LEVELS, Compression, write_initrd
-from osbuilder.image.layout import plan_layout, write_headers
+from osbuilder.image.layout import Layout, plan_layout, write_headers
+from osbuilder.image.measured import kernel_parameters, write_tree
 from osbuilder.tree import Tree
+from osbuilder.tree.entry import Kind
 
 if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
 IMAGE: Final = "image"
+ROOT_HASH: Final = "root_hash"
 INITRD: Final = "initrd"
 
 
@@ -31,29 +35,36 @@ class MakeImage:
     """Input "rootfs" (rootfs.tar) -> image: partition tables, DAX superblock if asked, an ext4 of exactly that tree.
 
     mke2fs writes the filesystem where it belongs in the image, so that its bytes are written and read once. Identifiers
-    come from the tar's sha256, times from `epoch` (seconds since 1970).
+    come from the tar's sha256, times from `epoch` (seconds since 1970). If `measured`, partition 2 is its dm-verity
+    hash tree, and root_hash the line that a VMM needs to start a guest from it.
     """
 
     free_space_mib: int
     dax: bool
     align_mib: int
     epoch: int
+    measured: bool = False
 
     def describe(self) -> tuple[str, ...]:
+        tree = f"write the dm-verity hash tree of partition 1 as partition 2, and what it hangs from as {ROOT_HASH}"
         header = "two partition tables and a DAX superblock" if self.dax else "a partition table"
         return (
             f"compute blocks and inodes from rootfs.tar, with {self.free_space_mib} MiB of free space",
             f"mke2fs -t ext4 -d /in/{ROOTFS_TAR} /out/{IMAGE} as partition 1 (identifiers from the tar's sha256)",
             f"debugfs -w /out/{IMAGE} (only for extended attributes other than file capabilities)",
             f"write {header}, size a multiple of {self.align_mib} MiB",
+            *((tree,) if self.measured else ()),
         )
 
     def run(self, job: Job) -> Mapping[str, Json]:
         rootfs = job.inputs["rootfs"]
         tar, content_key = rootfs.path(ROOTFS_TAR), rootfs.sha256(ROOTFS_TAR)
         tree = Tree.read(tar)
+        if self.measured:
+            check_read_only(tree)
         size = filesystem.size_ext4(tree, free_space_mib=self.free_space_mib)
-        layout = plan_layout(sizes_bytes=(size.size_bytes,), dax_header=self.dax, align_mib=self.align_mib)
+        hashes = (verity.tree_bytes(size.size_bytes // verity.BLOCK_BYTES),) if self.measured else ()
+        layout = plan_layout(sizes_bytes=(size.size_bytes, *hashes), dax_header=self.dax, align_mib=self.align_mib)
         offset_bytes = layout.partitions[0].offset_bytes
         argv = filesystem.render_mke2fs(
             tar=f"/in/{ROOTFS_TAR}",
@@ -71,7 +82,15 @@ class MakeImage:
             "dax": self.dax,
             "size_bytes": layout.size_bytes,
             "partitions": [[part.offset_bytes, part.size_bytes] for part in layout.partitions],
+            **(self._measure(job, layout, content_key) if self.measured else {}),
         }
+
+    def _measure(self, job: Job, layout: Layout, content_key: str) -> Mapping[str, Json]:
+        """Write the hash tree of the first partition into the second one, and the root hash's file."""
+        salt = verity.derive_salt(filesystem.derive_uuid(content_key, "filesystem"))
+        found = write_tree(layout, job.out / IMAGE, salt=salt)
+        (job.out / ROOT_HASH).write_text(f"{found.line()}\n", encoding="ascii")
+        return {"verity": {**dataclasses.asdict(found), "kernel_parameters": kernel_parameters(found)}}
 
     def _set_xattrs(self, tree: Tree, job: Job, *, offset_bytes: int) -> None:
         script = filesystem.plan_xattrs(tree, values_folder="/in/xattrs")
@@ -95,6 +114,22 @@ class MakeImage:
 
     def _command(self, argv: tuple[str, ...]) -> Command:
         return Command(argv=argv, env=tuple(filesystem.mkfs_environment(epoch=self.epoch).items()))
+
+
+def check_read_only(tree: Tree) -> None:
+    """Refuse a tree that wants its root writable, where nobody can write to it. Raises ImageError."""
+    fstab = tree.find("etc/fstab")
+    if fstab is None or fstab.kind is not Kind.FILE:
+        return
+    for number, line in enumerate(fstab.content.read().decode("utf-8", "replace").splitlines(), 1):
+        # fstab(5): device, mount point, type, options.
+        words = line.split()
+        if not line.lstrip().startswith("#") and words[1:2] == ["/"] and "ro" not in "".join(words[3:4]).split(","):
+            raise ImageError(
+                f"a measured root is read-only, but /etc/fstab mounts it writable: expected the option ro in line "
+                f"{number}, got {line.strip()!r}",
+                hint="Remove the line: the kernel has mounted the root already.",
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,9 @@ from pathlib import Path
 from osbuilder.errors import ImageError, TreeError
 from osbuilder.image import dax
 from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr
+from osbuilder.image.measured import examine, kernel_parameters, locate_tree
 from osbuilder.image.newc import MAGIC, read_newc
+from osbuilder.image.verity import Verity
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Archive
 from osbuilder.tree.expand import open_archive
@@ -98,7 +100,7 @@ def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
     if archive:
         return archive
     if decode_mbr(head) is not None:
-        return _disk(file, head)
+        return _disk(file, head, path)
     found = _filesystem(file, 0)
     if found:
         return found
@@ -114,7 +116,7 @@ def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
 # Disk images
 
 
-def _disk(file: Archive, head: bytes) -> tuple[str, Facts]:
+def _disk(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
     partitions = decode_mbr(head) or ()
     facts: list[tuple[str, str | int | bool]] = [("disk id", f"{decode_disk_id(head):08x}")]
     superblock = dax.decode_superblock(file.read_at(dax.SUPERBLOCK_OFFSET_BYTES, dax.SUPERBLOCK_BYTES))
@@ -132,8 +134,30 @@ def _disk(file: Archive, head: bytes) -> tuple[str, Facts]:
         found = _filesystem(file, part.offset_bytes)
         if found:
             facts += [(f"{name} filesystem", found[0]), *((f"{name} {key}", value) for key, value in found[1])]
+    blocks = locate_tree(file, partitions)
+    if blocks is not None:
+        identifier = dict(facts).get("partition 1 uuid")
+        filesystem = uuid.UUID(str(identifier)) if identifier else None
+        facts += _verity(examine(file, partitions, blocks, filesystem=filesystem, path=path))
     facts.append(("allocated on disk", os.fstat(file.fd).st_blocks * 512))
     return ("disk image" if superblock is None else "dax image"), tuple(facts)
+
+
+def _verity(found: Verity | None) -> Facts:
+    if found is None:
+        return (
+            (
+                "partition 2 hash tree",
+                "dm-verity, by its form; unverified: no root hash beside the image",
+            ),
+        )
+    return (
+        ("partition 2 hash tree", "dm-verity, SHA-256; every block of partition 1 has its hash"),
+        ("root hash", found.root_hash),
+        ("salt", found.salt),
+        ("data blocks", found.data_blocks),
+        ("kernel parameters", kernel_parameters(found)),
+    )
 
 
 def _dax(

@@ -106,6 +106,7 @@ def _switched(option: str) -> Mapping[str, Any]:
 
 
 _COMPILED: Final[Mapping[str, Any]] = {"flag": "agent_option", "form": "options", "agent": True, "compiled": True}
+_MEASURED: Final[Mapping[str, Any]] = {"flag": "measured", "form": "switch", "values": {True: True}}
 _OVERLAY: Final[Mapping[str, Any]] = {"flag": "overlay", "form": "paths"}
 
 _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
@@ -282,8 +283,8 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             form="number",
         ),
         _taken("SKIP_DAX_HEADER", "no DAX header", "`--no-dax`", flag="dax", form="switch", values={True: False}),
-        _later("MEASURED_ROOTFS", "dm-verity hash partition", "There are no measured images yet.", form="switch"),
-        _later("BUILD_VARIANT", "names the root hash file", "There are no measured images yet."),
+        _taken("MEASURED_ROOTFS", "dm-verity hash partition", "`--measured`", **_MEASURED),
+        _taken("BUILD_VARIANT", "names the root hash file", "`--build-variant NAME`", flag="build_variant"),
         _explained(
             "SKIP_ROOTFS_CHECK",
             "do not check the rootfs",

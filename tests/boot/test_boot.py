@@ -17,9 +17,9 @@ from osbuilder.launch import Outcome
 from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 
-# Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. SELinux and
-# AppArmor are off unless they are chosen; test_security_modules.py does.
-NOT_HERE = frozenset({"vsock", "ptp", "iommu", "virtio-pmem", "selinux", "apparmor"})
+# Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. No root
+# is verified here (test_verity.py), SELinux and AppArmor are off unless they are chosen (test_security_modules.py).
+NOT_HERE = frozenset({"vsock", "ptp", "iommu", "virtio-pmem", "root-verity", "selinux", "apparmor"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
