@@ -41,6 +41,7 @@ class Arch:
     are those that Kata's runtime looks for. `qemu_packages` are Debian's packages of QEMU for its guests,
     `cross_packages` those that compile for it on a host of another architecture. `rust` is what Rust calls its
     processors; `libcs` are the C libraries that an agent can be linked with statically, the usual one first.
+    `cmdline_bytes` is how long a kernel line may be, its end mark included (COMMAND_LINE_SIZE; the rest is cut off).
     """
 
     name: str
@@ -60,6 +61,7 @@ class Arch:
     vmlinux_path: str
     vmlinuz_path: str
     machines: tuple[Machine, ...]
+    cmdline_bytes: int = 2048
 
     def rust_triple(self, libc: str) -> str:
         """Return Rust's name of the target that has a C library."""
@@ -236,6 +238,7 @@ _RISCV64 = Arch(
     kernel_targets=("Image", "Image.gz"),
     vmlinux_path="arch/riscv/boot/Image",
     vmlinuz_path="arch/riscv/boot/Image.gz",
+    cmdline_bytes=1024,
     machines=(
         # Its firmware (OpenSBI, which comes with QEMU) takes no compressed kernel.
         Machine(

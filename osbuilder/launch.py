@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import ImageError, PlanError, ToolMissing, UsageError
-from osbuilder.guest.boot import Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
-from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv
+from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
+from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.image import dax
 from osbuilder.image.build import IMAGE, INITRD, ROOT_HASH
@@ -90,7 +90,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     ready = _ready(bench, request)
     if ready is None:
-        guest = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes) or 'all'}", *request.append))
+        guest = asked(guest, probes)
     else:
         probes = ()
     with _place(bench, arch) as place:
@@ -125,6 +125,16 @@ def describe(bench: Workbench, request: BootRequest) -> str:
         parts.append(bench.describe(_root_request(request, root)))
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
     return "\n".join(parts)
+
+
+def asked(guest: Guest, probes: tuple[str, ...]) -> Guest:
+    """Return a guest that is asked for these probes; for all, if there are none or the kernel line cannot name them."""
+    named = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes)}", *guest.cmdline))
+    try:
+        render_cmdline(dataclasses.replace(named, cmdline=(*named.cmdline, *AGENT_CMDLINE)))
+    except PlanError:
+        probes = ()
+    return named if probes else dataclasses.replace(guest, cmdline=("osbuilder.probes=all", *guest.cmdline))
 
 
 def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind) -> Guest:

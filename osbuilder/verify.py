@@ -32,7 +32,7 @@ AGENT_ALONE: Final = "scratch"
 _CHOSEN_AT_BOOT: Final = ("selinux", "apparmor")
 """Capabilities that are off unless the kernel line names them: security=NAME."""
 
-_ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.PMEM)
+_ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.VERITY, RootKind.PMEM)
 _ORDER: Final = (Result.PASS, Result.FAIL, Result.SKIP)
 
 
@@ -208,7 +208,8 @@ def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities:
     """Yield the guests of one kernel: on each machine from each root, and with what is off or absent otherwise."""
     for machine in machines:
         for root in _ROOTS:
-            if machine.nvdimm or root is not RootKind.PMEM:
+            able = {RootKind.PMEM: machine.nvdimm, RootKind.VERITY: "dm-verity" in capabilities}
+            if able.get(root, True):
                 yield Trial(arch=arch.name, variant=variant, machine=machine.name, root=root, distro=AGENT_ALONE)
     plain = Trial(arch=arch.name, variant=variant, machine=machines[0].name, root=RootKind.INITRD, distro=AGENT_ALONE)
     devices = tuple(device for device in (Device.PMEM, Device.IOMMU) if device.value in capabilities)

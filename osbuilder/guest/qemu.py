@@ -95,7 +95,7 @@ class Guest:
 
 
 def render_cmdline(guest: Guest) -> str:
-    """Return the kernel line. Raises PlanError for a guest that cannot be.
+    """Return the kernel line. Raises PlanError for a guest that cannot be, and for a line that the kernel would cut.
 
     A panic ends the guest (panic=-1 reboots at once, QEMU's -no-reboot turns that into an exit). Root options are the
     ones that Kata's runtime gives.
@@ -115,7 +115,14 @@ def render_cmdline(guest: Guest) -> str:
     if guest.init:
         words.append(f"{'rdinit' if guest.root is RootKind.INITRD else 'init'}={guest.init}")
     words += guest.cmdline
-    return " ".join(words)
+    line = " ".join(words)
+    longest = guest.arch.cmdline_bytes - 1
+    if len(line.encode()) > longest:
+        raise PlanError(
+            f"the kernel line is too long for {guest.arch.name}: expected {longest} bytes at most, "
+            f"got {len(line.encode())}: {line[:60]}..."
+        )
+    return line
 
 
 def render_argv(guest: Guest) -> tuple[str, ...]:

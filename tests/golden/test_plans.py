@@ -35,6 +35,7 @@ REQUESTS: dict[str, BuildRequest] = {
     "image-extension": ImageRequest(rootfs=RootfsRequest(distro="debian", arch="x86_64", extension=True)),
     "image": ImageRequest(rootfs=DEBIAN),
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
+    "image-measured": ImageRequest(rootfs=DEBIAN, measured=True),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),
     "kernel": KernelRequest(arch="x86_64"),
     "initrd-foreign": InitrdRequest(rootfs=RootfsRequest(distro="scratch", arch="s390x")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -16,10 +15,9 @@ from osbuilder.errors import CommandFailed
 from osbuilder.image import verity
 from osbuilder.image.inspect import inspect
 from osbuilder.image.mbr import decode_mbr
-from osbuilder.image.verity import BLOCK_BYTES, root_hash_file
+from osbuilder.image.verity import root_hash_file
 from osbuilder.request import ImageRequest, RootfsRequest
-
-SALT = hashlib.sha256(b"salt").digest()
+from tests.unit.test_verity import SALT, blocks
 
 Veritysetup = Callable[..., str]
 
@@ -43,14 +41,6 @@ def veritysetup(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> V
         return (folder / "log").read_text()
 
     return run
-
-
-def blocks(count: int) -> bytes:
-    """Return blocks that differ from each other, some of them zeros."""
-    return b"".join(
-        bytes(BLOCK_BYTES) if number % 5 == 3 else hashlib.sha256(f"{number}".encode()).digest() * (BLOCK_BYTES // 32)
-        for number in range(count)
-    )
 
 
 # One block of hashes has 128; with 129 blocks there is a second level, with 16385 a third.
@@ -99,8 +89,8 @@ def test_veritysetup_verifies_the_partitions_of_an_image_and_refuses_a_changed_o
 ) -> None:
     found = verity.read_root_hash(root_hash_file(images[dax]))
     files = cut(images[dax], tmp_path / "parts")
-    words = ("verify", "--no-superblock", f"--salt={found.salt}", f"--data-blocks={found.data_blocks}")
-    words = (*words, "/in/data", "/in/hashes", found.root_hash)
+    options = ("--no-superblock", f"--salt={found.salt}", f"--data-blocks={found.data_blocks}")
+    words = ("verify", *options, "/in/data", "/in/hashes", found.root_hash)
     (tmp_path / "out").mkdir()
     veritysetup(*words, output=tmp_path / "out", **files)
     with files["data"].open("r+b") as stream:

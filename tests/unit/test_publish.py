@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.errors import UsageError
-from osbuilder.publish import Name, check_output, copy_out, publish
+from osbuilder.publish import Name, check_output, copy_out, image_names, publish
 from osbuilder.store import Artifact, Store
 
 KEY = "1" * 64
@@ -42,6 +42,32 @@ def test_a_result_has_its_name_its_link_and_its_manifest(tmp_path: Path) -> None
     assert manifest["disk_bytes"] < HOLE_BYTES
     assert manifest["steps"][0]["facts"]["packages"] == [["bash", "5.2", "amd64"]]
     assert manifest["steps"][0]["wall_s"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("variants", "measured", "names"),
+    [
+        ((), False, [("image", "kata-tea-1.image", "kata-containers.img")]),
+        (("extension",), False, [("image", "kata-tea-1-extension.image", "kata-containers-extension.img")]),
+        (
+            ("extension", "confidential"),
+            True,
+            [
+                ("image", "kata-tea-1-extension-confidential.image", "kata-containers-extension-confidential.img"),
+                (
+                    "root_hash",
+                    "kata-tea-1-extension-confidential.image.root_hash.txt",
+                    "root_hash_extension-confidential.txt",
+                ),
+            ],
+        ),
+    ],
+)
+def test_an_image_and_its_root_hash_have_the_names_that_kata_looks_for(
+    variants: tuple[str, ...], measured: bool, names: list[tuple[str, str, str]]
+) -> None:
+    found = image_names("tea-1", variants, measured=measured)
+    assert [(name.file, name.published, name.link) for name in found] == names
 
 
 def test_an_older_result_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from osbuilder.arch import parse_arch
 from osbuilder.errors import PlanError
 from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.image.verity import Verity
 
 X86 = parse_arch("x86_64")
 IMAGE = PurePosixPath("/w/guest.img")
@@ -175,6 +176,23 @@ def test_extra_words_come_last_on_the_kernel_line() -> None:
     assert line == "console=ttyS0 quiet panic=-1 reboot=t osbuilder.probes=all osbuilder.then=poweroff"
 
 
+VERITY = Verity(root_hash="ab" * 32, salt="cd" * 32, data_blocks=300)
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_a_verified_root_is_a_read_only_disk_that_device_mapper_reads(machine: str) -> None:
+    verified = guest(machine, root=RootKind.VERITY, verity=VERITY)
+    plain = guest(machine, root=RootKind.VIRTIO_BLK)
+    assert render_cmdline(verified) == (
+        "console=ttyS0 quiet panic=-1 reboot=t "
+        'dm-mod.create="root,,,ro,0 2400 verity 1 /dev/vda1 /dev/vda2 4096 4096 300 0 sha256 '
+        f'{"ab" * 32} {"cd" * 32} 1 panic_on_corruption" root=/dev/dm-0 '
+        "rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4"
+    )
+    differing = [pair for pair in zip(render_argv(verified), render_argv(plain), strict=True) if len(set(pair)) > 1]
+    assert differing == [(render_cmdline(verified), render_cmdline(plain))]
+
+
 def test_init_is_rdinit_in_an_initrd() -> None:
     assert " init=/usr/bin/osbuilder-probe" in render_cmdline(guest(init="/usr/bin/osbuilder-probe"))
     assert " rdinit=/sbin/init" in render_cmdline(initrd_guest(init="/sbin/init"))
@@ -230,9 +248,12 @@ def test_a_comma_in_a_path_does_not_end_a_value() -> None:
         (guest(image=None), "expected an image and no initrd"),
         (guest(initrd=PurePosixPath("/w/initrd")), "expected an image and no initrd"),
         (initrd_guest(initrd=None), "expected an initrd and no image"),
+        (guest(root=RootKind.VERITY), "expected a root hash for a verity root and for no other, got none"),
+        (guest(verity=VERITY), "expected a root hash for a verity root and for no other, got one"),
         (guest(memory_mib=16), "expected 32 MiB or more, got 16 MiB"),
         (guest(vcpus=0), "expected one vCPU or more, got 0"),
         (guest(vsock_cid=2), "expected a vsock CID from 3 to 4294967294, got 2"),
+        (guest(cmdline=("a" * 2000,)), "the kernel line is too long for x86_64: expected 2047 bytes at most, got 2"),
         (guest(cmdline=("a\nb",)), r"'a\nb' cannot stand on a kernel command line"),
         (guest(cmdline=('a="b',)), "cannot stand on a kernel command line"),
     ],

@@ -131,6 +131,7 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     named = [str(trial) for trial in checkout.proof.of_kernels(arches=("x86_64",), variants=("minimal", "base"))]
     assert "x86_64 base q35 pmem scratch" in named
     assert "x86_64 base microvm virtio-blk scratch" in named
+    assert "x86_64 base microvm verity scratch" in named
     assert "x86_64 base microvm pmem scratch" not in named
     assert "x86_64 base q35 initrd scratch +virtio-pmem +iommu" in named
     assert "x86_64 base q35 initrd scratch security=apparmor" in named
