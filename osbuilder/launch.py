@@ -201,20 +201,21 @@ def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
 
 def _root_kind(bench: Workbench, request: BootRequest, arch: Arch, machines: tuple[Machine, ...]) -> RootKind:
     """Return where the root comes from: as asked, else the best that the files, the kernel and the machine allow."""
-    able = _kernel_file(request) is not None or "dm-verity" in bench.kernels.capabilities_of(request.variant, arch)
-    if request.root is RootKind.VERITY and not able:
+    verifies = _kernel_file(request) is not None or "dm-verity" in bench.kernels.capabilities_of(request.variant, arch)
+    wanted = RootKind.VERITY if request.root_hash else request.root
+    if wanted is RootKind.VERITY and not verifies:
         raise PlanError(
             f"kernel variant {request.variant} cannot verify a root: it lacks the capability dm-verity",
             hint="Use another --variant (`inv kernel.capabilities`) or another --root.",
         )
-    if request.root is not None:
-        return request.root
+    if wanted is not None:
+        return wanted
     if request.initrd is not None:
         return RootKind.INITRD
-    if able and (find_tree(request.image) if request.image else request.variant == MEASURED):
+    if verifies and (find_tree(request.image) if request.image else request.variant == MEASURED):
         return RootKind.VERITY
-    wanted = arch.machine(request.machine).name if request.machine else None
-    able = any(each.nvdimm for each in machines if wanted in (None, each.name))
+    named = arch.machine(request.machine).name if request.machine else None
+    able = any(each.nvdimm for each in machines if named in (None, each.name))
     mapped = request.image is None or _has_dax_header(request.image)
     return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
 

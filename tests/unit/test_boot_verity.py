@@ -191,6 +191,8 @@ def test_a_verified_root_that_cannot_be_is_refused(bench: Workbench, tmp_path: P
         UsageError, match=r"--root verity: .*/plain has no hash tree: expected it in a second partition"
     ):
         bench.describe_boot(BootRequest(image=tmp_path / "plain", arch="x86_64", root=RootKind.VERITY))
+    with pytest.raises(UsageError, match="has no hash tree"):
+        bench.describe_boot(BootRequest(image=tmp_path / "plain", arch="x86_64", root_hash=tmp_path / "plain"))
     with pytest.raises(
         PlanError, match="kernel variant minimal cannot verify a root: it lacks the capability dm-verity"
     ):
