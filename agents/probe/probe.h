@@ -171,6 +171,8 @@ DECLARE(virtio_balloon);
 /* probes_passthrough.c */
 DECLARE(vfio);
 DECLARE(iommu);
+/* probes_modules.c */
+DECLARE(modules);
 /* probes_machine.c */
 DECLARE(entropy);
 DECLARE(memory);

@@ -107,6 +107,7 @@ const struct probe PROBES[] = {
 	{.name = "virtio-balloon", .proves = "virtio-balloon is driven", .run = probe_virtio_balloon},
 	{.name = "vfio", .proves = "VFIO maps memory for devices", .run = probe_vfio},
 	{.name = "iommu", .proves = "an attached IOMMU has devices behind it", .run = probe_iommu},
+	{.name = "modules", .proves = "a module is loaded", .run = probe_modules},
 	{.name = "entropy", .proves = "the random pool is ready", .run = probe_entropy},
 	{.name = "memory", .proves = "memory is there and holds what is written", .run = probe_memory},
 	{.name = "vcpus", .proves = "every present CPU is online and runs", .run = probe_vcpus},
