@@ -42,6 +42,7 @@ from osbuilder.request import (
     AgentRequest,
     BootRequest,
     BuildRequest,
+    HeadersRequest,
     ImageRequest,
     InitrdRequest,
     KernelRequest,
@@ -238,9 +239,13 @@ class Workbench:
                     artifact.facts["version"],
                     artifact.key,
                     suffix(request.variant),
-                    debug_info=artifact.manifest["ingredients"]["parameters"]["debug_info"],
+                    files=artifact.manifest["outputs"],
                 )
                 return tuple(Name(file=file, published=published, link=link) for file, published, link in rows)
+            case HeadersRequest():
+                from osbuilder.kernel.headers import PACKAGE
+
+                return (Name(file=PACKAGE, published=artifact.facts["file"]),)
             case AgentRequest():
                 agent = request.agent or self.planner.versions.defaults.agent
                 named = Path(agent).name if "/" in agent else self.planner.versions.agent(agent).install
@@ -387,7 +392,7 @@ def _rootfs_of(request: BuildRequest) -> RootfsRequest:
             return request
         case ImageRequest() | InitrdRequest():
             return request.rootfs
-        case KernelRequest() | AgentRequest():
+        case KernelRequest() | HeadersRequest() | AgentRequest():
             raise TypeError(f"{type(request).__name__} has no packages")
 
 
@@ -407,9 +412,10 @@ def _fetch_flags(request: BuildRequest) -> Iterator[str]:
     match request:
         case AgentRequest():
             flags = (("agent", request.agent), ("arch", request.arch))
-        case KernelRequest():
-            variant = request.variant if request.variant != "base" else None
-            flags = (("kernel", request.line), ("variant", variant), ("arch", request.arch))
+        case KernelRequest() | HeadersRequest():
+            kernel = request.kernel if isinstance(request, HeadersRequest) else request
+            variant = kernel.variant if kernel.variant != "base" else None
+            flags = (("kernel", kernel.line), ("variant", variant), ("arch", kernel.arch))
         case _:
             rootfs = _rootfs_of(request)
             flags = (

@@ -16,6 +16,7 @@ from osbuilder.arch import Arch, parse_arch
 from osbuilder.errors import StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
+from osbuilder.kernel.build import compiled
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.conditions import KernelVersion
@@ -94,7 +95,7 @@ class Kernels:
         action = _configure(step)
         executor = self._bench.executor
         config = executor.run(step)
-        source = executor.run(dict(self._bench.planner.plan(request).inputs)["source"])
+        source = executor.run(self._input(request, "source"))
         tools = self._bench.planner.builder("compiler", parse_arch(action.arch), TOOLS)
         engine, builder = executor.ready(tools.subject, executor.run(tools))
         name = f"menuconfig-{secrets.token_hex(8)}"
@@ -148,8 +149,8 @@ class Kernels:
         Those of the configuration of today, not of the one that it was compiled from: probes may change and bytes not.
         Raises StoreError when the configuration is not in the store.
         """
-        step = self._bench.planner.plan(request)
-        config = self._bench.executor.peek(step)[dict(step.inputs)["config"].ident]
+        step = self._config_step(request)
+        config = self._bench.executor.peek(step)[step.ident]
         if config is None:
             raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
         capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
@@ -162,7 +163,10 @@ class Kernels:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _config_step(self, request: KernelRequest) -> Step:
-        return dict(self._bench.planner.plan(request).inputs)["config"]
+        return self._input(request, "config")
+
+    def _input(self, request: KernelRequest, name: str) -> Step:
+        return dict(compiled(self._bench.planner.plan(request)).inputs)[name]
 
     @contextmanager
     def _kconfig(self, request: KernelRequest) -> Iterator[Path]:

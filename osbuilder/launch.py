@@ -284,6 +284,7 @@ def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | Initrd
         agent=request.agent,
         agent_options=request.agent_options,
         locked=request.locked,
+        modules=request.modules,
     )
     if root is RootKind.INITRD:
         return InitrdRequest(rootfs=rootfs)

@@ -24,7 +24,7 @@ from osbuilder.distro.lock import (
 from osbuilder.distro.recipe import PackageManager, Selection, choose, select_packages
 from osbuilder.errors import LockMoved, OsbuilderError, UsageError
 from osbuilder.launch import emulator
-from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
+from osbuilder.request import AgentRequest, BuildRequest, HeadersRequest, KernelRequest, RootfsRequest
 from osbuilder.step import Step, is_online
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Locks:
 
     def _needed(self, request: BuildRequest) -> Iterator[Step]:
         planner = self._bench.planner
-        if isinstance(request, KernelRequest | AgentRequest):
+        if isinstance(request, KernelRequest | HeadersRequest | AgentRequest):
             yield from planner.plan(request).walk()
             if isinstance(request, KernelRequest) and (step := self._emulator(request)):
                 yield step

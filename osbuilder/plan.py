@@ -20,13 +20,20 @@ from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_reci
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import PlanError, UsageError
 from osbuilder.image.build import MakeImage, MakeInitrd
-from osbuilder.kernel.signature import PublicKeys
-from osbuilder.kernel.source import KernelLine
 from osbuilder.pid1 import Init
-from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.request import (
+    AgentRequest,
+    BuildRequest,
+    HeadersRequest,
+    ImageRequest,
+    InitrdRequest,
+    KernelRequest,
+    RootfsRequest,
+)
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
 from osbuilder.rootfs.archive import AgentArchive, is_archive
 from osbuilder.rootfs.compose import Compose, ComposeExtension
+from osbuilder.rootfs.modules import TakeModules
 from osbuilder.rootfs.provision import EPOCH as PROVIDED_EPOCH
 from osbuilder.rootfs.provision import name_of, provide
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
@@ -93,8 +100,13 @@ class Planner:
                 return self._image(request)
             case InitrdRequest():
                 return self._initrd(request)
-            case KernelRequest():
-                return self._kernel(request)
+            case KernelRequest() | HeadersRequest():
+                # Imported here: what plans no kernel does not wait for the Kconfig reader.
+                from osbuilder import kernelplan
+
+                if isinstance(request, HeadersRequest):
+                    return kernelplan.plan_headers(self, request)
+                return kernelplan.plan(self, request)
             case AgentRequest():
                 return self._agent(request.agent, request.agent_options, _arch(request.arch))[0]
 
@@ -219,8 +231,14 @@ class Planner:
             return Step(
                 name="rootfs",
                 subject=ground.subject,
-                action=ComposeExtension(base=ground.base, arch=ground.arch.name, epoch=ground.epoch, keep=request.keep),
-                inputs=(("rootfs", ground.tree),),
+                action=ComposeExtension(
+                    base=ground.base,
+                    arch=ground.arch.name,
+                    epoch=ground.epoch,
+                    keep=request.keep,
+                    modules=request.modules is not None,
+                ),
+                inputs=(("rootfs", ground.tree), *_modules(request)),
             )
         agent, agent_name = self._agent(request.agent, request.agent_options, ground.arch)
         overlays = tuple(
@@ -238,9 +256,10 @@ class Planner:
                 epoch=ground.epoch,
                 keep=request.keep,
                 without_units=request.without_units,
+                modules=request.modules is not None,
                 overlays=len(overlays),
             ),
-            inputs=(("agent", agent), ("rootfs", ground.tree), *overlays),
+            inputs=(("agent", agent), ("rootfs", ground.tree), *_modules(request), *overlays),
         )
 
     def _packages(self, choice: Choice, packages: Selection, *, locked: bool = False) -> Step:
@@ -342,53 +361,11 @@ class Planner:
             inputs=(("rootfs", self._rootfs(rootfs)),),
         )
 
-    def _kernel(self, request: KernelRequest) -> Step:
-        # Imported here: what plans no kernel does not wait for the Kconfig reader.
-        from osbuilder.kernel.build import plan_kernel
-
-        name, line = self._kernel_line(request)
-        arch = _arch(request.arch)
-        return plan_kernel(
-            name,
-            line,
-            arch=arch,
-            variant=request.variant,
-            builder=self.builder("compiler"),
-            compiler=functools.partial(self.builder, "compiler", arch),
-            root=self.root / "kernel",
-            epoch=self.settings.source_date_epoch,
-            keys=self._kernel_keys(),
-        )
-
     def kernel_source(self, name: str) -> Step:
         """Return the step that gets the source of a kernel line, with its patches applied if it has any."""
-        from osbuilder.kernel.build import plan_source
+        from osbuilder.kernelplan import plan_line_source
 
-        return plan_source(
-            name,
-            self.versions.kernel(name),
-            builder=self.builder("compiler"),
-            root=self.root / "kernel",
-            keys=self._kernel_keys(),
-        )
-
-    def _kernel_line(self, request: KernelRequest) -> tuple[str, KernelLine]:
-        """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
-        try:
-            if request.git is not None:
-                return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
-            if request.tree is not None:
-                return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
-            name = request.line or self.versions.defaults.kernel
-            line = self.versions.kernel(name)
-            return name, dataclasses.replace(line, patches=request.patches) if request.patches else line
-        except ValueError as error:
-            raise UsageError(f"--{error}") from error
-
-    def _kernel_keys(self) -> PublicKeys | None:
-        """Return the keys that kernel tarballs' signatures are checked with, if that is asked for."""
-        path = self.settings.kernel_keys
-        return PublicKeys.of_path(path.expanduser()) if path else None
+        return plan_line_source(self, name)
 
     def _keyring(self, recipe: Recipe) -> Path | None:
         """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""
@@ -420,6 +397,14 @@ def _agent_file(path: Path, options: AgentOptions, arch: Arch) -> tuple[Step, Ag
         name = path.name
     step = Step(name="agent", subject=f"{path.name}-{arch.name}", action=action)
     return step, AgentName(name=name, version=f"sha256:{action.sha256}")
+
+
+def _modules(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:
+    """Return the input that takes the kernel modules of a request, if it has any."""
+    if request.modules is None:
+        return ()
+    action = TakeModules.of_path(request.modules)
+    return (("modules", Step(name="modules", subject=action.name, action=action)),)
 
 
 def _arch(name: str | None) -> Arch:

@@ -15,6 +15,7 @@ from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.image.initrd import Compression
+from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.archive import Overlay
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
@@ -59,6 +60,7 @@ _EXCLUDED: Final = {
     "extension": "An extension has neither agent nor init: the guest that mounts it has them.",
     "measured": "A measured root is read-only: nothing could be written there.",
     "provision": "The tree that you bring has its packages already.",
+    "modules": "Build it with them: inv image (or initrd) --modules FILE.",
 }
 
 
@@ -70,7 +72,8 @@ class RootfsRequest:
     names of the recipe's; `keep` are groups of files that would be trimmed otherwise; `without_units` are systemd's.
     An `extension` has no agent and no init: a guest mounts it. `provision` is a tree of the user's (a tar, a folder)
     instead of a distribution's packages. `selinux` asks for labels. `distro` None is the default of versions.yaml.
-    `locked` takes the packages of the distribution's lock, and no others. `overlays` are laid over the rest, in order.
+    `locked` takes the packages of the distribution's lock, and no others. `modules` are a kernel's, in a tar or a
+    folder; `overlays` are laid over the rest, in order.
     """
 
     distro: str | None = None
@@ -87,6 +90,7 @@ class RootfsRequest:
     selinux: bool = False
     locked: bool = False
     agent_options: AgentOptions = NO_OPTIONS
+    modules: Path | None = None
     overlays: tuple[Overlay, ...] = ()
 
     @property
@@ -208,7 +212,20 @@ class AgentRequest:
     agent_options: AgentOptions = NO_OPTIONS
 
 
-BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | AgentRequest
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HeadersRequest:
+    """What modules for a kernel are built with, as a package or a tar."""
+
+    kernel: KernelRequest
+    format: PackageFormat = PackageFormat.DEB
+
+    @property
+    def arch(self) -> str | None:
+        """The kernel's."""
+        return self.kernel.arch
+
+
+BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | HeadersRequest | AgentRequest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +235,14 @@ class BootRequest:
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
     `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is what the agent prints on the console once it
     serves (default: what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
-    one beside the image). `append` are further words of the kernel line.
+    one beside the image). `append` are further words of the kernel line. `modules` are kernel modules for what is built,
+    as in RootfsRequest.
     """
 
     agent: str | None = None
     agent_options: AgentOptions = NO_OPTIONS
     ready: str | None = None
+    modules: Path | None = None
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
@@ -249,6 +268,8 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
+        if self.modules is not None:
+            _exclude("modules", image=self.image, initrd=self.initrd)
         if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
             raise UsageError(f"--ready: expected one line that is not empty, got {self.ready!r}")
         if self.variant != "base" and "/" in (self.kernel or ""):

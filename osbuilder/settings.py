@@ -68,12 +68,15 @@ class Accel(enum.Enum):
     TCG = "tcg"
 
 
-def _setting(default: Any, doc: str, *environment: str) -> Any:
-    """Declare a setting: its default, a line of help, and further environment names that the field's tools know."""
-    metadata = {"doc": doc, "environment": environment}
+def _setting(default: Any, doc: str, *environment: str, secret: bool = False) -> Any:
+    """Declare a setting: its default, a line of help, and further environment names that the field's tools know.
+
+    The value of a `secret` one is never shown.
+    """
+    metadata = {"doc": doc, "environment": environment, "secret": secret}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,13 @@ class Settings:
     )
     kernel_keys: Path | None = _setting(
         None, "public keys of who signs kernels, a file or a folder: set, signatures are checked (default: only sha256)"
+    )
+    module_signing_key: Path | None = _setting(
+        None,
+        "PEM file of an RSA key and its certificate: kernel modules are signed with it (default: they are not)",
+    )
+    module_signing_pin: str | None = _setting(
+        None, "what opens that key, if it is encrypted", "KBUILD_SIGN_PIN", secret=True
     )
     qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
     accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")

@@ -36,7 +36,12 @@ def plan_text(target: Step, found: Mapping[str, Artifact | None]) -> str:
 def settings_text(settings: Settings) -> str:
     """Return each setting: name, value, origin, and what it means."""
     rows = [
-        (field.name, _value(settings, field.name), settings.origins[field.name], field.metadata["doc"])
+        (
+            field.name,
+            "***" if field.metadata["secret"] and getattr(settings, field.name) else _value(settings, field.name),
+            settings.origins[field.name],
+            field.metadata["doc"],
+        )
         for field in fields()
     ]
     return columns(("SETTING", "VALUE", "FROM", "MEANING"), rows)

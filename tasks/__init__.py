@@ -58,6 +58,7 @@ def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
         provision=_path(given["provision"], "provision"),
         locked=given["locked"],
         agent_options=AgentOptions.parse(given["agent_option"]),
+        modules=_path(given["modules"], "modules"),
         overlays=tuple(Overlay.parse(text) for text in given["overlay"]),
     )
 
@@ -160,6 +161,7 @@ def agent(_: Context, **given: Any) -> None:
         "agent": "the guest's agent: versions.yaml says how that one tells that it serves",
         "ready": "what the agent prints on the console once it serves (extended regular expression)",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
+        "modules": "kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)",
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
         "root": "where the root comes from: pmem, virtio-blk, verity or initrd (default: the best that fits)",
         "root_hash": "the root hash of a measured image, a file (default: IMAGE.root_hash.txt)",
@@ -182,6 +184,7 @@ def boot(
     ready: str | None = None,
     kernel: str | None = None,
     variant: str = "base",
+    modules: str | None = None,
     arch: str | None = None,
     machine: str | None = None,
     root: str | None = None,
@@ -213,6 +216,7 @@ def boot(
             ready=ready,
             kernel=kernel,
             variant=variant,
+            modules=_path(modules, "modules"),
             arch=arch,
             machine=machine,
             root=parse_choice(root, RootKind, "root") if root else None,

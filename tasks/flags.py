@@ -38,6 +38,7 @@ ROOTFS: Table = {
     "init": Flag("what is PID 1: systemd or agent (default: the recipe's; for an initrd: agent)"),
     **AGENT,
     **AGENT_OPTION,
+    "modules": Flag("kernel modules for /lib/modules: the tar that a kernel comes with, or a folder of a release"),
     "overlay": Flag("a tar to lay over the root, as FILE or FILE,sha256=HEX; may be given several times", several=True),
     "package": Flag("a further package; may be given several times", several=True),
     "feature": Flag("a feature of the recipe (debian: debug); may be given several times", several=True),

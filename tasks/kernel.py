@@ -12,7 +12,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from tasks.common import make, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, SETTING, command
+from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OUTPUT, SETTING, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
@@ -76,6 +76,20 @@ def config(
             return
         text = bench.kernels.config(_request(arch, kernel, variant), output=Path(output) if output else None)
         print(output or text, end="\n" if output else "")
+
+
+@command(ARCH, KERNEL, OUTPUT, COMMON, flags={"format": "deb, rpm or tar"})
+def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A002 - the flag is called so
+    """Pack what modules for a kernel are built with: headers, symbols, build programs."""
+    with workbench(given["setting"]) as bench:
+        from osbuilder.kernel.packageformat import PackageFormat
+        from osbuilder.request import HeadersRequest, parse_choice
+
+        request = HeadersRequest(
+            kernel=_request(given["arch"], given["kernel"], given["variant"]),
+            format=parse_choice(format, PackageFormat, "format"),
+        )
+        make(bench, request, output=given["output"], dry=given["dry"])
 
 
 @command(
@@ -151,5 +165,5 @@ def menuconfig(
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 
-commands = Collection("kernel", config, explain, diff, capabilities, size, menuconfig, patches)
+commands = Collection("kernel", config, explain, diff, capabilities, size, menuconfig, headers, patches)
 commands.add_task(build, default=True)

@@ -97,3 +97,28 @@ bzImage: vmlinux
     "kernel/fork.c": "int fork = 1;\n",
     "drivers/Kconfig": "# nothing\n",
 }
+
+# The same with a module, and the script that says what others are built with; as kbuild does, it leaves a link to where
+# it was built.
+SMALL_KERNEL_WITH_MODULES: Final[Mapping[str, str]] = {
+    **SMALL_KERNEL,
+    "Makefile": SMALL_KERNEL["Makefile"].replace("6.12.57 >", "6.12.57-small >")
+    + """\
+modules:
+	$(CC) -g -c -o $(O)/a.ko drivers/a.c
+	echo "0x0 fork vmlinux EXPORT_SYMBOL" > $(O)/Module.symvers
+modules_install:
+	mkdir -p $(INSTALL_MOD_PATH)/lib/modules/6.12.57-small/kernel/drivers
+	ln -s $(CURDIR) $(INSTALL_MOD_PATH)/lib/modules/6.12.57-small/build
+	$(CROSS_COMPILE)strip --strip-debug -o $(INSTALL_MOD_PATH)/lib/modules/6.12.57-small/kernel/drivers/a.ko $(O)/a.ko
+	depmod -b $(INSTALL_MOD_PATH) 6.12.57-small
+""",
+    "drivers/a.c": """\
+static const char license[] __attribute__((section(".modinfo"), used)) = "license=GPL";
+int init_module(void) { return 0; }
+""",
+    "scripts/package/install-extmod-build": """\
+cp Module.symvers "$1/"
+cp "$srctree/Makefile" "$1/Makefile.$SRCARCH"
+""",
+}

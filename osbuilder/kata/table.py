@@ -143,10 +143,8 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         _taken("COCO_GUEST_COMPONENTS_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
         _taken("PAUSE_IMAGE_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
         _taken("GUEST_HOOKS_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
-        _later(
-            "KERNEL_MODULES_DIR",
-            "kernel modules for /lib/modules",
-            "Our kernels have everything built in; modules of another one go over the root in a tar: --overlay FILE.",
+        _taken(
+            "KERNEL_MODULES_DIR", "kernel modules", "`--modules PATH`, a folder or a tar", flag="modules", form="path"
         ),
         _option("-d", "delete unneeded systemd units", "always; `--keep units` keeps them"),
         _option("-l", "list distributions", "`inv distros`"),
@@ -250,10 +248,10 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             "a build that fails says so by its exit code; `|| true` tolerates it",
             form="switch",
         ),
-        _refused(
+        _explained(
             "KBUILD_SIGN_PIN",
             "PIN of the key that signs modules",
-            "Nothing here signs modules: our kernels have everything built in.",
+            "modules are signed when their kernel is built (`inv kernel`), not when they are put into a rootfs",
             secret=True,
         ),
     ),
@@ -298,7 +296,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
     ),
     Script.KERNEL: (
         _option("setup, build, install", "one after the other", "`inv kernel`, one command: nothing is done twice"),
-        _option("build-headers, -H", "headers, deb or rpm", "not available"),
+        _option("build-headers, -H", "headers, deb or rpm", "`inv kernel.headers --format deb` (or rpm, tar)"),
         _option("-a ARCH", "architecture", "`--arch ARCH`"),
         _option("-b TYPE", "build type", "`--variant NAME`"),
         _option(
@@ -308,7 +306,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         ),
         _option("-e", "experimental", "`--kernel LINE` of versions.yaml"),
         _option("-f", "regenerate", "not needed: what changed is made again"),
-        _option("-g VENDOR", "GPU", "not available"),
+        _option("-g VENDOR", "GPU", "`--variant nvidia-gpu`; for Intel's there is none"),
         _option("-k TREE", "existing tree", "`--tree DIR`"),
         _option("-m", "measured rootfs", "`--variant measured`"),
         _option("-p DIR", "patches", "`--patches NAME`, a folder of kernel/patches"),
@@ -324,11 +322,10 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         _option("-x", "confidential", "`--variant confidential`"),
         _explained("DESTDIR", "where `install` puts kernels", "kernels are put into build/ARCH/ (--setting build=DIR)"),
         _explained("PREFIX", "where `install` puts kernels", "kernels are put into build/ARCH/ (--setting build=DIR)"),
-        _refused(
+        _same(
             "KBUILD_SIGN_PIN",
             "PIN of the key that signs modules",
-            "Nothing here signs modules: our kernels have everything built in.",
-            secret=True,
+            "the same, with `--setting module_signing_key=FILE`",
         ),
         _taken(
             "KERNEL_DEBUG_ENABLED",

@@ -1,22 +1,31 @@
-"""A kernel as steps: source, its patches if there are any, what resolving takes of it, configuration, compilation."""
+"""A kernel as steps: source, its patches if there are any, what resolving takes of it, configuration, compilation.
+
+Where it has modules and the user has a key, they are signed after that, in a step that has the key.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.install import suffix
+from osbuilder.kernel.modules import TRUSTED, CompileWithModules
 from osbuilder.kernel.patches import NO_PATCHES, load_series
 from osbuilder.kernel.resolver import MakeResolver
+from osbuilder.kernel.signing import SigningKey, SignModules
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch
     from osbuilder.kernel.signature import PublicKeys
     from osbuilder.kernel.source import KernelLine
+
+COMPILED: Final = "kernel"
+"""The name of the step that compiles."""
 
 
 def plan_source(name: str, line: KernelLine, *, builder: Step, root: Path, keys: PublicKeys | None = None) -> Step:
@@ -44,19 +53,24 @@ def plan_kernel(
     root: Path,
     epoch: int | None,
     keys: PublicKeys | None = None,
+    signing: SigningKey | None = None,
 ) -> Step:
     """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
 
     `builder` gets the source ready, which all architectures and variants share; `compiler` returns the builder with the
     compiler for `arch` and some packages besides, a variant's tools. `root` is the checkout's folder kernel/, with
-    configs/ and patches/; `epoch` is the build time that the kernel tells (None: the source's). Raises DecodeError,
-    FragmentError, PatchError, SourceError and UsageError for what cannot be read.
+    configs/ and patches/; `epoch` is the build time that the kernel tells (None: the source's); `signing` is the key
+    that its modules are signed with, where it has any. Raises DecodeError, FragmentError, PatchError, SourceError and
+    UsageError for what cannot be read.
     """
     source = plan_source(name, line, builder=builder, root=root, keys=keys)
     resolver = Step(name="resolver", subject=name, action=MakeResolver(), inputs=(("source", source),), builder=builder)
     subject = f"{name}-{arch.name}{suffix(variant)}"
     configure = Configure.of_catalogue(root / "configs", arch, variant)
     declared = configure.catalogue.variants[variant]
+    signed = signing if declared.modules else None
+    if signed:
+        configure = dataclasses.replace(configure, trusted_keys=TRUSTED)
     tools = compiler(declared.tools)
     config = Step(
         name="config",
@@ -65,10 +79,22 @@ def plan_kernel(
         inputs=(("resolver", resolver),),
         builder=tools,
     )
-    return Step(
-        name="kernel",
+    action = Compile.for_arch(arch, epoch=epoch, debug_info=declared.debug_info)
+    if declared.modules:
+        action = CompileWithModules.of_kernel(action, certificate=signed.certificate if signed else None)
+    kernel = Step(
+        name=COMPILED,
         subject=subject,
-        action=Compile.for_arch(arch, epoch=epoch, debug_info=declared.debug_info),
+        action=action,
         inputs=(("config", config), ("source", source)),
         builder=tools,
     )
+    if not signed:
+        return kernel
+    sign = SignModules(key=signed)
+    return Step(name="signed", subject=subject, action=sign, inputs=(("kernel", kernel),), builder=tools)
+
+
+def compiled(step: Step) -> Step:
+    """Return the step that compiles, of those that plan_kernel's last one needs."""
+    return next(each for each in step.walk() if each.name == COMPILED)

@@ -126,7 +126,7 @@ class Variant(Condition):
     `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has of
     the base. `capabilities` are its own, with fragments in its own folder. `consumers` are those that can boot or use
     it; `tools` are Debian packages that building it takes besides. With `debug_info`, what a debugger wants is kept
-    beside the kernel.
+    beside the kernel; with `modules`, its modules are, and what others are built against.
     """
 
     purpose: str
@@ -137,6 +137,7 @@ class Variant(Condition):
     overrides: tuple[Override, ...] = ()
     tools: tuple[str, ...] = ()
     debug_info: bool = dataclasses.field(default=False, metadata={"key": "debug-info"})
+    modules: bool = False
 
     def __post_init__(self) -> None:
         if not self.consumers:

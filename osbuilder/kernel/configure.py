@@ -16,6 +16,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.kernel import contract, fragments
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.resolver import RESOLVER
 from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.kernel.selection import select
@@ -51,6 +52,7 @@ class Configure:
     kernel_arch: str
     cross_compile: str
     fragments: tuple[tuple[str, str], ...]
+    trusted_keys: str | None = None
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
 
     @classmethod
@@ -80,14 +82,15 @@ class Configure:
         resolver = job.inputs["resolver"]
         version = KernelVersion.parse(str(resolver.facts["version"]))
         selection = select(self.catalogue, arch, version, self.variant)
+        asked = fragments.merge((*selection.requests, *self._own_requests()))
         requests = job.work / "requests"
-        requests.write_text(fragments.render(selection.requests), encoding="utf-8")
+        requests.write_text(fragments.render(asked), encoding="utf-8")
         output = job.work / "resolved"
         output.mkdir()
         inputs = {"resolver": resolver.path(RESOLVER), "requests": requests}
         run_script(job, self._script(), inputs=inputs, output=output)
         report = contract.check(
-            requests=selection.requests,
+            requests=asked,
             resolved=(output / CONFIG).read_text(encoding="utf-8"),
             kconfig_root=output / "kconfig",
             arch=arch,
@@ -100,11 +103,18 @@ class Configure:
             "version": resolver.facts["version"],
             "variant": self.variant,
             "capabilities": {name: list(each.probes) for name, each in selection.capabilities.items()},
-            "requests": len(selection.requests),
+            "requests": len(asked),
             "waived": [f"{loss} ({waiver.reason})" for loss, waiver in report.waived],
             "options_y": report.builtin_count,
             "options_m": report.module_count,
         }
+
+    def _own_requests(self) -> tuple[Request, ...]:
+        if self.trusted_keys is None:
+            return ()
+        value = f'"{self.trusted_keys}"'
+        where = "setting module_signing_key"
+        return (Request(symbol="SYSTEM_TRUSTED_KEYS", value=value, file=where, line=1),)
 
     def _script(self) -> str:
         return render(_RESOLVE, arch=self.kernel_arch, cross_compile=self.cross_compile)

@@ -14,6 +14,7 @@ from osbuilder.pid1 import Init
 from osbuilder.rootfs import check, init, skeleton, summary, time, trim
 from osbuilder.rootfs.agent import VERSION
 from osbuilder.rootfs.archive import FILES, OVERLAY
+from osbuilder.rootfs.modules import MODULES
 from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.trim import Keep, Trimmed
@@ -31,7 +32,8 @@ MODE: Final = 0o755
 class Compose:
     """Turn a bootstrapped root into a guest's: input `rootfs` (rootfs.tar) and input `agent` (agent) -> rootfs.tar.
 
-    Inputs `overlay-0` and so on are laid over it in their order, when all else is done: what they bring stays.
+    With `modules`, the input of that name are kernel modules for it. Inputs `overlay-0` and so on are laid over it in
+    their order, when all else is done: what they bring stays.
     `files` are the texts that go into the tree, by name, so that they are part of the key. `epoch` (seconds since 1970)
     is the latest time that a file bears. `base` is None for a tree that a user brings: its os-release says what it is.
     Facts: entries and bytes by folder before and after, what was trimmed, and the bootstrap's packages.
@@ -44,6 +46,7 @@ class Compose:
     epoch: int
     keep: tuple[Keep, ...] = ()
     without_units: tuple[str, ...] = ()
+    modules: bool = False
     overlays: int = 0
     files: tuple[tuple[str, str], ...] = ()
 
@@ -58,6 +61,7 @@ class Compose:
         epoch: int,
         keep: tuple[Keep, ...] = (),
         without_units: tuple[str, ...] = (),
+        modules: bool = False,
         overlays: int = 0,
     ) -> Compose:
         """Return the action for what lies below and an agent, with this package's files rendered."""
@@ -69,6 +73,7 @@ class Compose:
             epoch=epoch,
             keep=keep,
             without_units=without_units,
+            modules=modules,
             overlays=overlays,
             files=_rendered_files(agent),
         )
@@ -80,6 +85,7 @@ class Compose:
             "set up time, /tmp, /dev, resolv.conf, machine-id; trim all but "
             + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
             *without,
+            *_describe_modules(self.modules),
             *(f"lay overlay-{number} over it" for number in range(self.overlays)),
             f"write {summary.PATH}, check the tree, write {ROOTFS_TAR}",
         )
@@ -104,6 +110,7 @@ class Compose:
             init.set_up_agent_init(tree, agent=self.agent.name)
         needed = (f"{self.agent.name}.service", init.TARGET)
         trimmed = trim.trim(tree, keep=self.keep, without_units=self.without_units, needed=needed)
+        modules = _lay_modules(job, tree) if self.modules else []
         overlays = self._lay_overlays(job, tree)
         agent = self._agent(job)
         _write_summary(tree, self, agent=agent, init=self.init)
@@ -113,6 +120,7 @@ class Compose:
         return {
             "agent": {"name": agent.name, "version": agent.version},
             "overlays": overlays,
+            "modules": modules,
             **_facts(job, before=before, after=tree.summary(), trimmed=trimmed),
         }
 
@@ -146,18 +154,20 @@ class Compose:
 class ComposeExtension:
     """Turn a bootstrapped root into what a running guest mounts besides its own: no agent, no init, nothing of either.
 
-    Input `rootfs` (rootfs.tar) -> rootfs.tar. Fields and facts as those of Compose.
+    Input `rootfs` (rootfs.tar), and `modules` as Compose has it -> rootfs.tar. Fields and facts as those of Compose.
     """
 
     base: Base | None
     arch: str
     epoch: int
     keep: tuple[Keep, ...] = ()
+    modules: bool = False
 
     def describe(self) -> tuple[str, ...]:
         return (
             "no agent, no init: empty the mount points, trim all but "
             + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
+            *_describe_modules(self.modules),
             f"write {summary.PATH}, check the tree, write {ROOTFS_TAR}",
         )
 
@@ -170,11 +180,23 @@ class ComposeExtension:
         skeleton.set_up_network_files(tree)
         skeleton.clear_machine_id(tree)
         trimmed = trim.trim(tree, keep=self.keep)
+        modules = _lay_modules(job, tree) if self.modules else []
         _write_summary(tree, self, agent=summary.NO_AGENT, init=None)
 
         check.check_mount_points(tree)
         tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
-        return _facts(job, before=before, after=tree.summary(), trimmed=trimmed)
+        return {"modules": modules, **_facts(job, before=before, after=tree.summary(), trimmed=trimmed)}
+
+
+def _describe_modules(modules: bool) -> tuple[str, ...]:
+    return ("put the kernel modules into /lib/modules",) if modules else ()
+
+
+def _lay_modules(job: Job, tree: Tree) -> list[str]:
+    """Put kernel modules where the tree has its own, through /lib if that is a link; return their releases."""
+    modules = job.inputs["modules"]
+    tree.merge(Tree.read(modules.path(MODULES)), replace=True)
+    return list(modules.facts["releases"])
 
 
 def _write_summary(tree: Tree, action: Compose | ComposeExtension, *, agent: AgentName, init: Init | None) -> None:

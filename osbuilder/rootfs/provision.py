@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
+OPTION: Final = "--provision"
 
 EPOCH: Final = 315532800
 """The latest time of a file, in seconds since 1970, where the setting source_date_epoch names no other.
@@ -72,22 +73,25 @@ class ProvidedFolder:
         return {"packages": []}
 
 
-def provide(path: Path, *, epoch: int) -> ProvidedTar | ProvidedFolder:
-    """Return the action for a tar or a folder; reads it once. Raises UsageError for what can be neither."""
+def provide(path: Path, *, epoch: int, option: str = OPTION) -> ProvidedTar | ProvidedFolder:
+    """Return the action for a tar or a folder; reads it once. Raises UsageError for what can be neither.
+
+    `option` names where the path came from in messages.
+    """
     if path.resolve() == Path("/"):
-        raise UsageError(f"--provision {path}: this is the root of this machine", hint="Name the folder of a tree.")
+        raise UsageError(f"{option} {path}: this is the root of this machine", hint="Name the folder of a tree.")
     if path.is_dir():
         if not any(path.iterdir()):
-            raise UsageError(f"--provision {path}: the folder is empty", hint="Name the folder of a root filesystem.")
+            raise UsageError(f"{option} {path}: the folder is empty", hint="Name the folder of a root filesystem.")
         digest = hashlib.sha256()
         read_folder(path).write(_Hashing(digest), epoch=epoch)
         return ProvidedFolder(sha256=digest.hexdigest(), epoch=epoch, path=path)
     if not path.is_file():
-        raise UsageError(f"--provision {path}: expected a folder or a tar, got {_kind(path)}")
+        raise UsageError(f"{option} {path}: expected a folder or a tar, got {_kind(path)}")
     try:
         return ProvidedTar(sha256=_sha256_of(path), epoch=epoch, path=path)
     except OSError as error:
-        raise UsageError(f"--provision {path}: cannot read it: {error.strerror}") from error
+        raise UsageError(f"{option} {path}: cannot read it: {error.strerror}") from error
 
 
 def name_of(path: Path) -> str:

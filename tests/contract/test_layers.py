@@ -19,6 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "osbuilder.plan",
+            "osbuilder.kernelplan",
             "osbuilder.execute",
             "osbuilder.publish",
             "osbuilder.request",

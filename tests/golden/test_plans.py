@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from osbuilder.image.initrd import Compression
+from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.pid1 import Init
 from osbuilder.plan import Planner
-from osbuilder.request import BuildRequest, Filesystem, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.request import (
+    BuildRequest,
+    Filesystem,
+    HeadersRequest,
+    ImageRequest,
+    InitrdRequest,
+    KernelRequest,
+    RootfsRequest,
+)
 from osbuilder.settings import load_settings
 from osbuilder.show import plan_text
 
@@ -40,6 +49,9 @@ REQUESTS: dict[str, BuildRequest] = {
     "kernel": KernelRequest(arch="x86_64"),
     "initrd-foreign": InitrdRequest(rootfs=RootfsRequest(distro="scratch", arch="s390x")),
     "kernel-debug": KernelRequest(arch="x86_64", variant="debug"),
+    "kernel-headers": HeadersRequest(
+        kernel=KernelRequest(arch="x86_64", variant="nvidia-gpu"), format=PackageFormat.DEB
+    ),
 }
 
 

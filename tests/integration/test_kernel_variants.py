@@ -14,7 +14,8 @@ from osbuilder.kernel.contract import parse_config
 from osbuilder.request import KernelRequest
 from tests.conftest import ROOT
 
-MATRIX = list(matrix(load_catalogue(ROOT / "kernel" / "configs")))
+CATALOGUE = load_catalogue(ROOT / "kernel" / "configs")
+MATRIX = list(matrix(CATALOGUE))
 
 
 def values(bench: Workbench, variant: str, *, arch: str = "x86_64", line: str | None = None) -> Mapping[str, str]:
@@ -25,7 +26,14 @@ def values(bench: Workbench, variant: str, *, arch: str = "x86_64", line: str | 
 @pytest.mark.parametrize(("variant", "arch"), MATRIX, ids=["-".join(pair) for pair in MATRIX])
 def test_every_variant_holds_what_it_asks_for(bench: Workbench, variant: str, arch: str) -> None:
     found = values(bench, variant, arch=arch)
-    assert "m" not in found.values()
+    assert ("m" in found.values()) == CATALOGUE.variants[variant].modules
+
+
+def test_a_kernel_with_modules_has_no_key_of_its_own_and_asks_for_no_signature(bench: Workbench) -> None:
+    found = values(bench, "nvidia-gpu")
+    assert (found["MODULE_SIG"], found["MODULE_SIG_HASH"], found["MODULE_SIG_KEY"]) == ("y", '"sha512"', '""')
+    assert not {"MODULE_SIG_ALL", "MODULE_SIG_FORCE"} & found.keys()
+    assert (found["MLX5_CORE"], found["INFINIBAND"], found["SYSTEM_TRUSTED_KEYS"]) == ("m", "m", '""')
 
 
 def test_the_minimal_kernel_has_neither_pci_nor_acpi_and_is_smaller(bench: Workbench) -> None:

@@ -353,7 +353,8 @@ def test_kernels_are_called_what_their_users_look_for() -> None:
         ("config", "config-6.12.57-0123456789ab", None),
         ("System.map", "System.map-6.12.57-0123456789ab", None),
     )
-    assert [names[1] for names in link_names("6.12.57", "0" * 64, "-debug", debug_info=True)[4:]] == [
+    debug = {"gdb-scripts.tar", "vmlinux.debug", "System.map", "config", "vmlinuz", "vmlinux"}
+    assert [names[1] for names in link_names("6.12.57", "0" * 64, "-debug", files=debug)[4:]] == [
         "vmlinux.debug-6.12.57-000000000000-debug",
         "gdb-scripts.tar-6.12.57-000000000000-debug",
     ]

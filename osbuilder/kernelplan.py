@@ -1,0 +1,104 @@
+"""The part of planning that is about guest kernels: requests to steps, with the pins and keys of a planner's settings.
+
+Pure, as osbuilder.plan is, which hands kernels over to it: what plans no kernel does not load the Kconfig reader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from osbuilder.arch import host_arch, parse_arch
+from osbuilder.errors import PlanError, UsageError
+from osbuilder.kernel.build import plan_kernel, plan_source
+from osbuilder.kernel.catalogue import load_catalogue
+from osbuilder.kernel.headers import TOOLS, PackHeaders
+from osbuilder.kernel.signature import PublicKeys
+from osbuilder.kernel.signing import SigningKey
+from osbuilder.kernel.source import KernelLine
+from osbuilder.step import Step
+
+if TYPE_CHECKING:
+    from osbuilder.arch import Arch
+    from osbuilder.plan import Planner
+    from osbuilder.request import HeadersRequest, KernelRequest
+
+
+def plan(planner: Planner, request: KernelRequest) -> Step:
+    """Return the step whose artifact is a guest kernel. Raises as osbuilder.kernel.build.plan_kernel."""
+    name, line = _line(planner, request)
+    arch = _arch(request)
+    return plan_kernel(
+        name,
+        line,
+        arch=arch,
+        variant=request.variant,
+        builder=planner.builder("compiler"),
+        compiler=functools.partial(planner.builder, "compiler", arch),
+        root=planner.root / "kernel",
+        epoch=planner.settings.source_date_epoch,
+        keys=_public_keys(planner),
+        signing=_signing_key(planner),
+    )
+
+
+def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
+    """Return the step that packs what modules for a kernel are built with. Raises PlanError for one without modules."""
+    arch = _arch(request.kernel)
+    variants = load_catalogue(planner.root / "kernel" / "configs").variants
+    kernel = plan(planner, request.kernel)
+    if not variants[request.kernel.variant].modules:
+        having = " or ".join(name for name, variant in variants.items() if variant.modules)
+        raise PlanError(
+            f"kernel variant {request.kernel.variant} has no modules, so that nothing is built against its headers",
+            hint=f"Name one that has: --variant {having}.",
+        )
+    return Step(
+        name=f"headers-{request.format.value}",
+        subject=kernel.subject,
+        action=PackHeaders.for_arch(request.format, arch),
+        inputs=(("kernel", kernel),),
+        builder=planner.builder("compiler", tools=TOOLS.get(request.format, ())),
+    )
+
+
+def plan_line_source(planner: Planner, name: str) -> Step:
+    """Return the step that gets the source of a kernel line, with its patches applied if it has any."""
+    return plan_source(
+        name,
+        planner.versions.kernel(name),
+        builder=planner.builder("compiler"),
+        root=planner.root / "kernel",
+        keys=_public_keys(planner),
+    )
+
+
+def _line(planner: Planner, request: KernelRequest) -> tuple[str, KernelLine]:
+    """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
+    try:
+        if request.git is not None:
+            return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
+        if request.tree is not None:
+            return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
+        name = request.line or planner.versions.defaults.kernel
+        line = planner.versions.kernel(name)
+        return name, dataclasses.replace(line, patches=request.patches) if request.patches else line
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+
+
+def _public_keys(planner: Planner) -> PublicKeys | None:
+    """Return the keys that kernel tarballs' signatures are checked with, if that is asked for."""
+    path = planner.settings.kernel_keys
+    return PublicKeys.of_path(path.expanduser()) if path else None
+
+
+def _signing_key(planner: Planner) -> SigningKey | None:
+    """Return the key that kernel modules are signed with, if there is one."""
+    path = planner.settings.module_signing_key
+    return SigningKey.of_path(path.expanduser(), pin=planner.settings.module_signing_pin) if path else None
+
+
+def _arch(request: KernelRequest) -> Arch:
+    return parse_arch(request.arch) if request.arch else host_arch()
