@@ -60,6 +60,7 @@ _EXCLUDED: Final = {
     "extension": "An extension has neither agent nor init: the guest that mounts it has them.",
     "measured": "A measured root is read-only: nothing could be written there.",
     "provision": "The tree that you bring has its packages already.",
+    "locked": "Build the file itself --locked.",
     "modules": "Build it with them: inv image (or initrd) --modules FILE.",
 }
 
@@ -235,8 +236,8 @@ class BootRequest:
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
     `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is what the agent prints on the console once it
     serves (default: what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
-    one beside the image). `append` are further words of the kernel line. `modules` are kernel modules for what is built,
-    as in RootfsRequest.
+    one beside the image). `append` are further words of the kernel line. `modules` are kernel modules for what is
+    built, as in RootfsRequest.
     """
 
     agent: str | None = None
@@ -263,13 +264,10 @@ class BootRequest:
         given = [name for name in ("image", "initrd", "distro") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", hint="Name one thing to boot.")
-        if self.locked and given and given[0] != "distro":
-            raise UsageError(f"--locked and --{given[0]} exclude each other", hint="Build the file itself --locked.")
+        _check_what_is_built(self)
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
-        if self.modules is not None:
-            _exclude("modules", image=self.image, initrd=self.initrd)
         if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
             raise UsageError(f"--ready: expected one line that is not empty, got {self.ready!r}")
         if self.variant != "base" and "/" in (self.kernel or ""):
@@ -285,3 +283,10 @@ class BootRequest:
                 "--root-hash goes with --image and --root verity",
                 hint="What `inv image --measured` makes has its root hash beside it.",
             )
+
+
+def _check_what_is_built(request: BootRequest) -> None:
+    """Refuse what is about a root to build where a file has it already."""
+    for flag in ("locked", "modules"):
+        if getattr(request, flag):
+            _exclude(flag, image=request.image, initrd=request.initrd)
