@@ -1,4 +1,7 @@
-"""A guest whose kernel has modules finds those that were put into its root, and loads one."""
+"""A guest whose kernel has modules finds those that were put into its root, and loads one.
+
+That kernel is compiled for it, so these run only when asked for (`inv test --matrix`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from osbuilder.api import Workbench
 from osbuilder.guest.qemu import RootKind
 from osbuilder.request import BootRequest, KernelRequest
 from osbuilder.store import Artifact
+
+pytestmark = pytest.mark.matrix
 
 
 @pytest.fixture(scope="module")
