@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder import launch, show
@@ -20,6 +21,7 @@ from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.guest.report import ProbeResult, Result
 from osbuilder.kernel.catalogue import BASE
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
+from osbuilder.kernel.modules import MODULES
 from osbuilder.request import BootRequest, KernelRequest
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class Trial:
         """What names its kernel: architecture and variant."""
         return self.arch, self.variant
 
-    def request(self, line: str | None) -> BootRequest:
-        """Return what to boot, on the kernel `line` of versions.yaml (None: its default)."""
+    def request(self, line: str | None, modules: str | None) -> BootRequest:
+        """Return what to boot, on the kernel `line` of versions.yaml (None: its default), with the kernel's modules."""
         return BootRequest(
             distro=self.distro,
             kernel=line,
@@ -72,6 +74,7 @@ class Trial:
             root=self.root,
             devices=(*USUAL_DEVICES, *self.devices),
             append=self.append,
+            modules=Path(modules) if modules else None,
         )
 
 
@@ -99,6 +102,8 @@ class BuiltKernel:
     cpu_s: float
     ccache: Mapping[str, int]
     probes: Mapping[str, Sequence[str]]
+    modules: str | None = None
+    """Where its modules are, for the root of its guests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +204,7 @@ class Proof:
             if trial.kernel in broken:
                 tried.append(Tried(trial=trial, error=broken[trial.kernel]))
             else:
-                tried.append(_try(self._bench, trial, line))
+                tried.append(_try(self._bench, trial, trial.request(line, kernels[trial.kernel].modules)))
             tell(f"{trial}: {_result(tried[-1])}")
         return Verdict(kernels=kernels, tried=tried)
 
@@ -220,10 +225,10 @@ def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities:
             yield dataclasses.replace(plain, append=(f"security={module}",))
 
 
-def _try(bench: Workbench, trial: Trial, line: str | None) -> Tried:
+def _try(bench: Workbench, trial: Trial, request: BootRequest) -> Tried:
     boot = None
     try:
-        outcome = bench.boot(trial.request(line))
+        outcome = bench.boot(request)
         boot = outcome.boot
         outcome.check()
     except OsbuilderError as error:
@@ -242,6 +247,7 @@ def _built(bench: Workbench, trial: Trial, line: str | None) -> BuiltKernel:
         cpu_s=artifact.facts["cpu_s"],
         ccache=artifact.facts["ccache"],
         probes=bench.kernels.promises(request),
+        modules=str(artifact.path(MODULES)) if "modules_bytes" in artifact.facts else None,
     )
 
 
