@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder import launch, show
+from osbuilder.api import render_error
 from osbuilder.arch import ARCHES, Arch, Machine, parse_arch
 from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import BootError, OsbuilderError, UsageError
@@ -139,7 +140,7 @@ class Verdict:
         if not wrong:
             return
         told = [
-            "\n".join([f"{first}: {error}", *(f"also: {other}" for other in others)])
+            "\n".join([f"{first}: {render_error(error)}", *(f"also: {other}" for other in others)])
             for error, (first, *others) in wrong.values()
         ]
         count = sum(len(names) for _, names in wrong.values())

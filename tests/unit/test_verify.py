@@ -121,7 +121,7 @@ def test_all_that_is_wrong_is_told_and_a_kernel_that_does_not_build_only_once() 
         verdict.check()
     assert caught.value.message == (
         "2 of 3 guests are not right\n\n"
-        "s390x base m initrd scratch: base: X=y dropped\n  Remove it.\n"
+        "s390x base m initrd scratch: error: base: X=y dropped\n  Remove it.\n"
         "also: s390x base m virtio-blk scratch"
     )
     assert "FAILED" in verdict.table()
