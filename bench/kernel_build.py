@@ -30,10 +30,10 @@ from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.sandbox import SandboxEngine
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.execute import Executor
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.compile import CONFIG, VMLINUX, VMLINUZ
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.request import KernelRequest
 from osbuilder.step import Job, Step
 from osbuilder.store import Artifact, Store

@@ -12,7 +12,7 @@ from pathlib import Path
 from osbuilder import __version__
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.arch import Arch, host_arch, parse_arch
-from osbuilder.distro.adapters import BUILDERS, FIRST, locker_of, plan_bootstrap
+from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
 from osbuilder.distro.lock import Lock, find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
 from osbuilder.distro.pool import FetchPackages
@@ -280,9 +280,9 @@ class Planner:
         inputs = []
         if installation.twin:
             inputs.append(("twin", self._packages(dataclasses.replace(choice, arch=host_arch()), packages)))
-        if choice.recipe.package_manager in FIRST:
-            name, before = FIRST[choice.recipe.package_manager]
-            inputs.append((name, Step(name=name, subject=subject, action=before(order))))
+        if installation.first:
+            name, before = installation.first
+            inputs.append((name, Step(name=name, subject=subject, action=before)))
         return Step(
             name="packages",
             subject=subject,
@@ -308,7 +308,7 @@ class Planner:
 
     def package_builder(self, recipe: Recipe) -> Step | None:
         """Return the builder that a recipe's package manager runs in, if it needs one."""
-        name = BUILDERS.get(recipe.package_manager)
+        name = adapter_of(recipe.package_manager).builder
         return self.builder(name) if name else None
 
     def locked_packages(self, choice: Choice, lock: Lock, request: tuple[str, ...]) -> Step:

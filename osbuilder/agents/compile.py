@@ -12,8 +12,8 @@ from osbuilder.agents.libraries import LIBRARIES, LIBRARIES_AT, STD, STD_AT
 from osbuilder.agents.pin import Libc
 from osbuilder.agents.source import CRATES, SOURCE, stale_lock
 from osbuilder.arch import ARCHES
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, SourceError
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.rootfs.agent import AGENT, VERSION, checked
 from osbuilder.rootfs.archive import FILES
 from osbuilder.tree import Tree

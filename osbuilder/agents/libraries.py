@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from osbuilder.agents.pin import Libc
 from osbuilder.agents.source import pack
 from osbuilder.arch import ARCHES
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, FetchError
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.step import Job

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, FetchError, SourceError, VerificationError
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import walk
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.step import NOT_IN_KEY
 

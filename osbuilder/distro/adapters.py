@@ -1,21 +1,16 @@
 """One adapter a package manager: what turns a recipe's choice and a package list into the step that installs them.
 
-A further package manager is a module beside apt.py and a line here.
+A further package manager is a module beside apt.py and a case in `adapter_of` and in `_locker`. A
+package manager's modules are imported when a recipe asks for it: a build loads one installer, not all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, assert_never
 
 from osbuilder.arch import host_arch
-from osbuilder.distro import apt, apt_lock, archive, archive_lock, dnf, dnf_lock, foreign, none, pacman, pacman_lock
-from osbuilder.distro.apk import install as apk
-from osbuilder.distro.apk import lock as apk_lock
-from osbuilder.distro.oci import install as oci
-from osbuilder.distro.oci import lock as oci_lock
 from osbuilder.distro.recipe import PackageManager
 from osbuilder.errors import PlanError
 from osbuilder.settings import Foreign
@@ -26,59 +21,84 @@ if TYPE_CHECKING:
     from osbuilder.distro.pool import FetchPackages
     from osbuilder.step import Action
 
-ADAPTERS: Mapping[PackageManager, Callable[[Order], Action]] = MappingProxyType(
-    {
-        PackageManager.APK: apk.bootstrap,
-        PackageManager.APT: apt.bootstrap,
-        PackageManager.ARCHIVE: archive.unpack,
-        PackageManager.DNF: dnf.install,
-        PackageManager.NONE: none.empty,
-        PackageManager.OCI: oci.unpack,
-        PackageManager.PACMAN: pacman.install,
-    }
-)
 
-# The builder of versions.yaml that each package manager runs in. The others install packages in this process, whatever
-# the engine and the guest's architecture.
-BUILDERS: Mapping[PackageManager, str] = MappingProxyType(
-    {
-        PackageManager.APT: "rootfs",
-        PackageManager.ARCHIVE: "rootfs",
-        PackageManager.DNF: "rpm",
-        PackageManager.PACMAN: "pacman",
-    }
-)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What installs a package manager's packages.
 
-# What has to be found out before, by package manager: the name of the bootstrap's input, and the action for an order.
-FIRST: Mapping[PackageManager, tuple[str, Callable[[Order], Action]]] = MappingProxyType(
-    {PackageManager.OCI: (oci.INPUT, oci.resolve)}
-)
+    `install(order)`: the action that leaves rootfs.tar.
 
-# Package managers for which a foreign root takes its configuration from a native twin, and the builder for that.
-CARRIERS: Mapping[PackageManager, tuple[Callable[[Order], Action], str]] = MappingProxyType(
-    {PackageManager.APT: (foreign.carry_over, "foreign")}
-)
+    `builder`: the builder of versions.yaml that it runs in. The others install packages in this process, whatever the
+    engine and the guest's architecture.
+
+    `first`: what has to be found out before: the name of the bootstrap's input, and the action for an order.
+
+    `carry`: for a foreign root that takes its configuration from a native twin: the action, and the builder for that.
+    """
+
+    install: Callable[[Order], Action]
+    builder: str | None = None
+    first: tuple[str, Callable[[Order], Action]] | None = None
+    carry: tuple[Callable[[Order], Action], str] | None = None
+
+
+def adapter_of(manager: PackageManager) -> Adapter:
+    """Return the adapter of a package manager."""
+    match manager:
+        case PackageManager.APK:
+            from osbuilder.distro.apk import install as apk
+
+            return Adapter(install=apk.bootstrap)
+        case PackageManager.APT:
+            from osbuilder.distro import apt, foreign
+
+            return Adapter(install=apt.bootstrap, builder="rootfs", carry=(foreign.carry_over, "foreign"))
+        case PackageManager.ARCHIVE:
+            from osbuilder.distro import archive
+
+            return Adapter(install=archive.unpack, builder="rootfs")
+        case PackageManager.DNF:
+            from osbuilder.distro import dnf
+
+            return Adapter(install=dnf.install, builder="rpm")
+        case PackageManager.NONE:
+            from osbuilder.distro import none
+
+            return Adapter(install=none.empty)
+        case PackageManager.OCI:
+            from osbuilder.distro.oci import install as oci
+
+            return Adapter(install=oci.unpack, first=(oci.INPUT, oci.resolve))
+        case PackageManager.PACMAN:
+            from osbuilder.distro import pacman
+
+            return Adapter(install=pacman.install, builder="pacman")
+        case _:
+            assert_never(manager)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """The action that leaves rootfs.tar and the builder that it runs in, if any.
 
-    With `twin` it has an input of that name: the same packages, installed for this machine's own architecture.
+    With `twin` it has an input of that name: the same packages, installed for this machine's own architecture. `first`
+    is an input too: its name, and the action that makes it.
     """
 
     action: Action
     builder: str | None
+    first: tuple[str, Action] | None = None
     twin: bool = False
 
 
 def plan_bootstrap(order: Order) -> Installation:
     """Return how an order's packages are installed. Raises UsageError for a bad mirror."""
-    manager = order.choice.recipe.package_manager
-    if manager in CARRIERS and order.foreign is Foreign.CARRIED and order.choice.arch != host_arch():
-        carry, builder = CARRIERS[manager]
+    adapter = adapter_of(order.choice.recipe.package_manager)
+    if adapter.carry and order.foreign is Foreign.CARRIED and order.choice.arch != host_arch():
+        carry, builder = adapter.carry
         return Installation(action=carry(order), builder=builder, twin=True)
-    return Installation(action=ADAPTERS[manager](order), builder=BUILDERS.get(manager))
+    first = (adapter.first[0], adapter.first[1](order)) if adapter.first else None
+    return Installation(action=adapter.install(order), builder=adapter.builder, first=first)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,29 +127,45 @@ class Locker:
     in_builder: bool = True
 
 
-LOCKERS: Mapping[PackageManager, Locker] = MappingProxyType(
-    {
-        PackageManager.APK: Locker(resolve=apk_lock.resolve, install=apk_lock.install, mirrors=apk_lock.mirrors),
-        PackageManager.APT: Locker(resolve=apt_lock.resolve, install=apt_lock.install),
-        PackageManager.ARCHIVE: Locker(
-            resolve=archive_lock.resolve,
-            install=archive_lock.install,
-            mirrors=archive_lock.mirrors,
-            in_builder=False,
-        ),
-        PackageManager.DNF: Locker(resolve=dnf_lock.resolve, install=dnf_lock.install),
-        PackageManager.OCI: Locker(resolve=oci_lock.resolve, install=oci_lock.install, fetch=oci_lock.fetch),
-        PackageManager.PACMAN: Locker(resolve=pacman_lock.resolve, install=pacman_lock.install),
-    }
-)
-
-
 def locker_of(order: Order) -> Locker:
     """Return what locks an order's distribution. Raises PlanError where nothing comes from a mirror."""
     recipe = order.choice.recipe
-    if recipe.package_manager not in LOCKERS:
+    locker = _locker(recipe.package_manager)
+    if locker is None:
         raise PlanError(
             f"{recipe.name} has nothing to lock: its package manager is {recipe.package_manager.value}",
             hint="Build it without --locked.",
         )
-    return LOCKERS[recipe.package_manager]
+    return locker
+
+
+def _locker(manager: PackageManager) -> Locker | None:
+    match manager:
+        case PackageManager.APK:
+            from osbuilder.distro.apk import lock as apk
+
+            return Locker(resolve=apk.resolve, install=apk.install, mirrors=apk.mirrors)
+        case PackageManager.APT:
+            from osbuilder.distro import apt_lock as apt
+
+            return Locker(resolve=apt.resolve, install=apt.install)
+        case PackageManager.ARCHIVE:
+            from osbuilder.distro import archive_lock as archive
+
+            return Locker(resolve=archive.resolve, install=archive.install, mirrors=archive.mirrors, in_builder=False)
+        case PackageManager.DNF:
+            from osbuilder.distro import dnf_lock as dnf
+
+            return Locker(resolve=dnf.resolve, install=dnf.install)
+        case PackageManager.NONE:
+            return None
+        case PackageManager.OCI:
+            from osbuilder.distro.oci import lock as oci
+
+            return Locker(resolve=oci.resolve, install=oci.install, fetch=oci.fetch)
+        case PackageManager.PACMAN:
+            from osbuilder.distro import pacman_lock as pacman
+
+            return Locker(resolve=pacman.resolve, install=pacman.install)
+        case _:
+            assert_never(manager)

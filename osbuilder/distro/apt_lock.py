@@ -24,8 +24,8 @@ from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
 from osbuilder.distro.pool import exactly
 from osbuilder.distro.problems import first_that_serves
+from osbuilder.engine.script import render
 from osbuilder.errors import FetchError
-from osbuilder.kernel.script import render
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from osbuilder.distro.indexes import Digest, from_first, on_one_line, refuse_old
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_packages
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import FetchError, UsageError, VerificationError
 from osbuilder.fetch import Source, shown
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.openpgp import read_verdict
 from osbuilder.tree import Tree
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from osbuilder.kernel.script import render
+from osbuilder.engine.script import render
 
 if TYPE_CHECKING:
     from osbuilder.distro.apt import Bootstrap

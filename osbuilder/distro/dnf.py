@@ -28,11 +28,11 @@ from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.distro.told import check_mirrors
 from osbuilder.engine.base import Command
+from osbuilder.engine.script import lines
+from osbuilder.engine.script import render as render_script
 from osbuilder.errors import UsageError, suggest
-from osbuilder.kernel.script import lines
-from osbuilder.kernel.script import render as render_script
-from osbuilder.rootfs.template import render
 from osbuilder.step import NOT_IN_KEY
+from osbuilder.template import render
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from osbuilder.distro.indexes import Digest
 from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
 from osbuilder.distro.pool import exactly
 from osbuilder.distro.problems import first_that_serves
+from osbuilder.engine.script import render
 from osbuilder.errors import FetchError
 from osbuilder.fetch import Source
-from osbuilder.kernel.script import render
 from osbuilder.store import sha256_file
 
 if TYPE_CHECKING:

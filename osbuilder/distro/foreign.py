@@ -20,7 +20,7 @@ from osbuilder.distro.deb import read_debs
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.dpkg_records import ADMIN, NORMALISE
 from osbuilder.engine.base import Command
-from osbuilder.kernel.script import lines, render
+from osbuilder.engine.script import lines, render
 from osbuilder.rootfs.elf import parse_elf
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind

@@ -27,9 +27,9 @@ from osbuilder.distro.pacman_errors import FAILED, explain
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.distro.told import check_mirrors
 from osbuilder.engine.base import Command
-from osbuilder.kernel.script import lines
-from osbuilder.kernel.script import render as render_script
-from osbuilder.rootfs.template import render
+from osbuilder.engine.script import lines
+from osbuilder.engine.script import render as render_script
+from osbuilder.template import render
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Final
 from osbuilder.distro.recipe import RECIPE, PackageManager, load_recipe
 from osbuilder.errors import UsageError, suggest
 from osbuilder.outfile import replacing
-from osbuilder.rootfs.template import render
+from osbuilder.template import render
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
 _RESERVED: Final = "all"

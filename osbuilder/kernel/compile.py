@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import ContractError
 from osbuilder.kernel import objectcache
 from osbuilder.kernel.archive import ARCHIVE
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.arch import parse_arch
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel import contract, fragments
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.resolver import RESOLVER
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.kernel.selection import select
 from osbuilder.step import NOT_IN_KEY
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, FetchError, SourceError
 from osbuilder.kernel.archive import deliver
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.step import Job

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, FetchError, SourceError
 from osbuilder.kernel.archive import deliver
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.step import Job

@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel.modules import HEADERS
 from osbuilder.kernel.packageformat import PackageFormat
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import SourceError
 from osbuilder.kernel.archive import deliver, parse_version
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:

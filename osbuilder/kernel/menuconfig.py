@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from osbuilder.engine.base import Command, Mounts
+from osbuilder.engine.script import render
 from osbuilder.kernel.expression import evaluate
 from osbuilder.kernel.kconfig import Tree
-from osbuilder.kernel.script import render
 
 TERMINAL: Final = "terminal"
 """The folder of the pipes, as a mount's name."""

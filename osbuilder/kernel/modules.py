@@ -13,8 +13,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import render
 from osbuilder.kernel.compile import Compile
-from osbuilder.kernel.script import render
 
 if TYPE_CHECKING:
     from osbuilder.step import Job

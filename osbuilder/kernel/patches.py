@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, PatchError, suggest
 from osbuilder.kernel.archive import ARCHIVE
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:

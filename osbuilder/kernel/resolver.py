@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel.archive import ARCHIVE
-from osbuilder.kernel.script import lines, render, run_script
 
 if TYPE_CHECKING:
     from osbuilder.step import Job

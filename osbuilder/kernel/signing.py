@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import UsageError, VerificationError
 from osbuilder.kernel.compile import CONFIG, timestamp
 from osbuilder.kernel.modules import HEADERS, MODULES, PACK
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from osbuilder.engine.script import render, run_script
 from osbuilder.errors import CommandFailed, SourceError
 from osbuilder.fetch import Source
 from osbuilder.kernel.archive import UNPACKED_MAX_BYTES, deliver, too_large
-from osbuilder.kernel.script import render, run_script
 from osbuilder.kernel.signature import VERIFY, Signature
 from osbuilder.step import NOT_IN_KEY
 

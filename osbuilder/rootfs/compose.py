@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.arch import ARCHES, Arch
@@ -16,8 +17,8 @@ from osbuilder.rootfs.agent import VERSION
 from osbuilder.rootfs.archive import FILES, OVERLAY
 from osbuilder.rootfs.modules import MODULES
 from osbuilder.rootfs.summary import AgentName, Base
-from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.trim import Keep, Trimmed
+from osbuilder.template import render
 from osbuilder.tree import Summary, Tree
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ROOTFS_TAR: Final = "rootfs.tar"
 AGENT: Final = "agent"
 MODE: Final = 0o755
+
+_TEXTS: Final = Path(__file__).resolve().parent / "files"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,14 +219,18 @@ def _facts(job: Job, *, before: Summary, after: Summary, trimmed: tuple[Trimmed,
 
 def _rendered_files(agent: AgentName) -> tuple[tuple[str, str], ...]:
     """Return what Compose takes as `files`: the unit files for an agent, and the time service's drop-in."""
-    unit = render(read_file("agent.service.j2"), agent=agent.name, path=agent.path)
-    target = render(read_file(f"{init.TARGET}.j2"), agent=agent.name)
+    unit = render(_file("agent.service.j2"), agent=agent.name, path=agent.path)
+    target = render(_file(f"{init.TARGET}.j2"), agent=agent.name)
     return (
         ("agent.service", unit),
-        ("chrony-ptp.conf", read_file("chrony-ptp.conf.j2")),
+        ("chrony-ptp.conf", _file("chrony-ptp.conf.j2")),
         (init.TARGET, target),
-        ("tmp.mount", read_file("tmp.mount")),
+        ("tmp.mount", _file("tmp.mount")),
     )
+
+
+def _file(name: str) -> str:
+    return (_TEXTS / name).read_text("utf-8")
 
 
 def _report(tree: Summary) -> dict[str, Any]:

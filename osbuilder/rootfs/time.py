@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from osbuilder.rootfs.template import render
+from osbuilder.template import render
 from osbuilder.tree import Tree
 
 _CONFIGURATIONS: Final = ("etc/chrony/chrony.conf", "etc/chrony.conf")

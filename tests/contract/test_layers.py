@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "settings",
             "outfile",
             "progress",
+            "template",
             "terminal",
         )
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.arch import ARCHES
-from osbuilder.distro.adapters import ADAPTERS
+from osbuilder.distro.adapters import adapter_of
 from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import PackageManager, Packages, Recipe, choose, load_recipes, select_packages
 from osbuilder.step import key_of, parameters
@@ -42,7 +42,7 @@ def test_every_offered_combination_can_be_planned_and_has_a_key_of_its_own(recip
             mirrors=("https://mirror.example.org",),
             keyring=Path(__file__) if recipe.retired else None,
         )
-        action = ADAPTERS[recipe.package_manager](order)
+        action = adapter_of(recipe.package_manager).install(order)
         assert action.describe()
         keys.add(key_of({"parameters": parameters(action)}))
     # Empty folders are the same for everybody.

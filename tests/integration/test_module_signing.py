@@ -13,10 +13,10 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.deb import read_control
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed
 from osbuilder.kernel.headers import TOOLS, PackHeaders
 from osbuilder.kernel.packageformat import PackageFormat
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.kernel.signing import SigningKey, SignModules
 from osbuilder.store import Artifact
 from osbuilder.tree import Tree

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuilder.api import Workbench
+from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel import objectcache
-from osbuilder.kernel.script import lines, render, run_script
 from osbuilder.request import KernelRequest
 from tests.jobs import artifact
 from tests.kernel_bench import Compiler

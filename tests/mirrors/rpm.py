@@ -24,7 +24,7 @@ from osbuilder.arch import host_arch
 from osbuilder.distro.recipe import PackageManager, Recipe, find_recipe, load_recipes
 from osbuilder.engine.base import Command
 from osbuilder.engine.builder import BootstrapBuilder
-from osbuilder.kernel.script import lines, render
+from osbuilder.engine.script import lines, render
 from osbuilder.step import Step
 from tests.openpgp import Key
 

@@ -9,6 +9,7 @@ import jinja2
 import pytest
 
 from osbuilder.arch import ARCHES, parse_arch
+from osbuilder.engine.script import lines, render
 from osbuilder.errors import ContractError, FragmentError
 from osbuilder.kernel.build import plan_kernel
 from osbuilder.kernel.compile import Compile, cpu_seconds, timestamp
@@ -16,7 +17,6 @@ from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.install import link_names
 from osbuilder.kernel.objectcache import read_results
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
-from osbuilder.kernel.script import lines, render
 from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact

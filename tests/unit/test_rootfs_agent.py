@@ -11,9 +11,9 @@ from osbuilder.pid1 import Init
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
 from osbuilder.rootfs.check import check_output
 from osbuilder.rootfs.elf import parse_elf
-from osbuilder.rootfs.template import read_file, render
 from osbuilder.rootfs.time import commands_without_user, configure
 from osbuilder.step import parameters
+from osbuilder.template import render
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
 from tests.jobs import RecordingJob, refuse
@@ -186,4 +186,4 @@ def test_only_a_command_with_a_user_is_written_anew() -> None:
 
 def test_a_template_with_a_name_that_is_not_given_is_an_error() -> None:
     with pytest.raises(Exception, match="'agent' is undefined"):
-        render(read_file("kata-containers.target.j2"))
+        render("Wants={{ agent }}.service\n")

@@ -1,4 +1,4 @@
-"""Scripts that run several commands of a kernel step in one builder.
+"""Scripts that run several commands of a step in one builder.
 
 A script is a template (Jinja2; an undefined name is an error) whose values pass through the `sh` filter. It is run by
 bash with errexit, nounset and pipefail. Its text comes from the fields of the action that renders it and from the
@@ -7,15 +7,13 @@ module that holds the template, so it is part of the step's key.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import jinja2
-
 from osbuilder.engine.base import Command
 from osbuilder.errors import CommandFailed, StoreError
+from osbuilder.template import render as template_text
 
 if TYPE_CHECKING:
     from osbuilder.step import Job
@@ -23,26 +21,9 @@ if TYPE_CHECKING:
 _FULL: Final = "No space left on device"
 
 
-def _quote(value: str | Iterable[str]) -> str:
-    return shlex.quote(value) if isinstance(value, str) else shlex.join(value)
-
-
-_ENVIRONMENT: Final = jinja2.Environment(
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,  # noqa: S701 - that is for HTML; what a shell needs quoted passes through `sh`
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_ENVIRONMENT.filters["sh"] = _quote
-
-
 def render(template: str, **values: object) -> str:
-    """Return the text of a script. `{{ name | sh }}` quotes a word, or each word of a list.
-
-    Raises jinja2.UndefinedError for a name that has no value: a programming error.
-    """
-    return "set -euo pipefail\n" + _ENVIRONMENT.from_string(template).render(**values)
+    """Return the text of a script. Raises jinja2.UndefinedError for a name that has no value: a programming error."""
+    return "set -euo pipefail\n" + template_text(template, **values)
 
 
 def lines(script: str) -> tuple[str, ...]:
