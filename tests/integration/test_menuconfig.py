@@ -1,0 +1,96 @@
+"""A person in the kernel's own menus: finds a symbol, turns it on, saves; the difference comes back as a fragment."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import termios
+import threading
+import time
+from collections.abc import Callable
+
+from osbuilder.api import Workbench
+from osbuilder.request import KernelRequest
+
+_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x0e\x0f]")
+_LEAVE = b"\x1b\x1b"
+_WAIT_S = 300  # the menus are compiled first
+
+
+class Person:
+    """Reads a screen and types: what stands on it is waited for before the next keys."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self.screen = b""
+
+    def waits_for(self, text: bytes, *, pressing: bytes = b"") -> None:
+        """Read until the text stands on the screen; press keys each time that the screen is at rest."""
+        self.screen = b""
+        ends = time.monotonic() + _WAIT_S
+        while text not in _ESCAPES.sub(b"", self.screen):
+            assert time.monotonic() < ends, self.screen
+            if select.select([self._terminal], [], [], 1)[0]:
+                self.screen += os.read(self._terminal, 1 << 16)
+            else:
+                self.press(pressing)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._terminal, keys)
+
+    def finds(self, symbol: bytes) -> None:
+        """Search a symbol as mconf does it, and jump to where it is."""
+        self.press(b"/")
+        self.waits_for(b"Search Configuration Parameter")
+        self.press(b"^" + symbol + b"$\r")
+        self.waits_for(b"Symbol: " + symbol)
+        self.press(b"1")
+
+    def leaves(self, answer: bytes) -> None:
+        """Go up and out, and answer the question whether to save."""
+        self.waits_for(b"save your new configuration", pressing=_LEAVE)
+        self.press(answer)
+
+
+def edited(bench: Workbench, visit: Callable[[Person], None]) -> str:
+    """Return the fragment of a person's visit to the base kernel's menus."""
+    side, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 120))
+
+    def sit_down() -> None:
+        person = Person(side)
+        person.waits_for(b"General setup")
+        visit(person)
+
+    thread = threading.Thread(target=sit_down, daemon=True)
+    thread.start()
+    try:
+        return bench.kernels.menuconfig(KernelRequest(arch="x86_64"), terminal=terminal)
+    finally:
+        thread.join(timeout=10)
+        os.close(side)
+        os.close(terminal)
+
+
+def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
+    def visit(person: Person) -> None:
+        person.finds(b"DUMMY")
+        person.waits_for(b"Dummy net driver support")
+        person.press(b"y")
+        person.waits_for(b"[*]")
+        person.leaves(b"\r")
+
+    assert edited(bench, visit) == "# What for?\nCONFIG_DUMMY=y\n"
+
+
+def test_what_is_not_saved_is_no_change(bench: Workbench) -> None:
+    def visit(person: Person) -> None:
+        person.finds(b"VXLAN")
+        person.waits_for(b"Virtual eXtensible")
+        person.press(b"n")
+        person.waits_for(b"[ ]")
+        person.leaves(b"n")
+
+    assert edited(bench, visit) == ""
