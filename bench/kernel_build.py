@@ -31,6 +31,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.sandbox import SandboxEngine
 from osbuilder.engine.script import lines, render, run_script
+from osbuilder.errors import CommandFailed
 from osbuilder.execute import Executor
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.compile import CONFIG, VMLINUX, VMLINUZ
@@ -96,6 +97,13 @@ class Cost:
         counted = "" if self.instructions is None else f"  {self.instructions / 1e12:.3f} T instructions"
         return f"{self.options:>5} =y  {self.image_bytes / 1e6:5.2f} MB  {self.cpu_s:5.0f} s of CPU{counted}"
 
+    def beside(self, other: Cost) -> str:
+        """Return the ratios to another one."""
+        ratios = {"image": self.image_bytes / other.image_bytes, "CPU": self.cpu_s / other.cpu_s}
+        if self.instructions and other.instructions:
+            ratios["instructions"] = self.instructions / other.instructions
+        return ", ".join(f"{what} {ratio:.3f}x" for what, ratio in ratios.items())
+
 
 @contextlib.contextmanager
 def instructions() -> Iterator[Callable[[], int | None]]:
@@ -146,6 +154,8 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, default=REFERENCE, help="requests of the reference")
     parser.add_argument("--keep", type=Path, help="a folder for each kernel's vmlinux, as bench.boot_time takes it")
     options = parser.parse_args()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     users = open_workbench(("engine=sandbox",), stream=sys.stderr, root=ROOT)
     plans = {
         variant: users.planner.plan(KernelRequest(arch=ARCH.name, variant=variant))
@@ -162,24 +172,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=users.store.root) as name, ThreadPoolExecutor(len(everything)) as pool:
         executor = seeded(users, list(plans.values()), Path(name))
         executor().run(resolved)
-        results = pool.map(lambda step: compiled(executor(), step), everything.values())
-        built = dict(zip(everything, results, strict=True))
-        for what, (cost, kernel) in built.items():
-            print(f"{what:<10} {cost}")
+        builds = {what: pool.submit(compiled, executor(), step) for what, step in everything.items()}
+        costs = {}
+        for what, build in builds.items():
+            try:
+                costs[what], kernel = build.result()
+            except CommandFailed as error:
+                print(f"{what:<10} cannot be built, its log ends with:\n{error.tail}", flush=True)
+                continue
+            print(f"{what:<10} {costs[what]}", flush=True)
             before = users.executor.peek(everything[what])[everything[what].ident]
             if before is not None:
                 same = all(before.sha256(file) == kernel.sha256(file) for file in (VMLINUX, VMLINUZ))
                 print(f"{what:<10} {'has' if same else 'DOES NOT HAVE'} the bytes of the one in the store")
             if options.keep:
                 shutil.copyfile(kernel.path(VMLINUX), options.keep / f"vmlinux-{what}")
-    other, _ = built["reference"]
+    if len(costs) < len(everything):
+        sys.exit("there is nothing to compare")
     for variant in plans:
-        cost, _ = built[variant]
-        ratios = {"image": cost.image_bytes / other.image_bytes, "CPU": cost.cpu_s / other.cpu_s}
-        if cost.instructions and other.instructions:
-            ratios["instructions"] = cost.instructions / other.instructions
-        told = ", ".join(f"{what} {ratio:.3f}x" for what, ratio in ratios.items())
-        print(f"{variant:<10} of the reference: {told}; aim {AIMS.get(variant, AIMS['base']):.2f}x")
+        ratios = costs[variant].beside(costs["reference"])
+        print(f"{variant:<10} of the reference: {ratios}; aim {AIMS.get(variant, AIMS['base']):.2f}x")
 
 
 if __name__ == "__main__":
