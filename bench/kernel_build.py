@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.speed import link
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.engine.base import Builder, Command, Mounts
@@ -142,7 +141,7 @@ def seeded(users: Workbench, plans: list[Step], folder: Path) -> Callable[[], Ex
     store = Store(folder / "store")
     for step in {each.ident: each for plan in plans for each in plan.walk() if each.name != "kernel"}.values():
         artifact = users.executor.run(step)
-        shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link, dirs_exist_ok=True)
+        users.store.share(artifact, store)
     engine = Uncached(trees=users.store.folder("trees"))
     ours = users.executor
     return lambda: Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=1)

@@ -67,7 +67,7 @@ class Ground:
         for step in self.target.walk():
             artifact = users.store.last(step.ident)
             assert artifact is not None
-            shutil.copytree(artifact.folder, store.root / "objects" / artifact.key, copy_function=link)
+            users.store.share(artifact, store)
         self.bench = self.workbench(ROOT)
         self.bench.executor.run(self.target)
         self.steps = {step.name: step for step in self.target.walk() if step.name != "builder"}
@@ -118,10 +118,6 @@ class Ground:
                 (folder / part).mkdir()
             mounts = Mounts(inputs=inputs, output=folder / "out", work=folder / "work")
             return seconds(lambda: engine.run(builder, command, mounts, log=folder / "log", label="bench"))
-
-
-def link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
 
 
 def seconds(work: Callable[[], object]) -> float:

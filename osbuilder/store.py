@@ -204,6 +204,11 @@ class Store:
             _sync_folder(folder.parent)
         return Artifact(folder=folder, key=key, digest=digest, manifest=manifest)
 
+    def share(self, artifact: Artifact, other: Store) -> None:
+        """Put an artifact into another store on the same filesystem, which then has the same files (hard links)."""
+        target = other.root / "objects" / artifact.key
+        shutil.copytree(artifact.folder, target, copy_function=os.link, dirs_exist_ok=True)
+
     def remember(self, ident: str, key: str) -> None:
         """Record the key that a target has now."""
         path = self.root / "refs" / ident

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder import launch, show
+from osbuilder.again import build_again
 from osbuilder.api import render_error
 from osbuilder.arch import ARCHES, Arch, Machine, parse_arch
 from osbuilder.distro.recipe import find_recipe
@@ -103,8 +104,12 @@ class BuiltKernel:
     cpu_s: float
     ccache: Mapping[str, int]
     probes: Mapping[str, Sequence[str]]
+    sha256: str
+    """Of vmlinux."""
     modules: str | None = None
     """Where its modules are, for the root of its guests."""
+    differing: Sequence[str] | None = None
+    """The files that had other bytes when it was built again (none: it is reproducible); None: it was not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,14 +142,18 @@ class Verdict:
         for each in self.tried:
             if each.error is not None:
                 wrong.setdefault(id(each.error), (each.error, []))[1].append(str(each.trial))
-        if not wrong:
-            return
         told = [
             "\n".join([f"{first}: {render_error(error)}", *(f"also: {other}" for other in others)])
             for error, (first, *others) in wrong.values()
         ]
         count = sum(len(names) for _, names in wrong.values())
-        raise BootError(f"{count} of {len(self.tried)} guests are not right\n\n" + "\n\n".join(told))
+        summary = [f"{count} of {len(self.tried)} guests are not right"] if wrong else []
+        for (arch, variant), built in self.kernels.items():
+            if built.differing:
+                names = ", ".join(built.differing)
+                summary.append(f"the kernel {arch} {variant}, built again, has other bytes in {names}")
+        if summary:
+            raise BootError("\n\n".join(["\n".join(summary), *told]))
 
 
 class Proof:
@@ -191,15 +200,20 @@ class Proof:
             trials.append(Trial(arch=arch.name, variant=BASE, machine=machine.name, root=root, distro=distro))
         return tuple(trials)
 
-    def run(self, trials: Iterable[Trial], *, line: str | None, tell: Callable[[str], None]) -> Verdict:
-        """Build what the trials need, start each guest, and return what was found; `tell` gets a line for each."""
+    def run(
+        self, trials: Iterable[Trial], *, line: str | None, again: bool = False, tell: Callable[[str], None]
+    ) -> Verdict:
+        """Build what the trials need, start each guest, and return what was found; `tell` gets a line for each.
+
+        With `again` each kernel is built a second time, from nothing, and the bytes are compared.
+        """
         kernels: dict[tuple[str, str], BuiltKernel] = {}
         broken: dict[tuple[str, str], OsbuilderError] = {}
         tried: list[Tried] = []
         for trial in trials:
             if trial.kernel not in kernels and trial.kernel not in broken:
                 try:
-                    kernels[trial.kernel] = _built(self._bench, trial, line)
+                    kernels[trial.kernel] = _built(self._bench, trial, line, again=again)
                 except OsbuilderError as error:
                     broken[trial.kernel] = error
             if trial.kernel in broken:
@@ -237,7 +251,7 @@ def _try(bench: Workbench, trial: Trial, request: BootRequest) -> Tried:
     return Tried(trial=trial, boot=boot)
 
 
-def _built(bench: Workbench, trial: Trial, line: str | None) -> BuiltKernel:
+def _built(bench: Workbench, trial: Trial, line: str | None, *, again: bool) -> BuiltKernel:
     request = KernelRequest(arch=trial.arch, line=line, variant=trial.variant)
     artifact: Artifact = bench.build(request).artifact
     return BuiltKernel(
@@ -248,7 +262,9 @@ def _built(bench: Workbench, trial: Trial, line: str | None) -> BuiltKernel:
         cpu_s=artifact.facts["cpu_s"],
         ccache=artifact.facts["ccache"],
         probes=bench.kernels.promises(request),
+        sha256=artifact.sha256(VMLINUX),
         modules=str(artifact.path(MODULES)) if "modules_bytes" in artifact.facts else None,
+        differing=build_again(bench, bench.planner.plan(request)) if again else None,
     )
 
 
@@ -267,14 +283,22 @@ def _result(tried: Tried) -> str:
 
 
 def _kernels_table(verdict: Verdict) -> str:
-    head = ("KERNEL", "VARIANT", "VERSION", "=Y", "VMLINUX", "VMLINUZ", "BUILD CPU", "CCACHE HITS")
+    head = ("KERNEL", "VARIANT", "VERSION", "=Y", "VMLINUX", "VMLINUZ", "BUILD CPU", "CCACHE HITS", "SHA256", "AGAIN")
     rows = []
     for (arch, variant), built in verdict.kernels.items():
         sizes = [f"{size / 1e6:.2f} MB" for size in (built.vmlinux_bytes, built.vmlinuz_bytes)]
         objects = sum(built.ccache.values())
         hits = f"{built.ccache.get('hits', 0)} of {objects}"
-        rows.append((arch, variant, built.version, str(built.options_y), *sizes, f"{built.cpu_s:.0f} s", hits))
+        cost = (f"{built.cpu_s:.0f} s", hits)
+        bytes_ = (built.sha256[:12], _again(built))
+        rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *bytes_))
     return show.columns(head, rows)
+
+
+def _again(built: BuiltKernel) -> str:
+    if built.differing is None:
+        return "-"
+    return f"DIFFERS: {' '.join(built.differing)}" if built.differing else "same"
 
 
 def _guests_table(tried: Sequence[Tried]) -> str:

@@ -19,6 +19,7 @@ from tasks.flags import COMMON, command
         "arch": "only this architecture; may be given several times",
         "variant": "only this kernel variant; may be given several times",
         "kernel": "a kernel of versions.yaml (see `inv versions`)",
+        "again": "build each kernel a second time, with empty caches, and compare the bytes (hours)",
         "json": "print what was found as JSON",
     },
     several=("distro", "arch", "variant"),
@@ -30,6 +31,7 @@ def verify(
     arch: Sequence[str] | None = None,
     variant: Sequence[str] | None = None,
     kernel: str | None = None,
+    again: bool = False,
     json: bool = False,
     dry: bool = False,
     setting: Sequence[str] | None = None,
@@ -46,6 +48,8 @@ def verify(
         if dry:
             print("\n".join(map(str, trials)))
             return
-        verdict = bench.proof.run(trials, line=kernel, tell=lambda text: print(text, file=sys.stderr, flush=True))
+        verdict = bench.proof.run(
+            trials, line=kernel, again=again, tell=lambda text: print(text, file=sys.stderr, flush=True)
+        )
         print(verdict.json() if json else verdict.table())
         verdict.check()

@@ -14,7 +14,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
     frozenset(
         f"osbuilder.{name}"
-        for name in ("api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter", "verify")
+        for name in ("again", "api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter", "verify")
     ),
     frozenset(
         {

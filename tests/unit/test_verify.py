@@ -27,6 +27,7 @@ KERNEL = BuiltKernel(
     cpu_s=1234.5,
     ccache={"hits": 3, "misses": 7},
     probes={"vsock": ["vsock"], "net": ["inet", "unix-socket"], "pci": []},
+    sha256="0123456789abcdef" * 4,
 )
 
 
@@ -102,6 +103,8 @@ def test_the_tables_have_a_line_for_each_kernel_and_each_guest() -> None:
         "3",
         "of",
         "10",
+        "0123456789ab",
+        "-",
     ]
     assert lines[4].split()[:5] == ["x86_64", "base", "q35", "pmem", "scratch"]
     assert lines[4].split()[-3:] == ["2", "0", "1"]
@@ -125,6 +128,19 @@ def test_all_that_is_wrong_is_told_and_a_kernel_that_does_not_build_only_once() 
         "also: s390x base m virtio-blk scratch"
     )
     assert "FAILED" in verdict.table()
+
+
+def test_a_kernel_that_has_other_bytes_when_it_is_built_again_is_not_right() -> None:
+    same = dataclasses.replace(KERNEL, differing=())
+    other = dataclasses.replace(KERNEL, differing=("vmlinux", "vmlinuz"))
+    guest = tried(RootKind.INITRD, vsock="pass")
+    Verdict(kernels={BASE: same}, tried=[guest]).check()
+    verdict = Verdict(kernels={BASE: same, ("s390x", "base"): other}, tried=[guest])
+    with pytest.raises(BootError, match=r"^the kernel s390x base, built again, has other bytes in vmlinux, vmlinuz$"):
+        verdict.check()
+    table = verdict.table().splitlines()
+    assert table[1].endswith("0123456789ab  same")
+    assert table[2].endswith("0123456789ab  DIFFERS: vmlinux vmlinuz")
 
 
 def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_for(checkout: Workbench) -> None:
