@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.errors import PlanError, UsageError
 from osbuilder.kernel.build import plan_kernel, plan_source
-from osbuilder.kernel.catalogue import load_catalogue
+from osbuilder.kernel.catalogue import BASE, load_catalogue
 from osbuilder.kernel.headers import TOOLS, PackHeaders
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.signing import SigningKey
@@ -81,11 +81,21 @@ def _line(planner: Planner, request: KernelRequest) -> tuple[str, KernelLine]:
             return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
         if request.tree is not None:
             return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
-        name = request.line or planner.versions.defaults.kernel
+        name, patches = (request.line, None) if request.line else usual_line(planner, request.variant)
         line = planner.versions.kernel(name)
-        return name, dataclasses.replace(line, patches=request.patches) if request.patches else line
+        patches = request.patches or patches
+        return name, dataclasses.replace(line, patches=patches) if patches else line
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+
+
+def usual_line(planner: Planner, variant: str) -> tuple[str, str | None]:
+    """Return the kernel line that a variant is built from when nobody names one, and the variant's own patches."""
+    if variant != BASE:
+        declared = load_catalogue(planner.root / "kernel" / "configs").variants.get(variant)
+        if declared and declared.line:
+            return declared.line, declared.patches
+    return planner.versions.defaults.kernel, None
 
 
 def _public_keys(planner: Planner) -> PublicKeys | None:

@@ -27,6 +27,7 @@ from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
 from osbuilder.kernel.resolver import unpack_kconfig
 from osbuilder.kernel.selection import select
+from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
 from osbuilder.terminal import lend, terminal_size
@@ -187,7 +188,7 @@ class Kernels:
         lines, variants = self._bench.planner.versions.kernels, self._catalogue().variants
         line, slash, variant = text.partition("/")
         if not slash and line in variants and line not in lines:
-            return self._bench.planner.versions.defaults.kernel, line
+            return usual_line(self._bench.planner, line)[0], line
         variant = variant if slash else BASE
         if line not in lines:
             what = "kernel" if slash else "kernel or variant"

@@ -342,7 +342,7 @@ def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[
     help={
         "strict": "fail where a prerequisite is missing, skip nothing (CI)",
         "select": "only what pytest's -k takes",
-        "matrix": "instead of the usual tests those that build and boot every other architecture (hours)",
+        "matrix": "instead of the usual tests those of every other architecture and kernel line (hours)",
     }
 )
 def test(context: Context, strict: bool = False, select: str = "", matrix: bool = False) -> None:

@@ -304,7 +304,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             "configuration file",
             "a variant: a folder of kernel/configs/variant (`inv kernel.menuconfig` writes the fragment)",
         ),
-        _option("-e", "experimental", "`--kernel LINE` of versions.yaml"),
+        _option("-e", "experimental", "`--variant experimental`, or `--kernel LINE` of versions.yaml"),
         _option("-f", "regenerate", "not needed: what changed is made again"),
         _option("-g VENDOR", "GPU", "`--variant nvidia-gpu`; for Intel's there is none"),
         _option("-k TREE", "existing tree", "`--tree DIR`"),

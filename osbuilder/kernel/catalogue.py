@@ -126,7 +126,9 @@ class Variant(Condition):
     `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has of
     the base. `capabilities` are its own, with fragments in its own folder. `consumers` are those that can boot or use
     it; `tools` are Debian packages that building it takes besides. With `debug_info`, what a debugger wants is kept
-    beside the kernel; with `modules`, its modules are, and what others are built against.
+    beside the kernel; with `modules`, its modules are, and what others are built against. `line` is the kernel line
+    of versions.yaml that it is built from when nobody names one (None: the default line), `patches` the folder of
+    kernel/patches that it then has instead of the line's.
     """
 
     purpose: str
@@ -138,10 +140,14 @@ class Variant(Condition):
     tools: tuple[str, ...] = ()
     debug_info: bool = dataclasses.field(default=False, metadata={"key": "debug-info"})
     modules: bool = False
+    line: str | None = None
+    patches: str | None = None
 
     def __post_init__(self) -> None:
         if not self.consumers:
             raise ValueError("expected at least one consumer: who can boot or use it")
+        if self.patches and not self.line:
+            raise ValueError("patches go with a line: they are for its source")
 
     def on(self, arch: str) -> bool:
         """Say whether it is for an architecture. No arches: for all."""

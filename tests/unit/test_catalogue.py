@@ -336,6 +336,7 @@ def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
         ("overrides: [{symbol: CONFIG_A, reason: r}]\n", "expected a symbol without CONFIG_"),
         ("tool: [x]\n", "unknown key 'tool'"),
         ("arches: [x86]\n", "unknown architecture 'x86'"),
+        ("patches: mine\n", "patches go with a line: they are for its source"),
     ],
 )
 def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from tests.kernel_sources import write_tree
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plan(request: KernelRequest, **settings: str) -> dict[str, Step]:
+def plan(request: KernelRequest, *, root: Path = ROOT, **settings: str) -> dict[str, Step]:
     loaded = load_settings(settings, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent"))
-    return {step.name: step for step in Planner(ROOT, loaded).plan(request).walk()}
+    return {step.name: step for step in Planner(root, loaded).plan(request).walk()}
 
 
 def test_a_repository_of_the_command_line_is_a_source_without_patches() -> None:
@@ -48,6 +49,23 @@ def test_patches_of_the_command_line_replace_those_of_the_line() -> None:
     assert "patched" not in plan(KernelRequest(arch="x86_64", line="debian-6.12", patches="none"))
     git = KernelRequest(arch="x86_64", git="https://a.example/l.git", ref="v6.12", patches="linux-6.12")
     assert plan(git)["patched"].action == plan(default)["patched"].action
+
+
+def test_a_variant_may_have_a_line_and_patches_of_its_own(tmp_path: Path) -> None:
+    for folder in ("kernel", "distros"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "versions.yaml", tmp_path)
+    series = tmp_path / "kernel" / "patches" / "experimental"
+    (series / "series").write_text("new.patch\n")
+    (series / "new.patch").write_text("Description: a try\nOrigin: own\n\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n")
+    own = plan(KernelRequest(arch="x86_64", variant="experimental"), root=tmp_path)
+    assert own["source"].ident == "debian-7.2/source"
+    assert "new.patch" in "".join(own["patched"].action.describe())
+    named = plan(KernelRequest(arch="x86_64", variant="experimental", line="debian-6.12"), root=tmp_path)
+    assert named["source"].ident == "debian-6.12/source"
+    assert named["patched"].action == plan(KernelRequest(arch="x86_64"))["patched"].action
+    git = KernelRequest(arch="x86_64", variant="experimental", git="https://a.example/l.git", ref="v6.12")
+    assert "patched" not in plan(git, root=tmp_path)
 
 
 @pytest.mark.parametrize(
