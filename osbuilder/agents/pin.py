@@ -11,6 +11,7 @@ from typing import Final
 
 from osbuilder.arch import Arch
 from osbuilder.errors import PlanError, UsageError, suggest
+from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.tarball import Tarball
 
@@ -108,15 +109,14 @@ class CargoPin:
 class AgentPin:
     """An agent; `install` is its file's name in /usr/bin.
 
-    Either `source`, a folder of this repository with C (the probe), or `cargo`. `ready` is what it prints on the
-    guest's console once it serves, an extended regular expression of grep(1); only the probe reports by itself. `url`
-    is where it is published, for the guest's summary.
+    Either `source`, a folder of this repository with C (the probe), or `cargo`. `ready` is how it is known to serve;
+    only the probe reports by itself. `url` is where it is published, for the guest's summary.
     """
 
     install: str
     source: str | None = None
     cargo: CargoPin | None = None
-    ready: str | None = None
+    ready: Ready | None = None
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -125,9 +125,7 @@ class AgentPin:
         if (self.source is None) == (self.cargo is None):
             raise ValueError("expected exactly one of source and cargo")
         if (self.cargo is None) != (self.ready is None):
-            raise ValueError("ready goes with cargo: what the agent prints on the console once it serves")
-        if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
-            raise ValueError("ready: expected one line that is not empty")
+            raise ValueError("ready goes with cargo: how the agent is known to serve")
 
     def __str__(self) -> str:
         """What it is made from, for `inv versions`."""

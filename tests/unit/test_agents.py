@@ -14,6 +14,7 @@ from osbuilder.agents.libraries import LIBRARIES, GuestLibraries
 from osbuilder.agents.pin import AgentOptions, CargoPin, CratesPin, Libc, SourcePin
 from osbuilder.agents.source import CRATES, SOURCE, CratesTarball, Download, Tree, VendorCrates
 from osbuilder.errors import CommandFailed, DecodeError, PlanError, SourceError, UsageError
+from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.plan import Planner
 from osbuilder.request import AgentRequest
@@ -104,7 +105,7 @@ def test_crates_that_were_pinned_go_with_the_source_that_was_pinned() -> None:
 
     pinned = CratesPin(urls=("https://a.example/v.tar",), sha256="5" * 64)
     source = SourcePin(urls=("https://a.example/s.tar",), sha256="6" * 64)
-    pin = AgentPin(install="a", ready="up", cargo=CargoPin(source=source, crates=pinned))
+    pin = AgentPin(install="a", ready=Ready(console="up"), cargo=CargoPin(source=source, crates=pinned))
     assert choose("a", pin, AgentOptions(), parse_arch("x86_64")).crates == pinned
     other = AgentOptions(source=SourcePin(git="https://a.example/a.git", ref=COMMIT))
     assert choose("a", pin, other, parse_arch("x86_64")).crates is None
@@ -215,7 +216,11 @@ def test_options_are_refused_for_agents_that_have_none(tmp_path: Path) -> None:
             "      units: [a/kata-agent.service,",
             "expected the name of a file",
         ),
-        ("    ready: ttRPC server started\n", "", "ready goes with cargo"),
+        ("    ready: {console: ttRPC server started}\n", "", "ready goes with cargo"),
+        ("{console: ttRPC server started}", "ttRPC server started", "expected a mapping"),
+        ("{console: ttRPC server started}", "{}", "expected either console, a pattern, or port, a name"),
+        ("{console: ttRPC server started}", "{console: ' '}", "console: expected one line that is not empty"),
+        ("{console: ttRPC server started}", "{port: a/b}", "port: expected the name of a virtio-serial port"),
         ("    install: kata-agent\n", "    install: kata/agent\n", "install: expected the name of a file"),
         ("    cargo:\n", "    source: agents/kata\n    cargo:\n", "expected exactly one of source and cargo"),
         ("      folder: src/agent\n", "      source: {urls: [a.tar], sha256: x}\n", "sha256"),
