@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import ImageError, PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
@@ -163,7 +164,7 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
 def _ready(bench: Workbench, request: BootRequest, arch: Arch) -> Ready | None:
     """Return how the agent is known to serve; None for one that reports. Raises PlanError where there are no ports."""
     ready = request.ready
-    if ready is None and request.agent is not None and "/" not in request.agent:
+    if ready is None and request.agent is not None and not is_given(request.agent):
         ready = bench.planner.versions.agent(request.agent).ready
     if ready is None or ready.port is None or _kernel_file(request) is not None:
         return ready

@@ -20,6 +20,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _INSIDE: Final = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[A-Za-z0-9_./+@-]+")
 _SWITCH: Final[Mapping[str, bool]] = {"yes": True, "no": False}
 
+IMAGE_PREFIX: Final = "oci:"
+"""What stands before the name of a container image that an agent is in."""
+
+
+def is_given(agent: str) -> bool:
+    """Whether an agent is built already, a file or a container image, and no name of versions.yaml."""
+    return "/" in agent or agent.startswith(IMAGE_PREFIX)
+
 
 class Libc(enum.Enum):
     """The C library that an agent is linked with, always statically."""
