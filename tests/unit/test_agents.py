@@ -19,7 +19,7 @@ from osbuilder.kernel.git import Git
 from osbuilder.plan import Planner
 from osbuilder.request import AgentRequest
 from osbuilder.settings import load_settings
-from osbuilder.step import Step
+from osbuilder.step import Step, is_online
 from osbuilder.versions import FILE, load_versions
 from tests.jobs import Ran, RecordingJob, artifact
 from tests.unit.test_rootfs_compose import elf
@@ -205,6 +205,23 @@ def test_options_are_refused_for_agents_that_have_none(tmp_path: Path) -> None:
         plan("libc=gnu", agent="probe")
     with pytest.raises(UsageError, match="has no options"):
         plan("libc=gnu", agent=str(tmp_path / "agent"))
+    with pytest.raises(UsageError, match="--agent oci:kata/agent has no options"):
+        plan("libc=gnu", agent="oci:kata/agent")
+
+
+def test_an_agent_of_an_image_is_asked_for_where_its_name_says() -> None:
+    steps = plan(agent="oci:quay.io/kata/agent:3.1")
+    assert list(steps) == ["agent-reference", "agent-image", "agent"]
+    assert steps["agent-reference"].action.describe() == (
+        "ask https://quay.io for quay.io/kata/agent:3.1",
+        "choose what is for linux/amd64",
+    )
+    assert is_online(steps["agent-reference"].action)
+    assert not is_online(steps["agent"].action)
+    with pytest.raises(UsageError, match=r"http://quay\.io does not protect what the tag 'latest' of kata/agent means"):
+        Planner(ROOT, load_settings({"mirrors": "oci=http://quay.io"})).plan(
+            AgentRequest(agent="oci:quay.io/kata/agent")
+        )
 
 
 @pytest.mark.parametrize(
