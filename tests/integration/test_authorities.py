@@ -22,7 +22,7 @@ import pytest
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.distro import dnf, pacman
 from osbuilder.distro.keyring import Keyring
-from osbuilder.errors import FetchError, ToolMissing
+from osbuilder.errors import CommandFailed, FetchError, ToolMissing
 from osbuilder.kernel import debian
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
@@ -191,8 +191,10 @@ END
 echo 'deb [signed-by=/work/own/key.gpg] {server.url} trixie main' > /work/own/sources.list
 """
         monkeypatch.setattr(debian, "_DEBIAN", own + debian._DEBIAN.replace("/etc/apt/", "/work/own/"))
-        with pytest.raises(FetchError, match="certificate verify failed"):
+        with pytest.raises(FetchError, match=r"cannot get the package linux-source-6\.12 of Debian trixie") as caught:
             Compiler(benches.other, tmp_path / "other").run(source)
+        assert isinstance(caught.value.__cause__, CommandFailed)
+        assert "certificate verify failed" in caught.value.__cause__.tail
         assert server.seen("/dists/trixie/InRelease") == []
         outcome = Compiler(benches.trusting, tmp_path / "trusting").run(source)
     assert outcome.facts["package_version"] == "6.12.57-1"
