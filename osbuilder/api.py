@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, why
+from osbuilder.agents.pin import is_given
 from osbuilder.arch import ARCHES, Arch, host_arch
 from osbuilder.distro.recipe import RECIPE
 from osbuilder.doctor import Checkup
@@ -248,8 +249,8 @@ class Workbench:
                 return (Name(file=PACKAGE, published=artifact.facts["file"]),)
             case AgentRequest():
                 agent = request.agent or self.planner.versions.defaults.agent
-                named = Path(agent).name if "/" in agent else self.planner.versions.agent(agent).install
-                install = artifact.facts.get("install", named)  # of an archive it is not the name
+                named = Path(agent).name if is_given(agent) else self.planner.versions.agent(agent).install
+                install = artifact.facts.get("install", named)  # of an archive or an image it is not the name
                 return (Name(file="agent", published=install),)
             case RootfsRequest():
                 return (Name(file="rootfs.tar", published=f"{self._stem(request)}.rootfs.tar"),)

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
 from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError
 from osbuilder.fetch import GET, FetchSettings, Progress, Source, fetch
@@ -336,10 +337,13 @@ class RunningJob:
     ) -> None:
         executor = self.executor
         executor._check_stopped()
+        inputs = inputs or {}
+        if command.network and self.ca_bundle is not None:
+            command, inputs = trusting(command, inputs, self.ca_bundle)
         name = self.step.builder.subject if self.step.builder else ""
         engine, builder = executor.ready(name, self.inputs["builder"])
         mounts = Mounts(
-            inputs=inputs or {},
+            inputs=inputs,
             output=output or self.out,
             work=self.work,
             caches={name: self.cache(name) for name in caches},

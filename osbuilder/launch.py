@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import ImageError, PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.image import dax
 from osbuilder.image.build import IMAGE, INITRD, ROOT_HASH
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 # What a kernel must be able to do for the bus that a machine's virtio devices are on (arch.Machine.virtio).
 _BUSES: Mapping[str, str] = {"pci": "virtio-pci", "device": "virtio-mmio", "ccw": "virtio-ccw"}
+
+# What a kernel must be able to do for a port to be there.
+_PORTS = "virtio-console"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -84,11 +89,12 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     machines = _fitting(bench, request, arch)
     root = _root_kind(bench, request, arch, machines)
     machine = _machine(request, arch, machines, root)
-    render_argv(_rehearsed(request, arch, machine, root))  # refuses what cannot be before anything is built
+    ready = _ready(bench, request, arch)
+    # Refuses what cannot be before anything is built.
+    render_argv(_rehearsed(request, arch, machine, root, ready))
     kernel, probes = _kernel(bench, request, arch, machine)
     image, initrd, verity = _root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
-    ready = _ready(bench, request)
     if ready is None:
         guest = asked(guest, probes)
     else:
@@ -117,7 +123,8 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     _check_files(request)
     machines = _fitting(bench, request, arch)
     root = _root_kind(bench, request, arch, machines)
-    guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root)
+    ready = _ready(bench, request, arch)
+    guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root, ready)
     parts = []
     if _kernel_file(request) is None:
         parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel, variant=request.variant)))
@@ -137,7 +144,7 @@ def asked(guest: Guest, probes: tuple[str, ...]) -> Guest:
     return named if probes else dataclasses.replace(guest, cmdline=("osbuilder.probes=all", *guest.cmdline))
 
 
-def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind) -> Guest:
+def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind, ready: Ready | None) -> Guest:
     """Return the guest with stand-ins for the files that are not built yet."""
     kernel = _kernel_file(request) or Path(f"{machine.kernels[0]}.container")
     initrd = (request.initrd or Path("kata-containers-initrd.img")) if root is RootKind.INITRD else None
@@ -147,17 +154,26 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
         unknown = Verity(root_hash="HASH", salt="SALT", data_blocks=2)
         verity = _verity(request, request.image) if request.image else unknown
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
+    guest = dataclasses.replace(guest, port=ready.port if ready else None)
     if request.image is None and root is RootKind.PMEM:
         # The least that an nvdimm can be.
         guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
     return guest
 
 
-def _ready(bench: Workbench, request: BootRequest) -> str | None:
-    """Return what tells that the agent serves; None for one that reports."""
-    if request.ready is not None or request.agent is None or "/" in request.agent:
-        return request.ready
-    return bench.planner.versions.agent(request.agent).ready
+def _ready(bench: Workbench, request: BootRequest, arch: Arch) -> Ready | None:
+    """Return how the agent is known to serve; None for one that reports. Raises PlanError where there are no ports."""
+    ready = request.ready
+    if ready is None and request.agent is not None and not is_given(request.agent):
+        ready = bench.planner.versions.agent(request.agent).ready
+    if ready is None or ready.port is None or _kernel_file(request) is not None:
+        return ready
+    if _PORTS not in bench.kernels.capabilities_of(request.variant, arch):
+        raise PlanError(
+            f"kernel variant {request.variant} has no port {ready.port}: it lacks the capability {_PORTS}",
+            hint="Use another --variant (`inv kernel.capabilities`), or --ready PATTERN, a line of the console.",
+        )
+    return ready
 
 
 def _arch(request: BootRequest) -> Arch:

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from osbuilder import __version__
-from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
+from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
 from osbuilder.arch import Arch, host_arch, parse_arch
 from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
 from osbuilder.distro.lock import Lock, find_request, load_lock, lock_command
@@ -30,8 +30,7 @@ from osbuilder.request import (
     KernelRequest,
     RootfsRequest,
 )
-from osbuilder.rootfs.agent import AgentFile, BuildProbe
-from osbuilder.rootfs.archive import AgentArchive, is_archive
+from osbuilder.rootfs.agent import BuildProbe
 from osbuilder.rootfs.compose import Compose, ComposeExtension
 from osbuilder.rootfs.modules import TakeModules
 from osbuilder.rootfs.provision import EPOCH as PROVIDED_EPOCH
@@ -46,6 +45,9 @@ from osbuilder.versions import Versions, load_versions
 # The distribution that builders are made of.
 _BUILDER_DISTRO = "debian"
 
+
+# The distribution whose mirrors are registries.
+_IMAGES = "oci"
 
 # What a request means that names no distribution.
 _DEFAULT_DISTRO = "debian"
@@ -157,8 +159,8 @@ class Planner:
     @functools.cache  # noqa: B019
     def _agent(self, agent: str | None, options: AgentOptions, arch: Arch) -> tuple[Step, AgentName]:
         name = agent or self.versions.defaults.agent
-        if "/" in name:
-            return _agent_file(Path(name), options, arch)
+        if is_given(name):
+            return self._given_agent(name, options, arch)
         pin = self.versions.agent(name)
         if pin.cargo is not None or options:
             from osbuilder.agents.build import BUILDER, plan_agent
@@ -174,6 +176,17 @@ class Planner:
             builder=self.builder("compiler", arch),
         )
         return step, AgentName(name=pin.install, version=__version__)
+
+    def _given_agent(self, name: str, options: AgentOptions, arch: Arch) -> tuple[Step, AgentName]:
+        # Imported here: what has no such agent does not wait for what reads container images.
+        from osbuilder.agents.given import plan_given
+
+        if options:
+            raise UsageError(
+                f"--agent {name} has no options: they are for agents that are compiled with cargo",
+                hint="Leave --agent-option out.",
+            )
+        return plan_given(name, arch, registries=tuple(self.settings.mirrors.get(_IMAGES, ())))
 
     @functools.cache  # noqa: B019
     def ground(self, request: RootfsRequest) -> Ground:
@@ -379,24 +392,6 @@ class Planner:
         if self.settings.source_date_epoch is not None:
             return self.settings.source_date_epoch
         return recipe.release(release).released.epoch
-
-
-def _agent_file(path: Path, options: AgentOptions, arch: Arch) -> tuple[Step, AgentName]:
-    """Return the step that takes an agent from a file: a program, or an archive of one and what belongs to it."""
-    if options:
-        raise UsageError(
-            f"--agent {path} has no options: they are for agents that are compiled with cargo",
-            hint="Leave --agent-option out.",
-        )
-    action: AgentArchive | AgentFile
-    if is_archive(path):
-        action = AgentArchive.of_path(path, arch)
-        name = action.install
-    else:
-        action = AgentFile.of_path(path, arch)
-        name = path.name
-    step = Step(name="agent", subject=f"{path.name}-{arch.name}", action=action)
-    return step, AgentName(name=name, version=f"sha256:{action.sha256}")
 
 
 def _modules(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:

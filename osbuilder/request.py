@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+from osbuilder.guest.ready import Ready
 from osbuilder.image.initrd import Compression
 from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.pid1 import Init
@@ -234,15 +235,15 @@ class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
-    `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is what the agent prints on the console once it
-    serves (default: what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
+    `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is how the agent is known to serve (default:
+    what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
     one beside the image). `append` are further words of the kernel line. `modules` are kernel modules for what is
     built, as in RootfsRequest.
     """
 
     agent: str | None = None
     agent_options: AgentOptions = NO_OPTIONS
-    ready: str | None = None
+    ready: Ready | None = None
     modules: Path | None = None
     image: Path | None = None
     initrd: Path | None = None
@@ -268,8 +269,6 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
-        if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
-            raise UsageError(f"--ready: expected one line that is not empty, got {self.ready!r}")
         if self.variant != "base" and "/" in (self.kernel or ""):
             raise UsageError("--variant does not go with a kernel's file", hint="Name a line of versions.yaml.")
         if self.root is RootKind.INITRD and self.image is not None:

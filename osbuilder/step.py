@@ -87,7 +87,7 @@ class Job(Protocol):
 
     @property
     def ca_bundle(self) -> Path | None:
-        """The user's certificate authorities (PEM) for what reaches the network with another client than `fetch`."""
+        """The user's certificate authorities (PEM) for what reaches the network outside of a builder."""
 
     @property
     def engine(self) -> Engine:

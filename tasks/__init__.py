@@ -160,6 +160,7 @@ def agent(_: Context, **given: Any) -> None:
         "locked": "build it of exactly the packages of the distribution's lock (see `inv lock`)",
         "agent": "the guest's agent: versions.yaml says how that one tells that it serves",
         "ready": "what the agent prints on the console once it serves (extended regular expression)",
+        "ready_port": "instead: the virtio-serial port that the agent opens once it serves, by its name",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
         "modules": "kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)",
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
@@ -182,6 +183,7 @@ def boot(
     agent: str | None = None,
     agent_option: Sequence[str] | None = None,
     ready: str | None = None,
+    ready_port: str | None = None,
     kernel: str | None = None,
     variant: str = "base",
     modules: str | None = None,
@@ -204,6 +206,7 @@ def boot(
     with workbench(setting, given={"offline": offline}) as bench:
         from osbuilder.agents.pin import AgentOptions
         from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+        from osbuilder.guest.ready import Ready
         from osbuilder.request import BootRequest, parse_choice
 
         request = BootRequest(
@@ -213,7 +216,7 @@ def boot(
             locked=locked,
             agent=agent,
             agent_options=AgentOptions.parse(agent_option or ()),
-            ready=ready,
+            ready=Ready.of_flags(ready, ready_port),
             kernel=kernel,
             variant=variant,
             modules=_path(modules, "modules"),

@@ -25,7 +25,9 @@ class Flag:
 Table = Mapping[str, Flag]
 
 ARCH: Table = {"arch": Flag("architecture of the guest (default: this machine's)")}
-AGENT: Table = {"agent": Flag("an agent of versions.yaml, or the path of a file (default: that of versions.yaml)")}
+AGENT: Table = {
+    "agent": Flag("an agent of versions.yaml, the path of a file, or oci:IMAGE (default: that of versions.yaml)")
+}
 AGENT_OPTION: Table = {
     "agent_option": Flag(
         "a choice about an agent that cargo compiles: libc, seccomp, policy, its source (docs/agents.md)", several=True

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -122,6 +123,27 @@ def make_certificate(folder: Path) -> Path:
     subprocess.run([*command.split(), *further], check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
     return path
+
+
+def make_authority(folder: Path) -> tuple[Path, Path]:
+    """Return a private authority's certificate, and a PEM file with a key and a certificate by it for 127.0.0.1."""
+    authority, server, request, extension = (folder / name for name in ("ca.crt", "server.pem", "request", "extension"))
+    extension.write_text("subjectAltName = IP:127.0.0.1\n")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    made_for = ("-subj", "/CN=127.0.0.1", "-keyout", str(server), "-out", str(request))
+    own_key = ("-keyout", str(folder / "ca.key"), "-out", str(authority))
+    signed_by = ("-CA", str(authority), "-CAkey", str(folder / "ca.key"), "-CAcreateserial")
+    signing = ("x509", "-req", "-days", "2", "-in", str(request), *signed_by, "-extfile", str(extension))
+    _openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=An authority of a test", *own_key)
+    _openssl("req", "-new", *key, *made_for)
+    server.write_bytes(server.read_bytes() + _openssl(*signing))
+    return authority, server
+
+
+def _openssl(*arguments: str) -> bytes:
+    return subprocess.run(
+        (shutil.which("openssl") or "/usr/bin/openssl", *arguments), check=True, capture_output=True
+    ).stdout
 
 
 def closed_url(path: str = "/") -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from osbuilder.arch import Arch
 from osbuilder.errors import PlanError, UsageError, suggest
+from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.tarball import Tarball
 
@@ -18,6 +19,14 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _INSIDE: Final = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[A-Za-z0-9_./+@-]+")
 _SWITCH: Final[Mapping[str, bool]] = {"yes": True, "no": False}
+
+IMAGE_PREFIX: Final = "oci:"
+"""What stands before the name of a container image that an agent is in."""
+
+
+def is_given(agent: str) -> bool:
+    """Whether an agent is built already, a file or a container image, and no name of versions.yaml."""
+    return "/" in agent or agent.startswith(IMAGE_PREFIX)
 
 
 class Libc(enum.Enum):
@@ -108,15 +117,14 @@ class CargoPin:
 class AgentPin:
     """An agent; `install` is its file's name in /usr/bin.
 
-    Either `source`, a folder of this repository with C (the probe), or `cargo`. `ready` is what it prints on the
-    guest's console once it serves, an extended regular expression of grep(1); only the probe reports by itself. `url`
-    is where it is published, for the guest's summary.
+    Either `source`, a folder of this repository with C (the probe), or `cargo`. `ready` is how it is known to serve;
+    only the probe reports by itself. `url` is where it is published, for the guest's summary.
     """
 
     install: str
     source: str | None = None
     cargo: CargoPin | None = None
-    ready: str | None = None
+    ready: Ready | None = None
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -125,9 +133,7 @@ class AgentPin:
         if (self.source is None) == (self.cargo is None):
             raise ValueError("expected exactly one of source and cargo")
         if (self.cargo is None) != (self.ready is None):
-            raise ValueError("ready goes with cargo: what the agent prints on the console once it serves")
-        if self.ready is not None and ("\n" in self.ready or not self.ready.strip()):
-            raise ValueError("ready: expected one line that is not empty")
+            raise ValueError("ready goes with cargo: how the agent is known to serve")
 
     def __str__(self) -> str:
         """What it is made from, for `inv versions`."""

@@ -39,9 +39,6 @@ _PACK: Final = (
 
 _VENDOR: Final = """\
 export CARGO_HOME=/cache/cargo CARGO_NET_GIT_FETCH_WITH_CLI=true GIT_TERMINAL_PROMPT=0
-if [ -f /in/authorities ]; then
-  export CARGO_HTTP_CAINFO=/in/authorities GIT_SSL_CAINFO=/in/authorities
-fi
 mkdir -p /work/source /work/crates
 zstd --quiet --decompress --stdout /in/source |
   tar --extract --no-same-owner --strip-components=1 --directory=/work/source
@@ -147,8 +144,6 @@ class VendorCrates:
         output = job.work / "crates"
         output.mkdir()
         inputs = {"source": job.inputs["source"].path(SOURCE)}
-        if job.ca_bundle is not None:
-            inputs["authorities"] = job.ca_bundle.resolve()
         try:
             run_script(job, self._script(), inputs=inputs, caches=("cargo",), output=output, network=True)
         except CommandFailed as error:

@@ -47,7 +47,6 @@ rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap
 [ -e "$1/usr/bin/apt-get" ] || rm -f "$1/etc/apt/sources.list"
 """
 
-_AUTHORITIES: Final = "authorities"
 _URL = re.compile(r"(https?|file)://[^\s\[\]]+")
 
 
@@ -109,14 +108,11 @@ class Bootstrap:
         inputs = {
             "keyring": self.trusted_keys(job),
             "hook": _executable(job.work / "hook", hook),
-            **authorities_of(job),
         }
         return first_that_serves(
             job,
             self.mirrors or (None,),
-            lambda mirror: job.run(
-                self._mmdebstrap(options, mirror, authorities=job.ca_bundle is not None), inputs=inputs
-            ),
+            lambda mirror: job.run(self._mmdebstrap(options, mirror), inputs=inputs),
             lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=self.components),
         )
 
@@ -171,15 +167,13 @@ class Bootstrap:
         target: str = f"/out/{ROOTFS_TAR}",
         signed: bool = True,
         network: bool = True,
-        authorities: bool = False,
     ) -> Command:
         """Return mmdebstrap's command. `mirror` is an address or a line of sources.list (None: mmdebstrap's own).
 
         Unless `signed`, no key is trusted, for a repository that needs none. A `target` of /dev/null keeps nothing.
-        `authorities`: those of `authorities_of` are trusted instead of the builder's.
         """
         options = self._options(target)
-        return self._mmdebstrap(options, mirror, signed=signed, network=network, authorities=authorities)
+        return self._mmdebstrap(options, mirror, signed=signed, network=network)
 
     def _mmdebstrap(
         self,
@@ -188,7 +182,6 @@ class Bootstrap:
         *,
         signed: bool = True,
         network: bool = True,
-        authorities: bool = False,
     ) -> Command:
         *flags, target = options
         apt = {
@@ -197,7 +190,6 @@ class Bootstrap:
             "Acquire::Retries": str(self.attempts - 1),
             "Acquire::http::Timeout": str(self.timeout_s),
             "Acquire::https::Timeout": str(self.timeout_s),
-            **({"Acquire::https::CAInfo": f"/in/{_AUTHORITIES}"} if authorities else {}),
         }
         return Command(
             argv=(
@@ -237,11 +229,6 @@ def bootstrap(order: Order) -> Bootstrap:
         timeout_s=order.timeout_s,
         attempts=order.attempts,
     )
-
-
-def authorities_of(job: Job) -> dict[str, Path]:
-    """Return, as an input of a command, the certificate authorities that the user's setting names, if it names any."""
-    return {_AUTHORITIES: job.ca_bundle.resolve()} if job.ca_bundle else {}
 
 
 def take_releases(out: Path) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from osbuilder.distro.problems import ANOTHER, CLOCK, Pattern, Problem, find_problem
+from osbuilder.distro.problems import ANOTHER, CERTIFICATE, CLOCK, UNTRUSTED, Pattern, Problem, find_problem
 from osbuilder.errors import RootfsError, StoreError, UsageError, VerificationError
 
 # The first that matches any line decides: causes stand before the consequences that apt reports as well.
@@ -52,6 +52,12 @@ _PATTERNS: Final = (
         regex=r"E: Failed to fetch .*(?:Could not resolve|Temporary failure resolving).*",
         text="{mirror} cannot be found: its host name does not resolve",
         hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
+    ),
+    Pattern(
+        # apt with OpenSSL, and before 2.9.19 with GnuTLS.
+        regex=r".*(?:certificate verify failed|The certificate is NOT trusted).*",
+        text=UNTRUSTED,
+        hint=CERTIFICATE,
     ),
     Pattern(
         regex=r"E: Failed to fetch .*[Cc]onnection refused.*",

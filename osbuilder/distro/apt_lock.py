@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import unquote
 
-from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, authorities_of, bootstrap
+from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.deb import render_index, render_release
 from osbuilder.distro.dpkg import parse_fields, read_packages
@@ -98,12 +98,11 @@ class Resolve:
         script = render(self.hook, requests=self.requests, essential=essential)
         hook.write_text(f"#!/bin/bash\n{script}", "utf-8")
         hook.chmod(0o755)
-        inputs = {"keyring": setup.trusted_keys(job), "hook": hook, **authorities_of(job)}
-        authorities = job.ca_bundle is not None
+        inputs = {"keyring": setup.trusted_keys(job), "hook": hook}
         mirror = first_that_serves(
             job,
             setup.mirrors or (None,),
-            lambda mirror: job.run(setup.command(mirror, target="/dev/null", authorities=authorities), inputs=inputs),
+            lambda mirror: job.run(setup.command(mirror, target="/dev/null"), inputs=inputs),
             lambda log, mirror: explain(log, mirror=mirror, suite=setup.suite, components=setup.components),
         )
         packages = [

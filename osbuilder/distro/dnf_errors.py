@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from osbuilder.distro.problems import ANOTHER, Pattern, Problem, find_problem
+from osbuilder.distro.problems import ANOTHER, CERTIFICATE, UNTRUSTED, Pattern, Problem, find_problem
 from osbuilder.distro.told import words_for
 from osbuilder.errors import RootfsError, StoreError, UsageError, VerificationError
 
@@ -92,6 +92,11 @@ _PATTERNS: Final = (
         regex=r".*Curl error \(6\): .*",
         text="{mirror} cannot be found: its host name does not resolve",
         hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
+    ),
+    Pattern(
+        regex=r".*Curl error \(60\): .*",
+        text=UNTRUSTED,
+        hint=CERTIFICATE,
     ),
     Pattern(
         regex=r".*Curl error \(7\): .*",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from osbuilder.distro.problems import ANOTHER, Pattern, Problem, find_problem
+from osbuilder.distro.problems import ANOTHER, CERTIFICATE, UNTRUSTED, Pattern, Problem, find_problem
 from osbuilder.distro.told import words_for
 from osbuilder.errors import StoreError, UsageError, VerificationError
 
@@ -85,6 +85,7 @@ _PATTERNS: Final = (
         text="{mirror} cannot be found: its host name does not resolve",
         hint="Check the network and its DNS, or the proxy (settings http_proxy, https_proxy).",
     ),
+    Pattern(regex=rf"{_FILE}SSL .*certificate.*", text=UNTRUSTED, hint=CERTIFICATE),
     Pattern(regex=rf"{_FILE}Failed to connect .*", text="{mirror} refuses connections", hint=ANOTHER),
     Pattern(
         regex=rf"{_FILE}(?:Operation too slow|Operation timed out|Connection timed out).*",

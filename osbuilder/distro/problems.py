@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from osbuilder.step import Job
 
 ANOTHER: Final = "Try again later, or name another mirror (setting mirrors)."
+CERTIFICATE: Final = "Name the authorities that vouch for it (setting ca_bundle), or another mirror (setting mirrors)."
+UNTRUSTED: Final = "{mirror} has a certificate that is not trusted"
 CLOCK: Final = "Check this machine's clock; a mirror that has stopped updating must be replaced (setting mirrors)."
 
 M = TypeVar("M")

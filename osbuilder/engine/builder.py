@@ -12,6 +12,7 @@ comes through them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -19,7 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, runtime_checkable
 
@@ -27,7 +28,7 @@ from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import HOSTNAME, log_tail
-from osbuilder.errors import CommandFailed, EngineError, ToolMissing
+from osbuilder.errors import CommandFailed, EngineError, ToolMissing, UsageError
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
@@ -121,7 +122,15 @@ class BootstrapBuilder:
 
     def _bootstrap(self, job: Job, raw: Path, mirror: str | None) -> None:
         if self.base_image is None:
-            bootstrap_on_host(self, raw, mirror=mirror, log=job.log, proxies=job.proxies, check=job.check_stopped)
+            bootstrap_on_host(
+                self,
+                raw,
+                mirror=mirror,
+                log=job.log,
+                proxies=job.proxies,
+                authorities=job.ca_bundle,
+                check=job.check_stopped,
+            )
         else:
             bootstrap_in_image(
                 self,
@@ -135,8 +144,13 @@ class BootstrapBuilder:
             )
 
 
-def mmdebstrap_argv(spec: BootstrapBuilder, target: str, mirror: str | None, *, mode: str = "auto") -> tuple[str, ...]:
-    """Return the mmdebstrap(1) command line that writes a builder's tar, before it is normalised."""
+def mmdebstrap_argv(
+    spec: BootstrapBuilder, target: str, mirror: str | None, *, mode: str = "auto", authorities: str | None = None
+) -> tuple[str, ...]:
+    """Return the mmdebstrap(1) command line that writes a builder's tar, before it is normalised.
+
+    apt trusts the certificate authorities in the file `authorities` (PEM) where one is named, else those around it.
+    """
     return (
         "mmdebstrap",
         f"--mode={mode}",
@@ -147,6 +161,7 @@ def mmdebstrap_argv(spec: BootstrapBuilder, target: str, mirror: str | None, *, 
         *((f"--include={','.join(spec.packages)}",) if spec.packages else ()),
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"',
+        *((f'--aptopt=Acquire::https::CAInfo "{authorities}"',) if authorities else ()),
         "--dpkgopt=force-unsafe-io",
         f"--keyring={KEYRING}",
         # Its answer would go into sources.list and depends on the keys of the host.
@@ -164,11 +179,13 @@ def bootstrap_on_host(
     mirror: str | None,
     log: Path,
     proxies: Mapping[str, str],
+    authorities: Path | None = None,
     check: Callable[[], None],
 ) -> None:
     """Run mmdebstrap on this host. `check` is called now and then; what it raises ends mmdebstrap.
 
-    Raises ToolMissing without mmdebstrap or Debian's keys, CommandFailed when it fails.
+    apt trusts the certificate authorities in the file `authorities` (PEM) instead of the host's. Raises ToolMissing
+    without mmdebstrap or Debian's keys, UsageError without that file, CommandFailed when it fails.
     """
     _check_tools()
     root = os.geteuid() == 0
@@ -182,14 +199,12 @@ def bootstrap_on_host(
         "TMPDIR": scratch,
         **proxies,
     }
-    argv = mmdebstrap_argv(spec, str(target), mirror, mode="root" if root else "unshare")
-    if root:
-        argv = (*_isolation(), *argv)
+    mode = "root" if root else "unshare"
     # It ends with us, however we end: the next build writes to the same place.
-    argv = ("setpriv", "--pdeathsig", "KILL" if root else "TERM", "--", *argv)
-    with log.open("ab") as output:
+    around = ("setpriv", "--pdeathsig", "KILL" if root else "TERM", "--", *(_isolation() if root else ()))
+    with log.open("ab") as output, _readable(authorities) as trusted:
         process = subprocess.Popen(
-            argv,
+            (*around, *mmdebstrap_argv(spec, str(target), mirror, mode=mode, authorities=trusted)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -198,11 +213,30 @@ def bootstrap_on_host(
             umask=0o022,
             start_new_session=True,
         )
-    status = _wait(process, check)
+        status = _wait(process, check)
     if status:
         raise CommandFailed(
             f"mmdebstrap exited with status {status} ({spec.suite}, log {log})", status=status, tail=log_tail(log)
         )
+
+
+@contextlib.contextmanager
+def _readable(authorities: Path | None) -> Iterator[str | None]:
+    """Yield a copy of a file of certificates, which are public, that apt's own user can read. None for none."""
+    if authorities is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="osbuilder-authorities.") as folder:
+        copy = Path(folder) / "authorities.pem"
+        try:
+            shutil.copyfile(authorities, copy)
+        except OSError as error:
+            raise UsageError(
+                f"ca_bundle: cannot read {authorities}: {error.strerror}", hint="Name a PEM file of certificates."
+            ) from error
+        copy.chmod(0o644)
+        Path(folder).chmod(0o755)
+        yield str(copy)
 
 
 _NAMESPACES: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

@@ -1,6 +1,6 @@
 """Starts a guest and waits for what it says about itself: the verdict is the guest's own.
 
-The probe reports; of another agent it is known what it prints on the console once it serves (versions.yaml).
+The probe reports; of another agent it is known what it does once it serves (guest.ready).
 
 Owns where QEMU runs (a program of this host, or a builder on any engine), the choice between KVM and TCG, and the
 patience. /dev/kvm is tried, not trusted: a host may have the device and yet run nothing on it.
@@ -23,6 +23,7 @@ from typing import Final, Protocol
 from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
 from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
 from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
+from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
 
 KVM: Final = Path("/dev/kvm")
@@ -37,17 +38,17 @@ ROOT_VERITY: Final = "root-verity"
 # devices (major 7) are not the root's: the agent's probe shows one such a block.
 _CORRUPTED: Final = re.compile(rb"device-mapper: verity: (?!7:)\S+ ((?:data|metadata) block \d+) is corrupted")
 
-# For an agent that never ends: runs QEMU until a line of the console matches, and keeps that line. Here rather than in
-# Python, so that it is the same wherever QEMU runs. Arguments: pattern, console, where the line goes, QEMU's command.
+# For an agent that never ends: runs QEMU until a line of a file matches, and keeps that line. Here rather than in
+# Python, so that it is the same wherever QEMU runs. Arguments: pattern, file, where the line goes, QEMU's command.
 _BAD_PATTERN: Final = 64
 _UNTIL_READY: Final = f"""\
-pattern=$1 console=$2 ready=$3
+pattern=$1 watched=$2 ready=$3
 shift 3
 setpriv --pdeathsig KILL -- "$@" &
 qemu=$!
 matches() {{
-  test -e "$console" || return 1
-  grep -a -m 1 -E -e "$pattern" "$console" > "$ready"
+  test -e "$watched" || return 1
+  grep -a -m 1 -E -e "$pattern" "$watched" > "$ready"
 }}
 while kill -0 "$qemu" 2> /dev/null; do
   matches && status=0 || status=$?
@@ -61,6 +62,18 @@ while kill -0 "$qemu" 2> /dev/null; do
 done
 matches && exit 0
 wait "$qemu"
+"""
+
+# Runs QEMU with what it says in QMP in a file. It tells nothing before it was asked for its capabilities, and nothing
+# any more when its input ends; a FIFO that it has open itself never does. Arguments: file, QEMU's command.
+_WITH_QMP: Final = """\
+qmp=$1
+shift
+mkfifo "$qmp.in"
+exec 3<> "$qmp.in"
+rm "$qmp.in"
+echo '{"execute": "qmp_capabilities"}' >&3
+exec "$@" <&3 > "$qmp"
 """
 
 
@@ -153,8 +166,8 @@ class BuilderPlace:
 class Boot:
     """A guest that is up: what it said, how it was started, and how long QEMU ran (seconds of wall time).
 
-    It said so in its report or, with another agent than the probe, in the line `ready` of its console. `required` are
-    the probes that its kernel promises.
+    It said so in its report or, with another agent than the probe, `ready` says how. `required` are the probes that its
+    kernel promises.
     """
 
     reported: Report | None
@@ -217,14 +230,13 @@ def start(
     accels: tuple[Accel, ...],
     timeout_s: int,
     remember: Callable[[bool], None],
-    ready: str | None = None,
+    ready: Ready | None = None,
 ) -> Boot:
     """Start a guest with the first of `accels` that runs it and return its report.
 
-    With `ready`, an extended regular expression, it is up when a line of its console matches; it need not report.
-    The files that `guest` names are of this host; its accelerator, console and report are set here. KVM, where another
-    accelerator may follow, gets KVM_TRIAL_S seconds; `remember` is told whether it worked. Raises BootError with the
-    console's end.
+    With `ready` it is up when that comes true; it need not report. The files that `guest` names are of this host; its
+    accelerator, console, report and port are set here. KVM, where another accelerator may follow, gets KVM_TRIAL_S
+    seconds; `remember` is told whether it worked. Raises BootError with the console's end.
     """
     notes: list[str] = []
     for number, accel in enumerate(accels, 1):
@@ -258,8 +270,8 @@ def host_qemu(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> Boot:
-    outputs = {name: place.folder / name for name in ("console", "report", "ready")}
+def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) -> Boot:
+    outputs = {name: place.folder / name for name in ("console", "report", "ready", "qmp")}
     for path in outputs.values():
         path.unlink(missing_ok=True)
     placed = dataclasses.replace(
@@ -269,6 +281,7 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
         initrd=place.input(Path(guest.initrd)) if guest.initrd else None,
         console=place.output("console"),
         report=place.output("report"),
+        port=ready.port if ready else None,
         cmdline=(*guest.cmdline, *AGENT_CMDLINE),
     )
     began = time.monotonic()
@@ -276,8 +289,7 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
     try:
         argv = render_argv(placed)
         if ready is not None:
-            files = (str(place.output("console")), str(place.output("ready")))
-            argv = ("sh", "-c", _UNTIL_READY, "sh", ready, *files, *argv)
+            argv = _until_ready(argv, place, ready)
         place.run(argv, kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
     except TimeLimit:
         ended = f"it was still running after {timeout_s} s"
@@ -285,11 +297,11 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
         if ready is not None and failure.status == _BAD_PATTERN:
             said = next((line for line in failure.tail.splitlines() if line.startswith("grep:")), failure.tail)
             raise UsageError(
-                f"ready {ready!r}: expected an extended regular expression, got what grep refuses ({said})",
+                f"ready {ready.pattern!r}: expected an extended regular expression, got what grep refuses ({said})",
                 hint="grep(1) describes them; a backslash takes a character as it is.",
             ) from failure
         ended = f"QEMU exited with status {failure.status}: {' '.join(failure.tail.strip().splitlines()[-1:])}"
-    console, port, line = (path.read_bytes() if path.exists() else b"" for path in outputs.values())
+    console, port, line = (_content(outputs[name]) for name in ("console", "report", "ready"))
     if ready is not None:
         if not line.strip():
             _check_blocks(console, guest)
@@ -308,6 +320,19 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: str | None) -> B
     return Boot(reported=report, guest=placed, wall_s=time.monotonic() - began)
 
 
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _until_ready(argv: tuple[str, ...], place: Place, ready: Ready) -> tuple[str, ...]:
+    """Return the command that runs QEMU until its guest serves."""
+    watched = str(place.output("console"))
+    if ready.port is not None:
+        watched = str(place.output("qmp"))
+        argv = ("sh", "-c", _WITH_QMP, "sh", watched, *argv)
+    return ("sh", "-c", _UNTIL_READY, "sh", ready.pattern, watched, str(place.output("ready")), *argv)
+
+
 def _check_blocks(console: bytes, guest: Guest) -> None:
     """Raise BootError, with the console's end, when the guest's root had a block that does not have its hash."""
     block = _CORRUPTED.search(console)
@@ -322,13 +347,12 @@ def _check_blocks(console: bytes, guest: Guest) -> None:
     )
 
 
-def _ready_line(line: bytes, pattern: str, *, console: bytes, ended: str) -> str:
-    """Return the line that matched, for a terminal. Raises BootError, with the console's end, when none did."""
+def _ready_line(line: bytes, ready: Ready, *, console: bytes, ended: str) -> str:
+    """Return what the line that matched says, for a terminal. Raises BootError, with the console's end, for none."""
     if line.strip():
-        return console_tail(line).strip()
+        return ready.told(console_tail(line).strip())
     raise BootError(
-        f"the guest did not say that it is ready: no line of its console matches {pattern!r}; "
-        + (ended or "it ended by itself"),
+        f"the guest did not say that it is ready: {ready.lacking}; {ended or 'it ended by itself'}",
         console=console_tail(console),
-        hint="The pattern is `ready` of the agent in versions.yaml.",
+        hint=ready.hint,
     )

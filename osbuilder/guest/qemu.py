@@ -71,7 +71,8 @@ class Guest:
     to VERITY, whose second one holds the hash tree; `initrd` to INITRD. `init` is the program that the kernel starts
     ("": the kernel's own choice). `cmdline` comes last on the kernel line. `console` and `report` are files that QEMU
     writes; without a console file the console is QEMU's standard output, without a report file there is no port and the
-    agent reports on the console. `vsock_cid` needs vhost-vsock on the host.
+    agent reports on the console. `port` is the name of a further port, whose opening QEMU tells (see `watches_port`).
+    `vsock_cid` needs vhost-vsock on the host.
     """
 
     arch: Arch
@@ -90,8 +91,14 @@ class Guest:
     cmdline: tuple[str, ...] = ()
     console: PurePath | None = None
     report: PurePath | None = None
+    port: str | None = None
     devices: tuple[Device, ...] = (Device.RNG, Device.BALLOON)
     vsock_cid: int | None = None
+
+    @property
+    def watches_port(self) -> bool:
+        """Whether QEMU speaks QMP on its standard input and output, which is where a console without a file is."""
+        return self.port is not None and self.console is not None
 
 
 def render_cmdline(guest: Guest) -> str:
@@ -137,7 +144,8 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
         *_root(guest),
         *("-append", cmdline),
         *_console(guest),
-        *_report_port(guest),
+        *_ports(guest),
+        *_monitor(guest),
         *_devices(guest),
     )
 
@@ -158,6 +166,8 @@ def _check(guest: Guest) -> None:
 
 
 def _check_devices(guest: Guest, where: str) -> None:
+    if guest.port == PORT_NAME:
+        raise PlanError(f"cannot boot ({where}): the port {PORT_NAME} is the one that the probe agent reports through")
     if guest.vsock_cid is not None and not _MIN_VSOCK_CID <= guest.vsock_cid <= _MAX_VSOCK_CID:
         raise PlanError(
             f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
@@ -232,14 +242,21 @@ def _console(guest: Guest) -> tuple[str, ...]:
     return ("-chardev", backend, "-serial", "chardev:console")
 
 
-def _report_port(guest: Guest) -> tuple[str, ...]:
-    if guest.report is None:
-        return ()
-    return (
-        *("-device", f"virtio-serial-{guest.machine.virtio}"),
-        *("-chardev", f"file,id=report,path={_value(str(guest.report))}"),
-        *("-device", f"virtserialport,chardev=report,name={PORT_NAME}"),
-    )
+def _ports(guest: Guest) -> tuple[str, ...]:
+    ports: list[str] = []
+    if guest.report is not None:
+        ports += ["-chardev", f"file,id=report,path={_value(str(guest.report))}"]
+        ports += ["-device", f"virtserialport,chardev=report,name={PORT_NAME}"]
+    if guest.port is not None:
+        # To the guest a port without a backend has nobody at its other end: writes block, reads end at once.
+        ports += ["-chardev", "null,id=port"]
+        # QEMU tells of ports that have an identity, and of no other.
+        ports += ["-device", f"virtserialport,id=port,chardev=port,name={_value(guest.port)}"]
+    return ("-device", f"virtio-serial-{guest.machine.virtio}", *ports) if ports else ()
+
+
+def _monitor(guest: Guest) -> tuple[str, ...]:
+    return ("-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control") if guest.watches_port else ()
 
 
 def _devices(guest: Guest) -> tuple[str, ...]:

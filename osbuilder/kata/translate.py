@@ -77,7 +77,7 @@ class _Translator:
         if row.flag in _OF_GUESTS and self.value("extension"):
             return "an extension has neither an agent nor an init"
         agent = self.value("agent")
-        if row.compiled and agent and "/" in agent:
+        if row.compiled and agent and ("/" in agent or ":" in agent):
             return f"the agent is not compiled here, it is {agent}"
         if row.compiled and not agent and row.variable != "AGENT_VERSION":
             return f"it is about an agent that is compiled here (--agent {_KATA}, or AGENT_VERSION)"

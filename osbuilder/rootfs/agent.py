@@ -114,6 +114,10 @@ def checked(path: Path, arch: Arch) -> Elf:
     hint = "Name an executable built for the guest (--agent)."
     if not path.exists():
         raise UsageError(f"no such agent ({path})", hint=hint)
+    if path.is_dir():
+        raise UsageError(
+            f"the agent is a folder ({path}): expected a file", hint=f"{hint} A container image: --agent oci:{path}"
+        )
     if not path.is_file():
         raise UsageError(f"the agent is not a regular file ({path})", hint=hint)
     try:

@@ -1,7 +1,8 @@
-"""Archives of the user's that go into a guest's root: an agent with what belongs to it, and overlays.
+"""Trees of the user's that go into a guest's root: an agent with what belongs to it, and overlays.
 
 An archive is a tar, plain or in any compression that tree.expand knows. It is read strictly: names that are absolute,
-lead upwards, or lie below a link of the same archive are refused (tree.tarread, tree.load).
+lead upwards, or lie below a link of the same archive are refused (tree.tarread, tree.load). An agent also comes in a
+container image, whose layers distro.oci has laid over each other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import UsageError, VerificationError
-from osbuilder.rootfs.agent import AGENT, copy_verified, describe_machine, fits
+from osbuilder.rootfs.agent import AGENT, VERSION, copy_verified, describe_machine, fits
 from osbuilder.rootfs.elf import parse_elf
 from osbuilder.step import NOT_IN_KEY
 from osbuilder.tree import Tree
@@ -32,7 +33,13 @@ _USUAL: Final = "kata-agent"
 _FOLDER: Final = "usr/bin"
 _MAGICS: Final = (b"\x1f\x8b", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"BZh")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_EPOCH_MAX: Final = 2**33 - 1  # ustar's latest time: the rootfs's own epoch bounds it later
+_SYSTEM: Final = ("etc/os-release", "usr/lib/os-release")
+
+EPOCH_MAX: Final = 2**33 - 1
+"""ustar's latest time, for what the rootfs's own epoch bounds later (seconds since 1970)."""
+
+IMAGE: Final = "image"
+IMAGE_TAR: Final = "rootfs.tar"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +103,9 @@ class AgentArchive:
         """Return the action for an archive. Raises UsageError when no program in its usr/bin can be the agent."""
         sha256 = _digest(path, "--agent")
         tree = Tree.read(path)
-        found = [name for name in tree.glob(f"{_FOLDER}/*") if tree.get(name).kind is Kind.FILE]
-        names = [name.rpartition("/")[2] for name in found]
-        if _USUAL in names:
-            names = [_USUAL]
-        if len(names) != 1:
-            raise UsageError(
-                f"--agent {path}: expected one program in {_FOLDER}, or {_USUAL} among them, "
-                f"got {', '.join(names) or 'none'}",
-                hint="Make the archive of the agent alone, with names that start at the root.",
-            )
-        _check_program(tree, names[0], path, arch)
-        return cls(sha256=sha256, arch=arch.name, install=names[0], path=path)
+        install = _find_program(tree, str(path))
+        _check_program(tree, install, str(path), arch)
+        return cls(sha256=sha256, arch=arch.name, install=install, path=path)
 
     def describe(self) -> tuple[str, ...]:
         return (f"take /{_FOLDER}/{self.install} and what comes with it from {self.path} (sha256 {self.sha256})",)
@@ -116,11 +114,38 @@ class AgentArchive:
         copy = job.work / "archive"
         copy_verified(self.path, copy, self.sha256)
         tree = Tree.read(copy)
-        _check_program(tree, self.install, self.path, ARCHES[self.arch])
-        (job.out / AGENT).write_bytes(tree.read_bytes(f"{_FOLDER}/{self.install}"))
-        tree.remove(f"{_FOLDER}/{self.install}")
-        tree.write(job.out / FILES, epoch=_EPOCH_MAX)
-        return {"install": self.install, "size_bytes": (job.out / AGENT).stat().st_size, "files": len(tree) - 1}
+        _check_program(tree, self.install, str(self.path), ARCHES[self.arch])
+        return _take(tree, self.install, job)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AgentImage:
+    """Take the agent and what belongs to it from a container image, laid out like an archive of one.
+
+    The input `image` is that image unpacked; what the agent is called is known when it is there (fact `install`).
+    """
+
+    arch: str
+    origin: str = dataclasses.field(metadata=NOT_IN_KEY)
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"take the program in /{_FOLDER} and what comes with it from the image",)
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        """Leave them. Raises UsageError for an image without an agent for the guest, and for one of a whole system."""
+        image = job.inputs[IMAGE]
+        tree = Tree.read(image.path(IMAGE_TAR))
+        for name in _SYSTEM:
+            if tree.exists(name):
+                raise UsageError(
+                    f"--agent {self.origin}: expected an image of the agent alone, got one of a whole system: it has "
+                    f"/{name}, and all of it would be laid over the guest's root",
+                    hint="Make an image FROM scratch, and copy the agent and what belongs to it into that.",
+                )
+        install = _find_program(tree, self.origin)
+        _check_program(tree, install, self.origin, ARCHES[self.arch])
+        (job.out / VERSION).write_text(image.facts["digest"], encoding="utf-8")
+        return _take(tree, install, job)
 
 
 def is_archive(path: Path) -> bool:
@@ -143,13 +168,39 @@ def _digest(path: Path, option: str) -> str:
         raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
 
 
-def _check_program(tree: Tree, name: str, path: Path, arch: Arch) -> None:
+def _find_program(tree: Tree, origin: str) -> str:
+    """Return the name of the program in a tree's usr/bin that is the agent. Raises UsageError."""
+    found = [name for name in tree.glob(f"{_FOLDER}/*") if tree.get(name).kind is Kind.FILE]
+    names = [name.rpartition("/")[2] for name in found]
+    if _USUAL in names:
+        names = [_USUAL]
+    if len(names) != 1:
+        raise UsageError(
+            f"--agent {origin}: expected one program in {_FOLDER}, or {_USUAL} among them, "
+            f"got {', '.join(names) or 'none'}",
+            hint="Make it of the agent alone, names from the root on. A container image is named --agent oci:IMAGE.",
+        )
+    return names[0]
+
+
+def _take(tree: Tree, install: str, job: Job) -> dict[str, Json]:
+    """Leave the agent of a tree, and the rest of the tree as what comes with it; return the facts."""
+    (job.out / AGENT).write_bytes(tree.read_bytes(f"{_FOLDER}/{install}"))
+    tree.remove(f"{_FOLDER}/{install}")
+    tree.write(job.out / FILES, epoch=EPOCH_MAX)
+    return {"install": install, "size_bytes": (job.out / AGENT).stat().st_size, "files": len(tree) - 1}
+
+
+def _check_program(tree: Tree, name: str, origin: str, arch: Arch) -> None:
     try:
         elf = parse_elf(tree.read_bytes(f"{_FOLDER}/{name}"))
     except ValueError as error:
-        raise UsageError(f"--agent {path}: {_FOLDER}/{name}: expected an executable, got {error}") from None
+        raise UsageError(
+            f"--agent {origin}: {_FOLDER}/{name}: expected an executable, got {error}",
+            hint="The agent is a compiled program: a guest may have no shell.",
+        ) from None
     if not fits(elf, arch):
         raise UsageError(
-            f"--agent {path}: {_FOLDER}/{name} is for {describe_machine(elf)}: expected {arch.name}",
-            hint=f"Name the archive for {arch.name}, or its own architecture (--arch).",
+            f"--agent {origin}: {_FOLDER}/{name} is for {describe_machine(elf)}: expected {arch.name}",
+            hint=f"Name the one for {arch.name}, or its own architecture (--arch).",
         )

@@ -29,6 +29,14 @@ AGENT: Final = "agent"
 MODE: Final = 0o755
 
 _TEXTS: Final = Path(__file__).resolve().parent / "files"
+_UNIT: Final = "agent.service"
+_FILES: Final[Mapping[str, str]] = {
+    _UNIT: f"{_UNIT}.j2",
+    init.TARGET: f"{init.TARGET}.j2",
+    "chrony-ptp.conf": "chrony-ptp.conf.j2",
+    "tmp.mount": "tmp.mount",
+}
+_ABOUT_AGENT: Final = (_UNIT, init.TARGET)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +45,9 @@ class Compose:
 
     With `modules`, the input of that name are kernel modules for it. Inputs `overlay-0` and so on are laid over it in
     their order, when all else is done: what they bring stays.
-    `files` are the texts that go into the tree, by name, so that they are part of the key. `epoch` (seconds since 1970)
-    is the latest time that a file bears. `base` is None for a tree that a user brings: its os-release says what it is.
+    `files` are the texts that go into the tree, or templates of them, by name, so that they are part of the key.
+    `epoch` (seconds since 1970) is the latest time that a file bears. `base` is None for a tree that a user brings: its
+    os-release says what it is.
     Facts: entries and bytes by folder before and after, what was trimmed, and the bootstrap's packages.
     """
 
@@ -67,7 +76,7 @@ class Compose:
         modules: bool = False,
         overlays: int = 0,
     ) -> Compose:
-        """Return the action for what lies below and an agent, with this package's files rendered."""
+        """Return the action for what lies below and an agent, with this package's files."""
         return cls(
             base=base,
             arch=arch.name,
@@ -78,13 +87,14 @@ class Compose:
             without_units=without_units,
             modules=modules,
             overlays=overlays,
-            files=_rendered_files(agent),
+            files=tuple((name, _file(text)) for name, text in sorted(_FILES.items())),
         )
 
     def describe(self) -> tuple[str, ...]:
         without = (f"remove the units {', '.join(self.without_units)}",) if self.without_units else ()
+        agent = self.agent.path if self.agent.name else "/usr/bin/<what its image calls it>"
         return (
-            f"install the agent as {self.agent.path}, init {self.init.value}",
+            f"install the agent as {agent}, init {self.init.value}",
             "set up time, /tmp, /dev, resolv.conf, machine-id; trim all but "
             + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
             *without,
@@ -98,27 +108,27 @@ class Compose:
         check.check_input(tree)
         before = tree.summary()
 
-        files = dict(self.files)
+        agent = self._agent(job)
+        files = self._texts(agent)
         skeleton.set_up_mount_points(tree)
         skeleton.set_up_devices(tree)
         skeleton.point_var_tmp_at_tmp(tree)
         skeleton.set_up_network_files(tree)
         self._lay_agent_files(job, tree)
-        tree.add_file(self.agent.path, job.inputs["agent"].path(AGENT), mode=MODE, parents_mode=0o755, replace=True)
+        tree.add_file(agent.path, job.inputs["agent"].path(AGENT), mode=MODE, parents_mode=0o755, replace=True)
         if self.init is Init.SYSTEMD:
             skeleton.clear_machine_id(tree)
-            init.set_up_systemd(tree, agent=self.agent.name, files=files)
+            init.set_up_systemd(tree, agent=agent.name, files=files)
             time.set_up_time(tree, drop_in=files["chrony-ptp.conf"])
         else:
-            init.set_up_agent_init(tree, agent=self.agent.name)
-        needed = (f"{self.agent.name}.service", init.TARGET)
+            init.set_up_agent_init(tree, agent=agent.name)
+        needed = (f"{agent.name}.service", init.TARGET)
         trimmed = trim.trim(tree, keep=self.keep, without_units=self.without_units, needed=needed)
         modules = _lay_modules(job, tree) if self.modules else []
         overlays = self._lay_overlays(job, tree)
-        agent = self._agent(job)
         _write_summary(tree, self, agent=agent, init=self.init)
 
-        check.check_output(tree, init=self.init, arch=ARCHES[self.arch], agent_path=self.agent.path)
+        check.check_output(tree, init=self.init, arch=ARCHES[self.arch], agent_path=agent.path)
         tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
         return {
             "agent": {"name": agent.name, "version": agent.version},
@@ -128,11 +138,19 @@ class Compose:
         }
 
     def _agent(self, job: Job) -> AgentName:
-        """Return the agent with its version, which only the build of some agents tells."""
-        if self.agent.version:
-            return self.agent
-        version = job.inputs["agent"].path(VERSION).read_text(encoding="utf-8")
-        return dataclasses.replace(self.agent, version=version)
+        """Return the agent with its name and version, which only the build of some agents tells."""
+        made = job.inputs["agent"]
+        return dataclasses.replace(
+            self.agent,
+            name=self.agent.name or made.facts["install"],
+            version=self.agent.version or made.path(VERSION).read_text(encoding="utf-8"),
+        )
+
+    def _texts(self, agent: AgentName) -> dict[str, str]:
+        """Return `files` with what is said in them of the agent."""
+        texts = dict(self.files)
+        said = {name: render(texts[name], agent=agent.name, path=agent.path) for name in _ABOUT_AGENT}
+        return texts | said
 
     def _lay_agent_files(self, job: Job, tree: Tree) -> None:
         """Add what comes with the agent: its units, which only systemd reads, and the rest of its archive."""
@@ -215,18 +233,6 @@ def _facts(job: Job, *, before: Summary, after: Summary, trimmed: tuple[Trimmed,
         "after": _report(after),
         "trimmed": [_trimmed(group) for group in trimmed],
     }
-
-
-def _rendered_files(agent: AgentName) -> tuple[tuple[str, str], ...]:
-    """Return what Compose takes as `files`: the unit files for an agent, and the time service's drop-in."""
-    unit = render(_file("agent.service.j2"), agent=agent.name, path=agent.path)
-    target = render(_file(f"{init.TARGET}.j2"), agent=agent.name)
-    return (
-        ("agent.service", unit),
-        ("chrony-ptp.conf", _file("chrony-ptp.conf.j2")),
-        (init.TARGET, target),
-        ("tmp.mount", _file("tmp.mount")),
-    )
 
 
 def _file(name: str) -> str:

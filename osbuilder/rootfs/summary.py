@@ -22,7 +22,10 @@ URL: Final = ""  # this project has no public address yet; the key stays, for re
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AgentName:
-    """The agent by the name of its file in /usr/bin, its version, and where it is published ("" if nowhere)."""
+    """The agent by the name of its file in /usr/bin, its version, and where it is published ("" if nowhere).
+
+    Name and version are "" as long as only what makes the agent knows them.
+    """
 
     name: str
     version: str

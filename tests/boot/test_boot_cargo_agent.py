@@ -12,8 +12,11 @@ from osbuilder.agents.pin import AgentOptions, Libc, SourcePin
 from osbuilder.api import Workbench
 from osbuilder.arch import host_arch
 from osbuilder.errors import BootError, UsageError
+from osbuilder.guest.ready import Ready
 from osbuilder.request import BootRequest, InitrdRequest, KernelRequest, RootfsRequest
 from tests.integration.test_cargo_agent import CRATE, PIN
+
+SERVES = Ready(console=r"^tiny-agent [0-9.]+-test serves: .*pid 1")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def kernel(bench: Workbench) -> str:
 
 
 def test_a_guest_is_up_when_a_line_of_its_console_matches(bench: Workbench, initrd: Path, kernel: str) -> None:
-    request = BootRequest(initrd=initrd, kernel=kernel, ready=r"^tiny-agent [0-9.]+-test serves: .*pid 1")
+    request = BootRequest(initrd=initrd, kernel=kernel, ready=SERVES)
     outcome = bench.boot(request)
     outcome.check()
     assert outcome.boot.ready == "tiny-agent 0.3.1-test serves: seccomp, free, sum 733, pid 1"
@@ -43,10 +46,10 @@ def test_a_guest_is_up_when_a_line_of_its_console_matches(bench: Workbench, init
 
 def test_a_guest_that_never_says_so_is_not_up(bench: Workbench, initrd: Path, kernel: str) -> None:
     with pytest.raises(BootError, match="no line of its console matches 'never'; it was still running") as caught:
-        bench.boot(BootRequest(initrd=initrd, kernel=kernel, ready="never", timeout_s=15))
+        bench.boot(BootRequest(initrd=initrd, kernel=kernel, ready=Ready(console="never"), timeout_s=15))
     assert "tiny-agent 0.3.1-test serves" in caught.value.console
 
 
 def test_a_pattern_that_grep_refuses_is_told_apart(bench: Workbench, initrd: Path, kernel: str) -> None:
     with pytest.raises(UsageError, match=r"ready 'a\(': expected an extended regular expression, .*Unmatched \("):
-        bench.boot(BootRequest(initrd=initrd, kernel=kernel, ready="a("))
+        bench.boot(BootRequest(initrd=initrd, kernel=kernel, ready=Ready(console="a(")))

@@ -25,8 +25,11 @@ from osbuilder.engine.base import Builder
 from osbuilder.engine.builder import BootstrapBuilder, bootstrap_in_image, bootstrap_on_host, normalise
 from osbuilder.engine.daemon import Endpoint
 from osbuilder.engine.docker import DockerEngine
-from osbuilder.errors import EngineError, FetchError, Interrupted
+from osbuilder.errors import EngineError, FetchError, Interrupted, UsageError, VerificationError
 from tests.integration.engines import Stranger
+from tests.mirrors.apt import Repository, Toy
+from tests.openpgp import Key
+from tests.servers import FaultyServer, Reply, make_authority
 
 SMALL = BootstrapBuilder(suite="trixie", packages=("zstd",), architecture=host_arch().debian, epoch=1700000000)
 
@@ -101,6 +104,7 @@ class _Job:
     out: Path
     log: Path
     proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ca_bundle: Path | None = None
 
     def check_stopped(self) -> None:
         pass
@@ -114,6 +118,27 @@ def test_mirrors_are_tried_in_order_and_each_refusal_is_told(tmp_path: Path) -> 
     with pytest.raises(FetchError) as caught:
         spec.run(job)  # type: ignore[arg-type]
     assert caught.value.message == "; ".join(f"the mirror {mirror} refuses connections" for mirror in mirrors)
+
+
+def test_a_mirror_with_https_is_trusted_by_the_setting_alone(tmp_path: Path) -> None:
+    _needs_mmdebstrap()
+    authority, certificate = make_authority(tmp_path)
+    files = Repository(key=Key.of_seed(1), packages=(Toy(name="base-files", fields={"Essential": "yes"}),)).files()
+    with FaultyServer(certificate=certificate) as server:
+        for name, content in files.items():
+            server.serve(f"/{name}", Reply(body=content))
+        spec = dataclasses.replace(SMALL, mirrors=(server.url,))
+        job = _Job(work=tmp_path, out=tmp_path / "out", log=tmp_path / "log")
+        job.out.mkdir()
+        with pytest.raises(FetchError, match=f"the mirror {server.url} has a certificate that is not trusted"):
+            spec.run(job)  # type: ignore[arg-type]
+        assert server.seen("/dists/trixie/InRelease") == []
+        # Whom it trusts with the connection says nothing about whose packages it takes.
+        with pytest.raises(VerificationError, match="that none of the trusted keys has signed"):
+            spec.run(dataclasses.replace(job, ca_bundle=authority))  # type: ignore[arg-type]
+        assert server.seen("/dists/trixie/InRelease")
+        with pytest.raises(UsageError, match=r"ca_bundle: cannot read .*none\.pem: No such file"):
+            spec.run(dataclasses.replace(job, ca_bundle=tmp_path / "none.pem"))  # type: ignore[arg-type]
 
 
 # In an image from a registry

@@ -23,6 +23,7 @@ from osbuilder.agents.source import CRATES
 from osbuilder.api import Workbench
 from osbuilder.arch import parse_arch
 from osbuilder.errors import OsbuilderError, SourceError, VerificationError
+from osbuilder.guest.ready import Ready
 from osbuilder.rootfs.agent import fits
 from osbuilder.rootfs.elf import parse_elf
 from osbuilder.step import Step
@@ -34,7 +35,7 @@ from tests.servers import FaultyServer, Reply
 CRATE = Path(__file__).resolve().parents[1] / "crates/tiny-agent"
 PIN = AgentPin(
     install="tiny-agent",
-    ready="tiny-agent .* serves",
+    ready=Ready(console="tiny-agent .* serves"),
     cargo=CargoPin(
         seccomp="seccomp",
         policy="policy",
@@ -43,7 +44,7 @@ PIN = AgentPin(
         version_file="VERSION",
     ),
 )
-BARE = AgentPin(install="bare", ready="up", cargo=CargoPin())
+BARE = AgentPin(install="bare", ready=Ready(console="up"), cargo=CargoPin())
 ITOA = 'itoa = "1"'
 
 

@@ -23,6 +23,7 @@ import pytest
 from docker.api.client import APIClient
 
 from osbuilder.engine import images
+from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import ROOT_CAPABILITIES, Builder, Command, Mounts
 from osbuilder.engine.daemon import Endpoint
 from osbuilder.engine.docker import DockerEngine
@@ -105,6 +106,18 @@ def test_the_environment_is_the_same_to_the_letter(room: Room) -> None:
         "0022",
         "/work",
     ]
+
+
+@every_engine
+@pytest.mark.parametrize("root", [True, False], ids=["root", "user"])
+def test_the_users_authorities_are_where_programs_look_for_them(room: Room, root: bool) -> None:
+    room.write("authorities", b"a certificate\n")
+    look = 'cat "$SSL_CERT_FILE"' + (" /etc/ssl/certs/ca-certificates.crt" if root else "")
+    bundle = room.folder / "inputs" / "authorities"
+    command, _ = trusting(Command(argv=("sh", "-c", look), root=root, network=True), {}, bundle)
+    result = room.run(*command.argv, root=root, env=command.env, tmpfs=command.tmpfs)
+    assert result.error is None, result.tail
+    assert result.log == "a certificate\n" * (2 if root else 1)
 
 
 def test_only_output_and_scratch_can_be_written(room: Room) -> None:

@@ -14,11 +14,12 @@ from osbuilder.agents.libraries import LIBRARIES, GuestLibraries
 from osbuilder.agents.pin import AgentOptions, CargoPin, CratesPin, Libc, SourcePin
 from osbuilder.agents.source import CRATES, SOURCE, CratesTarball, Download, Tree, VendorCrates
 from osbuilder.errors import CommandFailed, DecodeError, PlanError, SourceError, UsageError
+from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.plan import Planner
 from osbuilder.request import AgentRequest
 from osbuilder.settings import load_settings
-from osbuilder.step import Step
+from osbuilder.step import Step, is_online
 from osbuilder.versions import FILE, load_versions
 from tests.jobs import Ran, RecordingJob, artifact
 from tests.unit.test_rootfs_compose import elf
@@ -104,7 +105,7 @@ def test_crates_that_were_pinned_go_with_the_source_that_was_pinned() -> None:
 
     pinned = CratesPin(urls=("https://a.example/v.tar",), sha256="5" * 64)
     source = SourcePin(urls=("https://a.example/s.tar",), sha256="6" * 64)
-    pin = AgentPin(install="a", ready="up", cargo=CargoPin(source=source, crates=pinned))
+    pin = AgentPin(install="a", ready=Ready(console="up"), cargo=CargoPin(source=source, crates=pinned))
     assert choose("a", pin, AgentOptions(), parse_arch("x86_64")).crates == pinned
     other = AgentOptions(source=SourcePin(git="https://a.example/a.git", ref=COMMIT))
     assert choose("a", pin, other, parse_arch("x86_64")).crates is None
@@ -204,6 +205,23 @@ def test_options_are_refused_for_agents_that_have_none(tmp_path: Path) -> None:
         plan("libc=gnu", agent="probe")
     with pytest.raises(UsageError, match="has no options"):
         plan("libc=gnu", agent=str(tmp_path / "agent"))
+    with pytest.raises(UsageError, match="--agent oci:kata/agent has no options"):
+        plan("libc=gnu", agent="oci:kata/agent")
+
+
+def test_an_agent_of_an_image_is_asked_for_where_its_name_says() -> None:
+    steps = plan(agent="oci:quay.io/kata/agent:3.1")
+    assert list(steps) == ["agent-reference", "agent-image", "agent"]
+    assert steps["agent-reference"].action.describe() == (
+        "ask https://quay.io for quay.io/kata/agent:3.1",
+        "choose what is for linux/amd64",
+    )
+    assert is_online(steps["agent-reference"].action)
+    assert not is_online(steps["agent"].action)
+    with pytest.raises(UsageError, match=r"http://quay\.io does not protect what the tag 'latest' of kata/agent means"):
+        Planner(ROOT, load_settings({"mirrors": "oci=http://quay.io"})).plan(
+            AgentRequest(agent="oci:quay.io/kata/agent")
+        )
 
 
 @pytest.mark.parametrize(
@@ -215,7 +233,11 @@ def test_options_are_refused_for_agents_that_have_none(tmp_path: Path) -> None:
             "      units: [a/kata-agent.service,",
             "expected the name of a file",
         ),
-        ("    ready: ttRPC server started\n", "", "ready goes with cargo"),
+        ("    ready: {console: ttRPC server started}\n", "", "ready goes with cargo"),
+        ("{console: ttRPC server started}", "ttRPC server started", "expected a mapping"),
+        ("{console: ttRPC server started}", "{}", "expected either console, a pattern, or port, a name"),
+        ("{console: ttRPC server started}", "{console: ' '}", "console: expected one line that is not empty"),
+        ("{console: ttRPC server started}", "{port: a/b}", "port: expected the name of a virtio-serial port"),
         ("    install: kata-agent\n", "    install: kata/agent\n", "install: expected the name of a file"),
         ("    cargo:\n", "    source: agents/kata\n    cargo:\n", "expected exactly one of source and cargo"),
         ("      folder: src/agent\n", "      source: {urls: [a.tar], sha256: x}\n", "sha256"),

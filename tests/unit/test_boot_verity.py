@@ -13,6 +13,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.errors import BootError, OsbuilderError, PlanError, UsageError
 from osbuilder.guest.boot import Boot, start
 from osbuilder.guest.qemu import Accel, Guest, RootKind
+from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import parse_report
 from osbuilder.image.verity import Verity, root_hash_file
 from osbuilder.launch import asked
@@ -57,7 +58,7 @@ class Said:
         (self.folder / "console").write_text(self.console)
 
 
-def boot(folder: Path, console: str, *, root: RootKind = RootKind.VERITY, ready: str | None = None) -> Boot:
+def boot(folder: Path, console: str, *, root: RootKind = RootKind.VERITY, ready: Ready | None = None) -> Boot:
     return start(
         guest(root),
         Said(folder, console),
@@ -69,9 +70,9 @@ def boot(folder: Path, console: str, *, root: RootKind = RootKind.VERITY, ready:
     )
 
 
-@pytest.mark.parametrize("ready", [None, "serves"])
+@pytest.mark.parametrize("ready", [None, Ready(console="serves")])
 @pytest.mark.parametrize("block", ["data block 5", "metadata block 0"])
-def test_a_guest_that_met_a_corrupted_block_is_told_apart(tmp_path: Path, block: str, ready: str | None) -> None:
+def test_a_guest_that_met_a_corrupted_block_is_told_apart(tmp_path: Path, block: str, ready: Ready | None) -> None:
     console = CORRUPTED.format("254:1", block) + "Kernel panic - not syncing: dm-verity device corrupted\n"
     message = f"the guest refused its root: {block} of /w/kata.image is not what the root hash stands for"
     with pytest.raises(BootError, match=message) as caught:
@@ -80,7 +81,7 @@ def test_a_guest_that_met_a_corrupted_block_is_told_apart(tmp_path: Path, block:
     assert "inv inspect" in caught.value.hint
 
 
-@pytest.mark.parametrize("ready", [None, "serves"])
+@pytest.mark.parametrize("ready", [None, Ready(console="serves")])
 @pytest.mark.parametrize(
     ("console", "root"),
     [
@@ -90,7 +91,7 @@ def test_a_guest_that_met_a_corrupted_block_is_told_apart(tmp_path: Path, block:
     ],
     ids=["loop", "plain", "silent"],
 )
-def test_other_ends_are_what_they_were(tmp_path: Path, console: str, root: RootKind, ready: str | None) -> None:
+def test_other_ends_are_what_they_were(tmp_path: Path, console: str, root: RootKind, ready: Ready | None) -> None:
     with pytest.raises(BootError, match="the guest did not say that it is ready"):
         boot(tmp_path, console, root=root, ready=ready)
 

@@ -204,6 +204,29 @@ def test_without_files_the_console_is_standard_output_and_there_is_no_port() -> 
     assert not any("virtio-serial" in word or "virtserialport" in word for word in argv)
 
 
+def test_a_port_that_is_watched_has_an_identity_and_a_monitor_that_tells_of_it() -> None:
+    plain, watched = (render_argv(guest("microvm", root=RootKind.VIRTIO_BLK, port=port)) for port in (None, "agent.0"))
+    at = watched.index("virtserialport,chardev=report,name=org.osbuilder.report") + 1
+    further = (
+        *("-chardev", "null,id=port"),
+        *("-device", "virtserialport,id=port,chardev=port,name=agent.0"),
+        *("-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control"),
+    )
+    assert (*watched[:at], *watched[at + len(further) :]) == plain
+    assert watched[at : at + len(further)] == further
+
+
+def test_a_port_is_watched_only_where_the_console_leaves_standard_output_alone() -> None:
+    argv = render_argv(guest(console=None, report=None, port="agent.0"))
+    assert "virtserialport,id=port,chardev=port,name=agent.0" in argv
+    assert "-mon" not in argv
+
+
+def test_the_ports_of_a_guest_have_different_names() -> None:
+    with pytest.raises(PlanError, match=r"the port org\.osbuilder\.report is the one that the probe agent reports"):
+        render_argv(guest(port="org.osbuilder.report"))
+
+
 def test_a_network_card_on_pci_asks_for_no_boot_rom() -> None:
     assert "virtio-net-pci,netdev=net,romfile=" in render_argv(guest(devices=(Device.NET,)))
 

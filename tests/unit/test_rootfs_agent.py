@@ -67,8 +67,9 @@ def test_a_missing_agent_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_agent_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the agent is not a regular file"):
+    with pytest.raises(UsageError, match=r"the agent is a folder .*: expected a file") as caught:
         AgentFile.of_path(tmp_path, X86_64)
+    assert f"--agent oci:{tmp_path}" in caught.value.hint
 
 
 def test_an_agent_that_would_never_end_is_refused(tmp_path: Path) -> None:

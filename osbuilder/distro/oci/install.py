@@ -263,13 +263,19 @@ class _LocalPlace:
 
 def origin_of(order: Order) -> Origin:
     """Return the image that an order's release names. Raises UsageError."""
-    named = parse_image(order.choice.release_name)
+    origin = find_origin(order.choice.release_name, order.mirrors)
+    if origin.local and order.mirrors:
+        raise UsageError(f"{origin.local.path} is a file: no registry has it", hint="Leave out mirrors=oci=...")
+    return origin
+
+
+def find_origin(text: str, mirrors: tuple[str, ...]) -> Origin:
+    """Return the image that a user names: of its own registry, or of `mirrors` if there are any. Raises UsageError."""
+    named = parse_image(text)
     if isinstance(named, LocalImage):
-        if order.mirrors:
-            raise UsageError(f"{named.path} is a file: no registry has it", hint="Leave out mirrors=oci=...")
         name = named.path.name + (f":{named.name}" if named.name else "")
         return Origin(name=name, local=named, sha256=identity(named))
-    addresses = order.mirrors or (named.api,)
+    addresses = mirrors or (named.api,)
     for address in addresses:
         parts = urlsplit(address)
         if not _ADDRESS.fullmatch(address.rstrip("/")):
