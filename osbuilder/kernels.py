@@ -67,6 +67,8 @@ class Kernels:
         """
         pairs = list(matrix(self._catalogue()))
         steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
+        # What is resolved in is the same for all of them: one step, that the others do not wait for each in a job slot.
+        steps = [dataclasses.replace(step, inputs=steps[0].inputs) for step in steps]
         results = self._bench.executor.run_each(steps)
         return show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
 
