@@ -9,15 +9,15 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from osbuilder import show
 from osbuilder.arch import Arch, parse_arch
-from osbuilder.errors import StoreError, UsageError, suggest
+from osbuilder.errors import ContractError, OsbuilderError, PlanError, StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
 from osbuilder.kernel.build import compiled
-from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue, matrix
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import CONFIG, Configure
@@ -30,12 +30,12 @@ from osbuilder.kernel.selection import select
 from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
+from osbuilder.store import Artifact
 from osbuilder.terminal import lend, terminal_size
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
     from osbuilder.step import Step
-    from osbuilder.store import Artifact
 
 
 class Kernels:
@@ -60,6 +60,18 @@ class Kernels:
         """Return the plan of a configuration; runs nothing."""
         step = self._config_step(request)
         return show.plan_text(step, self._bench.peek(step))
+
+    def contract(self, line: str | None = None) -> str:
+        """Return the table of all kernels of a line, variants by architectures, with the number of their options.
+
+        None is the default line. Raises ContractError with the losses of all of them; else as `config`.
+        """
+        pairs = list(matrix(self._catalogue()))
+        steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
+        # What is resolved in is the same for all of them: one step, that the others do not wait for each in a job slot.
+        steps = [dataclasses.replace(step, inputs=steps[0].inputs) for step in steps]
+        results = self._bench.executor.run_each(steps)
+        return show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
 
     def explain(self, request: KernelRequest, symbol: str) -> str:
         """Return why a symbol has the value that it has in a kernel. Raises UsageError for what is no symbol's name."""
@@ -199,6 +211,30 @@ class Kernels:
 
     def _catalogue(self) -> Catalogue:
         return load_catalogue(self._bench.root / "kernel" / "configs")
+
+
+def facts_of_all(
+    results: Mapping[tuple[str, str], Artifact | OsbuilderError],
+) -> Mapping[tuple[str, str], Mapping[str, Any] | None]:
+    """Return the facts of configurations by variant and architecture; None where a variant is not for that version.
+
+    Raises ContractError with the losses of all kernels; another error, which tells nothing about a contract, as it is.
+    """
+    losses: dict[str, ContractError] = {}
+    facts: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+    for (variant, arch), result in results.items():
+        match result:
+            case ContractError():
+                losses[f"{variant} for {arch}: {result.message}"] = result
+            case PlanError():
+                facts[variant, arch] = None
+            case OsbuilderError():
+                raise result
+            case Artifact():
+                facts[variant, arch] = result.facts
+    if losses:
+        raise ContractError("\n\n".join(losses), hint=next(iter(losses.values())).hint)
+    return facts
 
 
 def _configure(step: Step) -> Configure:

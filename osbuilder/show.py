@@ -139,6 +139,22 @@ def _conditions(catalogue: Catalogue, name: str, capability: Capability) -> str:
     return " ".join(part for part in (variants, ",".join(capability.arches), str(capability.kernel)) if part) or "all"
 
 
+def options_text(kernels: Mapping[tuple[str, str], Mapping[str, Any] | None]) -> str:
+    """Return a table of kernels, by variant and architecture, from the facts of their configurations (None: no such).
+
+    A cell is the number of options =y, and that of options =m where there are any; `-` where there is no such kernel.
+    """
+    variants, arches = (list(dict.fromkeys(pair[part] for pair in kernels)) for part in (0, 1))
+    rows = [(name, *(_options(kernels.get((name, arch))) for arch in arches)) for name in variants]
+    return columns(("VARIANT", *arches), rows)
+
+
+def _options(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return "-"
+    return f"{facts['options_y']} =y" + (f", {facts['options_m']} =m" if facts["options_m"] else "")
+
+
 def store_text(store: Store) -> str:
     """Return the store's artifacts by target with what they take on disk, and its other folders."""
     by_target: dict[str, tuple[int, int]] = {}

@@ -78,6 +78,13 @@ def config(
         print(output or text, end="\n" if output else "")
 
 
+@command(SETTING, flags={"kernel": KERNEL["kernel"].help})
+def contract(_: Context, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
+    """Resolve all kernels of a line, each variant for each architecture, and check that every contract holds."""
+    with workbench(setting) as bench:
+        print(bench.kernels.contract(kernel))
+
+
 @command(ARCH, KERNEL, OUTPUT, COMMON, flags={"format": "deb, rpm or tar"})
 def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Pack what modules for a kernel are built with: headers, symbols, build programs."""
@@ -165,5 +172,5 @@ def menuconfig(
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 
-commands = Collection("kernel", config, explain, diff, capabilities, size, menuconfig, headers, patches)
+commands = Collection("kernel", config, contract, explain, diff, capabilities, size, menuconfig, headers, patches)
 commands.add_task(build, default=True)

@@ -60,6 +60,7 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("kernel.patches", "--check", "--kernel", "6.13"), ("unknown kernel '6.13'",)),
         (("kernel", "--variant", "minmal"), ("unknown kernel variant 'minmal'", "Did you mean minimal?")),
         (("kernel.config", "--output", "."), ("--output . is a folder",)),
+        (("kernel.contract", "--kernel", "debian-6.2"), ("unknown kernel 'debian-6.2'", "Did you mean debian-6.12?")),
         (("kernel.explain", "FUSE-DAX"), ("expected a configuration symbol such as FUSE_DAX, got 'FUSE-DAX'",)),
         (("kernel.diff", "base", "minmal"), ("unknown kernel or variant 'minmal'", "Did you mean minimal?")),
         (("kernel.capabilities", "--variant", "minmal"), ("unknown kernel variant 'minmal'",)),
@@ -105,7 +106,9 @@ def test_every_command_has_help(tmp_path: Path) -> None:
     names = [entry["name"] for entry in told["tasks"]]
     names += [f"{group['name']}.{entry['name']}" for group in told["collections"] for entry in group["tasks"]]
     assert {"rootfs", "image", "initrd", "agent", "boot", "inspect", "why", "settings", "doctor"} <= {*names}
-    assert {"kernel.build", "kernel.patches", "kernel.config", "kernel.explain", "kernel.diff"} <= {*names}
+    assert {"kernel.build", "kernel.patches", "kernel.config", "kernel.contract", "kernel.explain", "kernel.diff"} <= {
+        *names
+    }
     for name in [*names, "kernel"]:
         told = inv(name, "--help", folder=tmp_path)
         assert told.returncode == 0

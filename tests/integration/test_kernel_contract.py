@@ -1,6 +1,7 @@
-"""The contract for every architecture, with Debian's source and the real cross compilers; nothing is compiled.
+"""The contract of every kernel, with Debian's sources and the real cross compilers; nothing is compiled.
 
-All that the fragments request is in the resolved configuration, or has a waiver that is needed.
+All that the fragments request is in the resolved configuration, or has a waiver that is needed: for each variant on
+each architecture that it is for, on the default line always, on an older and a newer one in the matrix.
 """
 
 from __future__ import annotations
@@ -11,39 +12,71 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES
+from osbuilder.errors import PlanError
+from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.contract import parse_config
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
 from osbuilder.request import KernelRequest
 from osbuilder.step import Step
 from osbuilder.store import Artifact
+from osbuilder.versions import load_versions
+from tests.conftest import ROOT
 from tests.kernel_bench import Compiler
 
-
-def step_of(bench: Workbench, arch: str, name: str) -> Step:
-    return next(step for step in bench.planner.plan(KernelRequest(arch=arch)).walk() if step.name == name)
-
-
-def config_of(bench: Workbench, arch: str) -> Artifact:
-    return bench.executor.run(step_of(bench, arch, "config"))
+CATALOGUE = load_catalogue(ROOT / "kernel" / "configs")
+DEFAULT_LINE = load_versions(ROOT).defaults.kernel
+LINES = (DEFAULT_LINE, "debian-7.2", "debian-6.1")
 
 
-@pytest.mark.parametrize("arch", sorted(ARCHES))
-def test_a_kernel_of_every_architecture_holds_what_the_fragments_request(bench: Workbench, arch: str) -> None:
-    config = config_of(bench, arch)  # raises ContractError with every loss
+def kernels(*, declared: bool) -> list[object]:
+    """Return line, variant and architecture of every kernel whose version its variant is for, or of all others."""
+    return [
+        pytest.param(
+            line,
+            variant,
+            arch,
+            id=f"{line}-{variant}-{arch}",
+            marks=[] if line == DEFAULT_LINE else [pytest.mark.matrix],
+        )
+        for line in LINES
+        for variant, arch in matrix(CATALOGUE)
+        if (KernelVersion.parse(line.removeprefix("debian-")) in CATALOGUE.variants[variant].kernel) is declared
+    ]
+
+
+def step_of(bench: Workbench, request: KernelRequest, name: str) -> Step:
+    return next(step for step in bench.planner.plan(request).walk() if step.name == name)
+
+
+def config_of(bench: Workbench, request: KernelRequest) -> Artifact:
+    return bench.executor.run(step_of(bench, request, "config"))
+
+
+@pytest.mark.parametrize(("line", "variant", "arch"), kernels(declared=True))
+def test_every_kernel_holds_what_its_fragments_request(bench: Workbench, line: str, variant: str, arch: str) -> None:
+    # Raises ContractError with every loss.
+    config = config_of(bench, KernelRequest(arch=arch, line=line, variant=variant))
     values = parse_config(config.path("config").read_text())
-    assert values["NR_CPUS"] == "256"
-    assert config.facts["options_m"] == 0
+    assert values["NR_CPUS"] == ("32" if variant == "minimal" else "256")
+    assert ("m" in values.values()) == (config.facts["options_m"] > 0) == CATALOGUE.variants[variant].modules
     assert config.facts["requests"] > 150
+
+
+@pytest.mark.parametrize(("line", "variant", "arch"), kernels(declared=False))
+def test_a_variant_that_is_not_for_a_version_is_refused(bench: Workbench, line: str, variant: str, arch: str) -> None:
+    with pytest.raises(PlanError, match=f"kernel variant {variant} is for kernels >="):
+        config_of(bench, KernelRequest(arch=arch, line=line, variant=variant))
 
 
 def test_the_architectures_own_compiler_is_the_one_that_is_asked(bench: Workbench) -> None:
     for name, arch in ARCHES.items():
-        values = parse_config(config_of(bench, name).path("config").read_text())
+        values = parse_config(config_of(bench, KernelRequest(arch=name)).path("config").read_text())
         assert values["CC_VERSION_TEXT"].startswith(f'"{arch.triplet}-gcc ')
 
 
 def test_what_resolving_takes_of_a_source_is_small_and_the_same_each_time(bench: Workbench, tmp_path: Path) -> None:
-    source = bench.executor.run(step_of(bench, "x86_64", "source"))
+    source = bench.executor.run(step_of(bench, KernelRequest(arch="x86_64"), "source"))
     compiler = Compiler(bench, tmp_path)
     made = [(compiler.run(MakeResolver(), source=source).folder / RESOLVER).read_bytes() for _ in range(2)]
     assert made[0] == made[1]
