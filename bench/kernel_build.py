@@ -2,8 +2,8 @@
 
     python -m bench.kernel_build [--variant NAME ...] [--reference FILE] [--keep FOLDER]
 
-The reference is a list of requested symbols, resolved over allnoconfig as ours is; the one beside this file names what
-Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a store that is thrown away, with
+The reference is a list of requested symbols, resolved over allnoconfig as ours is, and without our patches; the one
+beside this file names what Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a store that is thrown away, with
 ccache switched off; all at the same time, one job each, so that whatever else the machine does costs them alike. Where
 the processor lets its instructions be counted (perf_event_open(2), inherited by every process of the build) they are
 told too: they hardly depend on the load. Ours must have the bytes of the kernel in the user's store, if there is one.
@@ -34,6 +34,7 @@ from osbuilder.errors import CommandFailed
 from osbuilder.execute import Executor
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.compile import CONFIG, VMLINUX, VMLINUZ
+from osbuilder.kernel.patches import NO_PATCHES
 from osbuilder.request import KernelRequest
 from osbuilder.step import Job, Step
 from osbuilder.store import Artifact, Store
@@ -147,6 +148,17 @@ def seeded(users: Workbench, plans: list[Step], folder: Path) -> Callable[[], Ex
     return lambda: Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=1)
 
 
+def planned_reference(users: Workbench, requests: Path) -> tuple[Step, Step]:
+    """Return the steps that resolve and that compile the reference."""
+    plain = users.planner.plan(KernelRequest(arch=ARCH.name, patches=NO_PATCHES))
+    source = dict(plain.inputs)["source"]
+    action = Resolve(requests=requests.read_text(encoding="utf-8"))
+    resolved = Step(
+        name="config", subject="reference", action=action, inputs=(("source", source),), builder=plain.builder
+    )
+    return resolved, dataclasses.replace(plain, subject="reference", inputs=(("config", resolved), ("source", source)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernel_build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--variant", action="append", help="of ours (default: base); may be repeated")
@@ -160,16 +172,10 @@ def main() -> None:
         variant: users.planner.plan(KernelRequest(arch=ARCH.name, variant=variant))
         for variant in options.variant or ["base"]
     }
-    ours = next(iter(plans.values()))
-    source = dict(ours.inputs)["source"]
-    requests = Resolve(requests=options.reference.read_text(encoding="utf-8"))
-    resolved = Step(
-        name="config", subject="reference", action=requests, inputs=(("source", source),), builder=ours.builder
-    )
-    reference = dataclasses.replace(ours, subject="reference", inputs=(("config", resolved), ("source", source)))
+    resolved, reference = planned_reference(users, options.reference)
     everything = plans | {"reference": reference}
     with tempfile.TemporaryDirectory(dir=users.store.root) as name, ThreadPoolExecutor(len(everything)) as pool:
-        executor = seeded(users, list(plans.values()), Path(name))
+        executor = seeded(users, [*plans.values(), *(step for _, step in resolved.inputs)], Path(name))
         executor().run(resolved)
         builds = {what: pool.submit(compiled, executor(), step) for what, step in everything.items()}
         costs = {}

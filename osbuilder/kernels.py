@@ -64,8 +64,10 @@ class Kernels:
     def contract(self, line: str | None = None) -> str:
         """Return the table of all kernels of a line, variants by architectures, with the number of their options.
 
-        None is the default line. Raises ContractError with the losses of all of them; else as `config`.
+        None is the default line, also for variants that have a line of their own. Raises ContractError with the losses
+        of all of them; else as `config`.
         """
+        line = line or self._bench.planner.versions.defaults.kernel
         pairs = list(matrix(self._catalogue()))
         steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
         # What is resolved in is the same for all of them: one step, that the others do not wait for each in a job slot.
