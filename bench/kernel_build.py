@@ -3,10 +3,11 @@
     python -m bench.kernel_build [--variant NAME ...] [--reference FILE] [--keep FOLDER]
 
 The reference is a list of requested symbols, resolved over allnoconfig as ours is, and without our patches; the one
-beside this file names what Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a store that is thrown away, with
-ccache switched off; all at the same time, one job each, so that whatever else the machine does costs them alike. Where
-the processor lets its instructions be counted (perf_event_open(2), inherited by every process of the build) they are
-told too: they hardly depend on the load. Ours must have the bytes of the kernel in the user's store, if there is one.
+beside this file names what Kata Containers asks for on x86_64. Each kernel is compiled once, in the sandbox, into a
+store that is thrown away, with ccache switched off; all at the same time, one job each, so that whatever else the
+machine does costs them alike. Where the processor lets its instructions be counted (perf_event_open(2), inherited by
+every process of the build) they are told too: they hardly depend on the load. Ours must have the bytes of the kernel in
+the user's store, if there is one.
 """
 
 from __future__ import annotations
