@@ -100,4 +100,6 @@ def test_a_guest_whose_cpu_did_not_run_for_a_moment_finds_the_frequency_of_its_t
             break
     else:
         pytest.fail(f"no try failed, or none after it succeeded:\n{said[-4000:]}")
-    assert "TSC unstable" not in said
+    # (Such a host may make the kernel distrust its TSC later on, for other reasons.)
+    assert re.search(r"tsc: Detected \d+\.\d+ MHz processor", said)
+    assert "could not calculate TSC khz" not in said
