@@ -290,8 +290,8 @@ def _kernels_table(verdict: Verdict) -> str:
         objects = sum(built.ccache.values())
         hits = f"{built.ccache.get('hits', 0)} of {objects}"
         cost = (f"{built.cpu_s:.0f} s", hits)
-        bytes_ = (built.sha256[:12], _again(built))
-        rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *bytes_))
+        identity = (built.sha256[:12], _again(built))
+        rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *identity))
     return show.columns(head, rows)
 
 

@@ -1,7 +1,7 @@
 """One adapter a package manager: what turns a recipe's choice and a package list into the step that installs them.
 
-A further package manager is a module beside apt.py and a case in `adapter_of` and in `_locker`. A
-package manager's modules are imported when a recipe asks for it: a build loads one installer, not all of them.
+A further package manager is a module beside apt.py, and a case in `adapter_of` and in `_locker`. A package manager's
+modules are imported when a recipe asks for it: a build loads one installer, not all of them.
 """
 
 from __future__ import annotations

@@ -40,13 +40,16 @@ class Person:
     def press(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
 
-    def finds(self, symbol: bytes) -> None:
-        """Search a symbol as mconf does it, and jump to where it is."""
+    def sets(self, symbol: bytes, prompt: bytes, *, key: bytes, shows: bytes) -> None:
+        """Search a symbol as mconf does it, jump to where it is, and press a key that changes it."""
         self.press(b"/")
         self.waits_for(b"Search Configuration Parameter")
         self.press(b"^" + symbol + b"$\r")
         self.waits_for(b"Symbol: " + symbol)
         self.press(b"1")
+        self.waits_for(prompt)
+        self.press(key)
+        self.waits_for(shows)
 
     def leaves(self, answer: bytes) -> None:
         """Go up and out, and answer the question whether to save."""
@@ -76,10 +79,7 @@ def edited(bench: Workbench, visit: Callable[[Person], None]) -> str:
 
 def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
     def visit(person: Person) -> None:
-        person.finds(b"DUMMY")
-        person.waits_for(b"Dummy net driver support")
-        person.press(b"y")
-        person.waits_for(b"[*]")
+        person.sets(b"DUMMY", b"Dummy net driver support", key=b"y", shows=b"[*]")
         person.leaves(b"\r")
 
     assert edited(bench, visit) == "# What for?\nCONFIG_DUMMY=y\n"
@@ -87,10 +87,7 @@ def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
 
 def test_what_is_not_saved_is_no_change(bench: Workbench) -> None:
     def visit(person: Person) -> None:
-        person.finds(b"VXLAN")
-        person.waits_for(b"Virtual eXtensible")
-        person.press(b"n")
-        person.waits_for(b"[ ]")
+        person.sets(b"VXLAN", b"Virtual eXtensible", key=b"n", shows=b"[ ]")
         person.leaves(b"n")
 
     assert edited(bench, visit) == ""
