@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 from osbuilder.api import open_workbench
-from osbuilder.arch import host_arch
-from osbuilder.guest.boot import HostPlace, start
+from osbuilder.arch import Arch, Machine, host_arch
+from osbuilder.guest.boot import HostPlace, Place, start
 from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import Report
 from osbuilder.image.initrd import Compression, write_initrd
@@ -40,11 +40,10 @@ def make_initrd(agent: Path, target: Path) -> None:
     write_initrd(tree, target, epoch=0, compression=Compression.NONE)
 
 
-def boot(kernel: Path, initrd: Path, machine: str, folder: Path, *words: str) -> Report:
-    arch = host_arch()
+def boot(kernel: Path, initrd: Path, machine: Machine, place: Place, *words: str, arch: Arch | None = None) -> Report:
     guest = Guest(
-        arch=arch,
-        machine=arch.machine(machine),
+        arch=arch or host_arch(),
+        machine=machine,
         accel=Accel.TCG,
         kernel=kernel,
         root=RootKind.INITRD,
@@ -52,7 +51,6 @@ def boot(kernel: Path, initrd: Path, machine: str, folder: Path, *words: str) ->
         cmdline=("osbuilder.probes=none", *words),
         devices=(),
     )
-    place = HostPlace(folder=folder)
     return start(guest, place, required=(), accels=(Accel.TCG,), timeout_s=120, remember=forget).report
 
 
@@ -66,11 +64,12 @@ def initcalls(console: str) -> list[tuple[int, str]]:
     return sorted(((int(took), name) for name, took in found), reverse=True)
 
 
-def show_initcalls(kernel: Path, initrd: Path, machine: str, folder: Path) -> None:
-    report = boot(kernel, initrd, machine, folder, "initcall_debug", "loglevel=8")
+def show_initcalls(kernel: Path, initrd: Path, machine: Machine, folder: Path) -> None:
+    report = boot(kernel, initrd, machine, HostPlace(folder=folder), "initcall_debug", "loglevel=8")
     calls = initcalls((folder / "console").read_text(encoding="utf-8", errors="replace"))
     total = sum(took for took, _ in calls)
-    print(f"{machine}: {len(calls)} initcalls, {total / 1000:.0f} ms of {report.uptime_s:.2f} s to init; {kernel.name}")
+    sums = f"{len(calls)} initcalls, {total / 1000:.0f} ms of {report.uptime_s:.2f} s to init"
+    print(f"{machine.name}: {sums}; {kernel.name}")
     for took, name in calls[:_SLOWEST]:
         print(f"  {took / 1000:8.1f} ms  {name}")
 
@@ -83,26 +82,25 @@ def main() -> None:
     options = parser.parse_args()
     bench = open_workbench((), stream=sys.stderr, root=ROOT)
     kernels = options.kernel or [bench.build(KernelRequest()).artifact.path("vmlinux")]
-    machines = [machine.name for machine in host_arch().machines]
     found: dict[tuple[Path, str], list[Report]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_initrd(bench.build(AgentRequest()).artifact.path("agent"), folder / "initrd")
         if options.initcalls:
             for kernel in kernels:
-                for machine in machines:
+                for machine in host_arch().machines:
                     show_initcalls(kernel, folder / "initrd", machine, folder)
             return
         for _ in range(options.rounds):
             for kernel in kernels:
-                for machine in machines:
-                    report = boot(kernel, folder / "initrd", machine, folder)
-                    found.setdefault((kernel, machine), []).append(report)
-    for (kernel, machine), reports in found.items():
+                for machine in host_arch().machines:
+                    report = boot(kernel, folder / "initrd", machine, HostPlace(folder=folder))
+                    found.setdefault((kernel, machine.name), []).append(report)
+    for (kernel, name), reports in found.items():
         times = sorted(report.uptime_s for report in reports)
         memory = reports[0].memory.total_kib
         print(
-            f"{machine:<8} uptime at init: median {statistics.median(times):.2f} s, least {times[0]:.2f} s; "
+            f"{name:<8} uptime at init: median {statistics.median(times):.2f} s, least {times[0]:.2f} s; "
             f"MemTotal {memory:,} kB; {kernel.name}"
         )
 

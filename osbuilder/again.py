@@ -1,8 +1,10 @@
-"""A result made a second time, from the same inputs in a store of its own: are the bytes the same?"""
+"""Results made a second time, from the same inputs in a store of their own: are the bytes the same?"""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from osbuilder.execute import Executor
@@ -14,22 +16,30 @@ if TYPE_CHECKING:
     from osbuilder.step import Step
 
 
-def build_again(bench: Workbench, step: Step) -> tuple[str, ...]:
-    """Return the files of a step's result that have other bytes when it is made again; none: it is reproducible.
+@contextlib.contextmanager
+def building_again(bench: Workbench) -> Iterator[Callable[[Step], tuple[str, ...]]]:
+    """Give a function that makes a step's result again and returns its files with other bytes; none: reproducible.
 
-    What came from the network is an input. All that was made of it is made anew, with empty caches, in a store that is
-    thrown away. The step is built first if the workbench's store has it not. Raises whatever building it raises.
+    What came from the network is an input. All that was made of it is made anew, in a store that is thrown away at the
+    end; its caches are empty at first, and filled by nothing but what is made again. The function builds the step first
+    if the workbench's store has it not, and raises whatever building it raises.
     """
-    first = bench.executor.run(step)
     with bench.store.in_use(), bench.store.scratch(f"again-{secrets.token_hex(8)}") as folder:
         store = Store(folder)
-        for each in step.walk():
-            if is_online(each.action):
-                bench.store.share(bench.executor.run(each), store)
         ours = bench.executor
         again = Executor(
             store, engine=lambda: ours.engine, reporter=ours.reporter, fetching=ours.fetching, jobs=ours.jobs
         )
-        made = [artifact.manifest["outputs"] for artifact in (first, again.run(step))]
-    one, other = ({name: entry["sha256"] for name, entry in outputs.items()} for outputs in made)
-    return tuple(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+
+        def differing(step: Step) -> tuple[str, ...]:
+            first = ours.run(step)
+            for each in step.walk():
+                if is_online(each.action):
+                    artifact = ours.run(each)
+                    if store.find(artifact.key) is None:
+                        bench.store.share(artifact, store)
+            made = [artifact.manifest["outputs"] for artifact in (first, again.run(step))]
+            one, other = ({name: entry["sha256"] for name, entry in outputs.items()} for outputs in made)
+            return tuple(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+
+        yield differing

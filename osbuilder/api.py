@@ -16,23 +16,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from osbuilder import doctor, launch, patchcheck, show, why
+from osbuilder import doctor, launch, patchcheck, show, tidy, why
 from osbuilder.agents.pin import is_given
-from osbuilder.arch import ARCHES, Arch, host_arch
-from osbuilder.distro.recipe import RECIPE
+from osbuilder.arch import Arch, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
 from osbuilder.errors import (
-    CommandFailed,
     LockMoved,
-    NoMirror,
     OfflineError,
     OsbuilderError,
-    PlanError,
     UsageError,
 )
-from osbuilder.execute import BUILDER_TAR, Executor, Reporter
-from osbuilder.fetch import GET, FetchSettings
+from osbuilder.everything import Everything, Plans, plan_all
+from osbuilder.execute import Executor, Reporter
+from osbuilder.fetch import LOCK_FIRST, FetchSettings
 from osbuilder.image.build import ROOT_HASH
 from osbuilder.image.verity import root_hash_file
 from osbuilder.launch import Outcome
@@ -51,7 +48,7 @@ from osbuilder.request import (
 )
 from osbuilder.settings import Settings, load_settings
 from osbuilder.step import PACKAGE, Step
-from osbuilder.store import Artifact, Store, remove_tree
+from osbuilder.store import Artifact, Store
 
 if TYPE_CHECKING:
     from osbuilder.kernels import Kernels
@@ -67,31 +64,6 @@ class Built:
 
     artifact: Artifact
     files: tuple[Path, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Everything:
-    """What became of every distribution, each by its name in one of the three."""
-
-    built: Mapping[str, Built]
-    failed: Mapping[str, OsbuilderError]
-    left_out: Mapping[str, OsbuilderError]
-
-    def table(self) -> str:
-        """Return a line for each."""
-        rows = [
-            (name, "built", f"{built.files[0].stat().st_size / 2**20:.1f} MiB", str(built.files[0]))
-            for name, built in self.built.items()
-        ]
-        for result, errors in (("FAILED", self.failed), ("left out", self.left_out)):
-            rows += [(name, result, "-", error.message.splitlines()[0]) for name, error in errors.items()]
-        return show.all_text(sorted(rows))
-
-    def check(self) -> None:
-        """Raise OsbuilderError with all that each failure has to say, if there is any."""
-        if self.failed:
-            told = "\n\n".join(f"{name}: {render_error(error)}" for name, error in self.failed.items())
-            raise OsbuilderError(f"{len(self.failed)} of {len(self.failed) + len(self.built)} failed\n\n{told}")
 
 
 def open_workbench(
@@ -184,35 +156,30 @@ class Workbench:
     def build_all(self, request: RootfsRequest) -> Everything:
         """Build a root filesystem of every distribution that can be, `request` being for each; see Everything.
 
-        One that fails stops no other. Left out is what has no mirror, or lacks the architecture or init. Raises
-        UsageError for a request that can be no distribution's.
+        One that fails stops no other. Raises UsageError for a request that can be no distribution's.
         """
-        if request.release is not None:
-            raise UsageError("--release does not go with --distro all", hint="Each distribution has its own releases.")
-        left_out: dict[str, OsbuilderError] = {}
-        failed: dict[str, OsbuilderError] = {}
-        steps: dict[str, Step] = {}
-        for name in sorted(path.parent.name for path in self.planner.distros.glob(f"*/{RECIPE}")):
-            try:
-                steps[name] = self.planner.plan(dataclasses.replace(request, distro=name))
-            except (NoMirror, PlanError) as error:
-                left_out[name] = error
-            except OsbuilderError as error:
-                failed[name] = error
+        plans = plan_all(self.planner, request)
+        failed = dict(plans.failed)
         built: dict[str, Built] = {}
-        for name, result in zip(steps, self.executor.run_each(tuple(steps.values())), strict=True):
+        for name, result in zip(plans.steps, self.executor.run_each(tuple(plans.steps.values())), strict=True):
             if isinstance(result, OsbuilderError):
                 failed[name] = result
                 continue
-            each = dataclasses.replace(request, distro=name)
+            each = plans.requests[name]
             files = publish(self.store, result, self._names(each, result), self._folder(each))
             built[name] = Built(artifact=result, files=files)
-        return Everything(built=built, failed=failed, left_out=left_out)
+        return Everything(built=built, failed=failed, left_out=plans.left_out)
+
+    def plan_all(self, request: RootfsRequest) -> Plans:
+        """Return what `build_all` would build; runs and writes nothing. Raises UsageError as it does."""
+        return plan_all(self.planner, request)
 
     def describe(self, request: BuildRequest) -> str:
         """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
+        if isinstance(request, KernelRequest):
+            return self.kernels.describe(request)
         step = self.planner.plan(request)
-        return show.plan_text(step, self.peek(step))
+        return show.plan_text(step.walk(), self.peek(step))
 
     def why(self, request: BuildRequest) -> str:
         """Return, for each step of a request, whether it would run and what changed since it ran last."""
@@ -283,15 +250,20 @@ class Workbench:
         recipes = load_recipes(self.planner.distros)
         return show.distros_json(recipes) if as_json else show.distros_text(recipes)
 
-    def new_distro(self, name: str, *, package_manager: str) -> Path:
-        """Write the skeleton of a recipe; return its path. Raises UsageError for a name that cannot be."""
+    def new_distro(self, name: str, *, package_manager: str, dry: bool = False) -> tuple[Path, str]:
+        """Write the skeleton of a recipe, or with `dry` only make it; return its path and its text.
+
+        Raises UsageError for a name that cannot be.
+        """
         from osbuilder.distro.recipe import PackageManager
-        from osbuilder.distro.skeleton import write_skeleton
+        from osbuilder.distro.skeleton import render_skeleton, write_skeleton
         from osbuilder.request import parse_choice
 
-        return write_skeleton(
-            self.planner.distros, name, parse_choice(package_manager, PackageManager, "package manager")
-        )
+        manager = parse_choice(package_manager, PackageManager, "package manager")
+        path, text = render_skeleton(self.planner.distros, name, manager)
+        if not dry:
+            write_skeleton(self.planner.distros, name, manager)
+        return path, text
 
     def list_versions(self) -> str:
         """Return what versions.yaml pins."""
@@ -344,36 +316,12 @@ class Workbench:
 
     def clean(self, *, dry: bool = False) -> str:
         """Remove the build folder's architectures; returns what was (or would be) removed."""
-        folders = [path for path in self.settings.build_path.glob("*") if path.name in ARCHES and path.is_dir()]
-        for path in folders if not dry else ():
-            remove_tree(path)
-        verb = "would remove" if dry else "removed"
-        return "\n".join(f"{verb} {path}" for path in folders) or "nothing to remove"
+        return tidy.clean(self.settings.build_path, dry=dry)
 
-    def cache(self, *, collect: bool = False, verify: bool = False) -> str:
-        """Return what the store holds, after tidying it as asked."""
-        lines = []
-        if verify:
-            with self.store.alone():
-                lines.append(f"verified every artifact, dropped {self.store.drop_damaged()} damaged")
-        if collect:
-            with self.store.alone():
-                removed, freed = self.store.collect()
-                freed += self._collect_builders()
-            lines.append(f"removed {removed} artifacts and what they left, {freed // 2**20} MiB")
+    def cache(self, *, collect: bool = False, verify: bool = False, dry: bool = False) -> str:
+        """Return what the store holds, after tidying it as asked; `dry` only says what `collect` would remove."""
+        lines = tidy.unneeded(self.store) if dry else tidy.tidied(self, collect=collect, verify=verify)
         return "\n".join([*lines, show.store_text(self.store)])
-
-    def _collect_builders(self) -> int:
-        """Remove what engines made of builders whose tar is gone (unpacked trees, images); returns the bytes freed."""
-        from osbuilder.engine.choose import container_engines
-        from osbuilder.engine.trees import remove_tree as remove_unpacked
-
-        kept = {item.sha256(BUILDER_TAR) for item in self.store.artifacts() if BUILDER_TAR in item.manifest["outputs"]}
-        dropped = [tree for tree in self.store.folder("trees").iterdir() if tree.is_dir() and tree.name not in kept]
-        freed = sum(show.disk_bytes(tree) for tree in dropped)
-        for tree in dropped:
-            remove_unpacked(tree)
-        return freed + sum(engine.collect(kept) for engine in container_engines(self.settings))
 
     # -- running builders ------------------------------------------------------------------------------------------
 
@@ -399,12 +347,25 @@ def _rootfs_of(request: BuildRequest) -> RootfsRequest:
 
 @contextlib.contextmanager
 def _told_what_to_fetch(request: BuildRequest) -> Iterator[None]:
-    """Say in an OfflineError with which flags `inv fetch` gets what a request needs."""
+    """Say in an OfflineError with which flags `inv fetch`, or before it `inv lock`, gets what a request needs."""
     try:
         yield
     except OfflineError as error:
-        error.hint = error.hint.replace(GET, f"{GET} {' '.join(_fetch_flags(request))}".rstrip())
+        if error.hint == LOCK_FIRST:
+            lock = ("inv lock", *_lock_flags(_rootfs_of(request)))
+            error.hint = error.hint.replace("inv lock", " ".join(lock))
+        error.hint = error.hint.replace("inv fetch", " ".join(("inv fetch", *_fetch_flags(request))))
         raise
+
+
+def _lock_flags(rootfs: RootfsRequest) -> Iterator[str]:
+    """Yield the flags with which `inv lock` locks what a request needs."""
+    for name, value in (("distro", rootfs.distro), ("release", rootfs.release), ("arch", rootfs.arch)):
+        if value is not None:
+            yield from (f"--{name}", value)
+    for flag, values in (("--package", rootfs.packages), ("--feature", rootfs.features)):
+        for value in values:
+            yield from (flag, value)
 
 
 def _fetch_flags(request: BuildRequest) -> Iterator[str]:
@@ -428,17 +389,3 @@ def _fetch_flags(request: BuildRequest) -> Iterator[str]:
     for name, value in flags:
         if value is not None:
             yield from (f"--{name}", value)
-
-
-def render_error(error: OsbuilderError) -> str:
-    """Return an error as a person should see it: message, hint, where, and the end of a failed command's output."""
-    lines = [f"error: {error.message}"]
-    if isinstance(error, CommandFailed) and error.tail:
-        lines += ["", *(f"  | {line}" for line in error.tail.splitlines()), ""]
-    console = getattr(error, "console", "")
-    if console:
-        lines += ["the end of its console:", "", *(f"  | {line}" for line in console.splitlines()), ""]
-    lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
-    if error.hint:
-        lines.append(f"  {error.hint}")
-    return "\n".join(lines)

@@ -16,14 +16,18 @@ from osbuilder.errors import UsageError, suggest
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A QEMU machine type that guests of an architecture boot on.
+    """A QEMU machine that guests of an architecture boot on.
 
-    `options` go to -machine; `virtio` is the suffix of its virtio devices (virtio-blk-pci, virtio-blk-device,
-    virtio-blk-ccw); `cpu` is what TCG emulates (KVM shows the host's); `cmdline` are words that its kernels need;
-    `nvdimm` says whether a DAX root can be mapped; `kernels` are the kernel files that it loads, best first.
+    `type` is QEMU's name of it where `name` is another; `options` go to -machine; `virtio` is the suffix of its virtio
+    devices (virtio-blk-pci, virtio-blk-device, virtio-blk-ccw); `cpu` is what TCG emulates (KVM shows the host's);
+    `cmdline` are words that its kernels need; `consumer` is what kernel/configs/consumers.yaml calls those who boot
+    kernels on it; `nvdimm` and `virtio_pmem` say what it can map a DAX root from; `kernels` are the kernel files that
+    it loads, best first; `plugs` is what comes while a guest runs (guest.hotplug.Plug), on the machines where that was
+    tried.
     """
 
     name: str
+    consumer: str
     options: tuple[str, ...]
     virtio: str
     console: str
@@ -31,6 +35,9 @@ class Machine:
     cmdline: tuple[str, ...]
     nvdimm: bool
     kernels: tuple[str, ...]
+    type: str | None = None
+    plugs: tuple[str, ...] = ()
+    virtio_pmem: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,7 @@ _X86_64 = Arch(
     machines=(
         Machine(
             name="q35",
+            consumer="qemu",
             options=(),
             virtio="pci",
             console="ttyS0",
@@ -107,11 +115,14 @@ _X86_64 = Arch(
             cmdline=_X86_CMDLINE,
             nvdimm=True,
             kernels=("vmlinux", "vmlinuz"),
+            virtio_pmem=True,
+            plugs=("cpu", "memory", "virtio-mem", "pci"),
         ),
         # microvm with ACPI on hangs under TCG after failed TSC calibration; without it every device is virtio-mmio,
         # as Firecracker has them.
         Machine(
             name="microvm",
+            consumer="qemu-microvm",
             options=("acpi=off",),
             virtio="device",
             console="ttyS0",
@@ -146,8 +157,22 @@ _AARCH64 = Arch(
         # directly, as here, gets a device tree.
         Machine(
             name="virt",
+            consumer="qemu",
             options=(),
             virtio="pci",
+            console="ttyAMA0",
+            cpu="max",
+            cmdline=(),
+            nvdimm=False,
+            kernels=("vmlinux", "vmlinuz"),
+        ),
+        # The same, with every device on virtio-mmio and named in the device tree, as Firecracker has them.
+        Machine(
+            name="virt-mmio",
+            type="virt",
+            consumer="firecracker",
+            options=(),
+            virtio="device",
             console="ttyAMA0",
             cpu="max",
             cmdline=(),
@@ -179,6 +204,7 @@ _PPC64LE = Arch(
         # behind the image, which an image for the other architectures does not have.
         Machine(
             name="pseries",
+            consumer="qemu",
             options=("x-vof=on",),
             virtio="pci",
             console="hvc0",
@@ -210,6 +236,7 @@ _S390X = Arch(
     machines=(
         Machine(
             name="s390-ccw-virtio",
+            consumer="qemu",
             options=(),
             virtio="ccw",
             console="ttysclp0",
@@ -243,6 +270,7 @@ _RISCV64 = Arch(
         # Its firmware (OpenSBI, which comes with QEMU) takes no compressed kernel.
         Machine(
             name="virt",
+            consumer="qemu",
             options=(),
             virtio="pci",
             console="ttyS0",

@@ -32,14 +32,19 @@ def emulates(arch: Arch, mount: Path = MOUNT) -> bool:
     return text.startswith("enabled\n") and flags is not None and "F" in flags[1]
 
 
-def check_emulation(arch: Arch, mount: Path = MOUNT) -> None:
-    """Raise ToolMissing, with the command that mends it, unless programs of an architecture run here."""
+CARRIED: Final = "Or leave the setting foreign alone: nothing foreign has to run then."
+
+
+def check_emulation(arch: Arch, mount: Path = MOUNT, *, otherwise: str = CARRIED) -> None:
+    """Raise ToolMissing, with the command that mends it, unless programs of an architecture run here.
+
+    `otherwise` says what can be done without them.
+    """
     if emulates(arch, mount):
         return
     raise ToolMissing(
         f"programs of {arch.name} do not run here: expected {mount}/qemu-{arch.name} to be enabled with flag F",
-        hint="`inv doctor --fix --setting foreign=emulated` sets it up and says what it changes.\n"
-        "  Or leave the setting foreign alone: nothing foreign has to run then.",
+        hint=f"`inv doctor --fix --setting foreign=emulated` sets it up and says what it changes.\n  {otherwise}",
     )
 
 

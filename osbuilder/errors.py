@@ -40,12 +40,16 @@ class PlanError(UsageError):
     """The request is well-formed but no plan can satisfy it."""
 
 
+class NotOffered(PlanError):
+    """A distribution lacks what is asked for: the architecture, the init, a policy, packages to lock."""
+
+
 class NoMirror(UsageError):
     """A distribution whose mirrors (or keys) the user has to name, and did not."""
 
 
 class ToolMissing(OsbuilderError):
-    """The host lacks something; the hint is the command that installs it."""
+    """The host, or a builder, lacks a program; the hint says what installs it."""
 
     exit_code = 3
 
@@ -145,6 +149,20 @@ class Interrupted(OsbuilderError):
     """The user or the system asked to stop (SIGINT, SIGTERM)."""
 
     exit_code = 130
+
+
+def render_error(error: OsbuilderError) -> str:
+    """Return an error as a person should see it: message, hint, where, and the end of a failed command's output."""
+    lines = [f"error: {error.message}"]
+    if isinstance(error, CommandFailed) and error.tail:
+        lines += ["", *(f"  | {line}" for line in error.tail.splitlines()), ""]
+    console = getattr(error, "console", "")
+    if console:
+        lines += ["the end of its console:", "", *(f"  | {line}" for line in console.splitlines()), ""]
+    lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
+    if error.hint:
+        lines.append(f"  {error.hint}")
+    return "\n".join(lines)
 
 
 def suggest(got: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
-from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError
-from osbuilder.fetch import GET, FetchSettings, Progress, Source, fetch
+from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError
+from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress, Source, fetch
 from osbuilder.step import Step, is_online, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 BUILDER_TAR = "builder.tar"
 _LOCK_POLL_S = 0.2
-_LOCK = "   Packages that are not locked come from a mirror each time: lock them (inv lock), and build with --locked."
+_LITTLE_BYTES = 2**30
 
 T = TypeVar("T")
 Futures = Mapping[int, Future[Artifact]]
@@ -120,7 +121,7 @@ class Executor:
             unlocked = any(step.name == "packages" for step in missing)
             raise OfflineError(
                 f"the build is to use no network (setting offline), and this is not in the store: {idents}",
-                hint=f"{GET}{_LOCK if unlocked else ''}",
+                hint=LOCK_FIRST if unlocked else GET,
             )
 
     def _run(self, targets: Sequence[Step], gather: Callable[[Sequence[Step], Futures], T]) -> T:
@@ -244,7 +245,23 @@ class Executor:
             error.add_note(f"step: {step.ident}")
             if space.log.stat().st_size:
                 error.add_note(f"log: {space.log}")
+            if isinstance(error, CommandFailed | StoreError):
+                self._tell_of_disk(error)
             raise
+
+    def _tell_of_disk(self, error: OsbuilderError) -> None:
+        """Add to an error how much room the store has, if that is little.
+
+        Who says that a disk is full may not be heard: the log is on it, and so is where ccache keeps what a compiler
+        said. Nor is it full any more when the compiler took its unfinished file away.
+        """
+        free = shutil.disk_usage(self.store.root).free
+        if free < _LITTLE_BYTES:
+            error.add_note(f"disk: the store's, {self.store.root}, has {free // 2**20} MiB left")
+            error.hint = error.hint or (
+                "If it was full: free some space (a kernel build needs about 4 GB; `inv cache --gc` drops old "
+                "artifacts), or set OSBUILDER_STORE to another disk, and build again."
+            )
 
     @contextlib.contextmanager
     def _locked(self, name: str, tell: Callable[[], None] = lambda: None) -> Iterator[None]:

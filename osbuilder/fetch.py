@@ -20,6 +20,11 @@ from osbuilder.errors import OfflineError, UsageError
 from osbuilder.partfile import Proof, Sha256, is_whole
 
 GET: Final = "Get it while there is a network: inv fetch"
+LOCK_FIRST: Final = (
+    "Packages that are not locked come from a mirror each time. While there is a network: inv lock, and then "
+    "inv fetch; build with --locked."
+)
+"""What to do where something is missing: with locks, and for packages without one. Its commands take flags."""
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 

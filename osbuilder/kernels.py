@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuilder import show
-from osbuilder.arch import Arch, parse_arch
+from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import ContractError, OsbuilderError, PlanError, StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
@@ -25,7 +25,7 @@ from osbuilder.kernel.contract import load_tree, parse_config
 from osbuilder.kernel.difference import Side, render_difference
 from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
-from osbuilder.kernel.resolver import unpack_kconfig
+from osbuilder.kernel.resolver import read_kconfig
 from osbuilder.kernel.selection import select
 from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
@@ -56,24 +56,30 @@ class Kernels:
             copy_out(artifact, CONFIG, output)
         return _config_of(artifact)
 
+    def describe(self, request: KernelRequest) -> str:
+        """Return the plan of a kernel; runs nothing. Raises PlanError if the variant is known not to be for it."""
+        return self._described(request, self._bench.planner.plan(request))
+
     def describe_config(self, request: KernelRequest) -> str:
-        """Return the plan of a configuration; runs nothing."""
-        step = self._config_step(request)
-        return show.plan_text(step, self._bench.peek(step))
+        """Return the plan of a configuration. Raises as `describe`."""
+        return self._described(request, self._config_step(request))
 
     def contract(self, line: str | None = None) -> str:
-        """Return the table of all kernels of a line, variants by architectures, with the number of their options.
+        """Return the table of all kernels of a line, variants by architectures, with the number of their options, and
+        why there is none where there is none.
 
         None is the default line, also for variants that have a line of their own. Raises ContractError with the losses
         of all of them; else as `config`.
         """
         line = line or self._bench.planner.versions.defaults.kernel
-        pairs = list(matrix(self._catalogue()))
+        catalogue = self._catalogue()
+        pairs = list(matrix(catalogue))
+        shared: dict[str, Step] = {}
         steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
-        # What is resolved in is the same for all of them: one step, that the others do not wait for each in a job slot.
-        steps = [dataclasses.replace(step, inputs=steps[0].inputs) for step in steps]
+        steps = [_with_shared(step, shared) for step in steps]
         results = self._bench.executor.run_each(steps)
-        return show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
+        table = show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
+        return "\n".join([table, "", *exclusions(catalogue)])
 
     def explain(self, request: KernelRequest, symbol: str) -> str:
         """Return why a symbol has the value that it has in a kernel. Raises UsageError for what is no symbol's name."""
@@ -85,13 +91,12 @@ class Kernels:
         action = _configure(step)
         arch = parse_arch(action.arch)
         version = KernelVersion.parse(config.facts["version"])
-        with self._kconfig(request) as folder:
-            explanation = Explanation(
-                tree=load_tree(folder, arch),
-                values=parse_config(_config_of(config)),
-                selection=select(action.catalogue, arch, version, action.variant),
-                kernel=f"{version} ({arch.name}, {action.variant})",
-            )
+        explanation = Explanation(
+            tree=load_tree(self._kconfig(request), arch),
+            values=parse_config(_config_of(config)),
+            selection=select(action.catalogue, arch, version, action.variant),
+            kernel=f"{version} ({arch.name}, {action.variant})",
+        )
         return explanation.of(name)
 
     def diff(self, one: str, other: str, *, arch: str | None = None) -> str:
@@ -107,21 +112,21 @@ class Kernels:
         """
         shape = terminal_size(terminal)
         step = self._config_step(request)
-        action = _configure(step)
         executor = self._bench.executor
         config = executor.run(step)
         source = executor.run(self._input(request, "source"))
-        tools = self._bench.planner.builder("compiler", parse_arch(action.arch), TOOLS)
+        arch = parse_arch(_configure(step).arch)
+        tools = self._bench.planner.builder("compiler", arch, TOOLS)
         engine, builder = executor.ready(tools.subject, executor.run(tools))
         name = f"menuconfig-{secrets.token_hex(8)}"
-        script = menus(arch=action.kernel_arch, cross_compile=action.cross_compile, shape=shape)
-        with self._bench.store.scratch(name) as folder, self._kconfig(request) as kconfig:
+        script = menus(arch=arch.kernel, cross_compile=f"{arch.triplet}-", shape=shape)
+        with self._bench.store.scratch(name) as folder:
             files = {"source": source.path(ARCHIVE), "config": config.path(CONFIG)}
             mounts = menus_mounts(folder, script, files)
             run = functools.partial(engine.run, builder, menus_command(), mounts, log=folder / "log", label=name)
             lend(terminal, mounts.caches[TERMINAL], run, stop=engine.stop)
             after = parse_config((mounts.output / CONFIG).read_text(encoding="utf-8"))
-            tree = load_tree(kconfig, parse_arch(action.arch))
+            tree = load_tree(self._kconfig(request), arch)
         return "".join(commented(changes(tree, parse_config(_config_of(config)), after)))
 
     def size(self, request: KernelRequest, *, save: bool = False) -> str:
@@ -145,16 +150,16 @@ class Kernels:
         return render_sizes(step.subject, sizes, budgets)
 
     def capabilities(self, *, variant: str | None = None, arch: str | None = None) -> str:
-        """Return the table of capabilities, of all kernels or of those of a variant and an architecture."""
-        catalogue = self._catalogue()
-        if variant is not None and variant not in catalogue.variants:
-            raise UsageError(f"unknown kernel variant {variant!r}", hint=suggest(variant, catalogue.variants))
-        return show.capabilities_text(catalogue, variant=variant, arch=parse_arch(arch).name if arch else None)
+        """Return the table of capabilities, of all kernels or of those of a variant and an architecture.
+
+        Raises UsageError for a variant that there is not, or not for the architecture.
+        """
+        return capabilities_text(self._catalogue(), variant=variant, arch=parse_arch(arch).name if arch else None)
 
     def capabilities_of(self, variant: str, arch: Arch) -> frozenset[str]:
         """Return the capabilities of a variant for an architecture. Raises UsageError for one that there is not."""
         catalogue = self._catalogue()
-        catalogue.variant(variant, arch.name)
+        catalogue.variant(variant, arch)
         there = catalogue.capabilities_of(variant)
         return frozenset(name for name, each in there.items() if not each.arches or arch.name in each.arches)
 
@@ -173,9 +178,46 @@ class Kernels:
 
     def variants(self, arch: Arch) -> tuple[str, ...]:
         """Return the names of the variants for an architecture."""
-        return tuple(name for name, variant in self._catalogue().variants.items() if variant.on(arch.name))
+        return tuple(name for name, variant in self._catalogue().variants.items() if variant.on(arch))
+
+    def consumers_of(self, variant: str) -> tuple[str, ...]:
+        """Return who can boot or use a variant, as it declares."""
+        return self._catalogue().variants[variant].consumers
+
+    def misfit(self, variant: str, line: str | None, arch: Arch, *, dry: bool = False) -> str:
+        """Return why a variant is not for an architecture's kernels of a line (None: its usual one); "" where it is.
+
+        The version is found in the line's source, which is fetched if need be; with `dry` it is not, and then nothing
+        is said against the variant.
+        """
+        return self._misfit(KernelRequest(line=line, variant=variant, arch=arch.name), dry=dry) or ""
 
     # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _misfit(self, request: KernelRequest, *, dry: bool) -> str | None:
+        """Return what `misfit` does, for a kernel of any source; None where that is not known yet."""
+        declared = self._catalogue().variants[request.variant]
+        if not any(each.kernel.bounds for each in declared.excluded):
+            return ""
+        step = self._input(request, "source")
+        source = self._bench.peek(step)[step.ident] if dry else self._bench.executor.run(step)
+        if source is None:
+            return None
+        version = KernelVersion.parse(str(source.facts["version"]))
+        arch = parse_arch(request.arch) if request.arch else host_arch()
+        excluded = declared.why_not(arch, version)
+        if excluded is None:
+            return ""
+        return f"there is no kernel variant {request.variant} of {version} for {arch.name}: {excluded.reason}"
+
+    def _described(self, request: KernelRequest, step: Step) -> str:
+        misfit = self._misfit(request, dry=True)
+        if misfit:
+            raise PlanError(misfit, hint="Name another --kernel, or another --variant.")
+        plan = show.plan_text(step.walk(), self._bench.peek(step))
+        if misfit is None:
+            plan += f"\nWhether the variant {request.variant} is for this kernel's version, its source will tell."
+        return plan
 
     def _config_step(self, request: KernelRequest) -> Step:
         return self._input(request, "config")
@@ -183,12 +225,9 @@ class Kernels:
     def _input(self, request: KernelRequest, name: str) -> Step:
         return dict(compiled(self._bench.planner.plan(request)).inputs)[name]
 
-    @contextmanager
-    def _kconfig(self, request: KernelRequest) -> Iterator[Path]:
-        """Yield a folder with all the Kconfig files of a kernel's source, for as long as it is needed."""
-        resolver = self._bench.executor.run(dict(self._config_step(request).inputs)["resolver"])
-        with self._bench.store.scratch(f"kconfig-{secrets.token_hex(8)}") as folder:
-            yield unpack_kconfig(resolver, folder)
+    def _kconfig(self, request: KernelRequest) -> Mapping[str, str]:
+        """Return the text of each Kconfig file of a kernel's source."""
+        return read_kconfig(self._bench.executor.run(dict(self._config_step(request).inputs)["resolver"]))
 
     def _side(self, text: str, request: KernelRequest) -> Side:
         values = parse_config(self.config(request))
@@ -237,6 +276,18 @@ def facts_of_all(
     if losses:
         raise ContractError("\n\n".join(losses), hint=next(iter(losses.values())).hint)
     return facts
+
+
+def _with_shared(step: Step, shared: dict[str, Step]) -> Step:
+    """Return a step whose dependencies are those of `shared` with their names; what it has not is put there.
+
+    So what several steps need is one, and they do not wait for it in a job slot each.
+    """
+    if step.ident not in shared:
+        inputs = tuple((name, _with_shared(each, shared)) for name, each in step.inputs)
+        builder = step.builder and _with_shared(step.builder, shared)
+        shared[step.ident] = dataclasses.replace(step, inputs=inputs, builder=builder)
+    return shared[step.ident]
 
 
 def _configure(step: Step) -> Configure:

@@ -7,28 +7,23 @@ import dataclasses
 import json
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
-from osbuilder.errors import ImageError, PlanError, ToolMissing, UsageError
+from osbuilder.errors import PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
-from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json
-from osbuilder.image import dax
-from osbuilder.image.build import IMAGE, INITRD, ROOT_HASH
-from osbuilder.image.measured import find_tree
-from osbuilder.image.verity import Verity, read_root_hash, root_hash_file
+from osbuilder.guest.shares import VIRTIOFSD, host_virtiofsd
+from osbuilder.guestroot import fstype_of, root_file, root_kind, root_request, verity_of
+from osbuilder.image.verity import Verity
 from osbuilder.request import (
-    MEASURED,
     BootRequest,
-    ImageRequest,
-    InitrdRequest,
     KernelRequest,
-    RootfsRequest,
 )
 from osbuilder.settings import Accel as AccelChoice
 from osbuilder.settings import QemuChoice
@@ -87,19 +82,21 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
     arch = _arch(request)
     _check_files(request)
     machines = _fitting(bench, request, arch)
-    root = _root_kind(bench, request, arch, machines)
+    root = root_kind(bench, request, arch, machines)
     machine = _machine(request, arch, machines, root)
     ready = _ready(bench, request, arch)
+    if ready is not None and request.plugs:
+        raise UsageError("--plug is for guests whose agent is the probe", hint="It is what asks for what is plugged.")
     # Refuses what cannot be before anything is built.
     render_argv(_rehearsed(request, arch, machine, root, ready))
     kernel, probes = _kernel(bench, request, arch, machine)
-    image, initrd, verity = _root_file(bench, request, root)
+    image, initrd, verity = root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     if ready is None:
         guest = asked(guest, probes)
     else:
         probes = ()
-    with _place(bench, arch) as place:
+    with _place(bench, arch, request.devices) as place:
         return Outcome(
             boot=start(
                 guest,
@@ -122,14 +119,14 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     arch = _arch(request)
     _check_files(request)
     machines = _fitting(bench, request, arch)
-    root = _root_kind(bench, request, arch, machines)
+    root = root_kind(bench, request, arch, machines)
     ready = _ready(bench, request, arch)
     guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root, ready)
     parts = []
-    if _kernel_file(request) is None:
+    if request.kernel_file is None:
         parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel, variant=request.variant)))
     if request.image is None and request.initrd is None:
-        parts.append(bench.describe(_root_request(request, root)))
+        parts.append(bench.describe(root_request(request, root)))
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
     return "\n".join(parts)
 
@@ -146,16 +143,16 @@ def asked(guest: Guest, probes: tuple[str, ...]) -> Guest:
 
 def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind, ready: Ready | None) -> Guest:
     """Return the guest with stand-ins for the files that are not built yet."""
-    kernel = _kernel_file(request) or Path(f"{machine.kernels[0]}.container")
+    kernel = request.kernel_file or Path(f"{machine.kernels[0]}.container")
     initrd = (request.initrd or Path("kata-containers-initrd.img")) if root is RootKind.INITRD else None
     image = (request.image or Path("kata-containers.img")) if initrd is None else None
     verity = None
     if root is RootKind.VERITY:
         unknown = Verity(root_hash="HASH", salt="SALT", data_blocks=2)
-        verity = _verity(request, request.image) if request.image else unknown
+        verity = verity_of(request, request.image) if request.image else unknown
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     guest = dataclasses.replace(guest, port=ready.port if ready else None)
-    if request.image is None and root is RootKind.PMEM:
+    if request.image is None and root.mapped:
         # The least that an nvdimm can be.
         guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
     return guest
@@ -166,7 +163,7 @@ def _ready(bench: Workbench, request: BootRequest, arch: Arch) -> Ready | None:
     ready = request.ready
     if ready is None and request.agent is not None and not is_given(request.agent):
         ready = bench.planner.versions.agent(request.agent).ready
-    if ready is None or ready.port is None or _kernel_file(request) is not None:
+    if ready is None or ready.port is None or request.kernel_file is not None:
         return ready
     if _PORTS not in bench.kernels.capabilities_of(request.variant, arch):
         raise PlanError(
@@ -180,16 +177,11 @@ def _arch(request: BootRequest) -> Arch:
     return parse_arch(request.arch) if request.arch else host_arch()
 
 
-def _kernel_file(request: BootRequest) -> Path | None:
-    """Return the kernel's file where the request names one rather than a line of versions.yaml."""
-    return Path(request.kernel) if request.kernel and "/" in request.kernel else None
-
-
 def _check_files(request: BootRequest) -> None:
     files = (
         ("--image", request.image),
         ("--initrd", request.initrd),
-        ("--kernel", _kernel_file(request)),
+        ("--kernel", request.kernel_file),
         ("--root-hash", request.root_hash),
     )
     for option, path in files:
@@ -199,70 +191,22 @@ def _check_files(request: BootRequest) -> None:
 
 
 def _fitting(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machine, ...]:
-    return arch.machines if _kernel_file(request) is not None else machines(bench, request.variant, arch)
+    return arch.machines if request.kernel_file is not None else machines(bench, request.variant, arch)
 
 
 def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
-    """Return the machines that a kernel knows the devices of, with an nvdimm where it can map a root from one.
+    """Return the machines that a kernel knows the devices of, those of its declared consumers first.
 
-    Raises UsageError for a variant that there is not, or not for the architecture.
+    They have an nvdimm where it can map a root from one. Raises UsageError for a variant that there is not, or not for
+    the architecture.
     """
     has = bench.kernels.capabilities_of(variant, arch)
+    consumers = bench.kernels.consumers_of(variant)
     return tuple(
         dataclasses.replace(machine, nvdimm=machine.nvdimm and "nvdimm-root" in has)
-        for machine in arch.machines
+        for machine in sorted(arch.machines, key=lambda machine: machine.consumer not in consumers)
         if _BUSES[machine.virtio] in has
     )
-
-
-def _root_kind(bench: Workbench, request: BootRequest, arch: Arch, machines: tuple[Machine, ...]) -> RootKind:
-    """Return where the root comes from: as asked, else the best that the files, the kernel and the machine allow."""
-    verifies = _kernel_file(request) is not None or "dm-verity" in bench.kernels.capabilities_of(request.variant, arch)
-    wanted = RootKind.VERITY if request.root_hash else request.root
-    if wanted is RootKind.VERITY and not verifies:
-        raise PlanError(
-            f"kernel variant {request.variant} cannot verify a root: it lacks the capability dm-verity",
-            hint="Use another --variant (`inv kernel.capabilities`) or another --root.",
-        )
-    if wanted is not None:
-        return wanted
-    if request.initrd is not None:
-        return RootKind.INITRD
-    if verifies and (find_tree(request.image) if request.image else request.variant == MEASURED):
-        return RootKind.VERITY
-    named = arch.machine(request.machine).name if request.machine else None
-    able = any(each.nvdimm for each in machines if named in (None, each.name))
-    mapped = request.image is None or _has_dax_header(request.image)
-    return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
-
-
-def _verity(request: BootRequest, image: Path) -> Verity:
-    """Return what a measured image of the user's is verified by: not found in the image, which may have been changed.
-
-    Raises ImageError for a root hash that is missing, malformed, or another image's; UsageError for no such image.
-    """
-    blocks = find_tree(image)
-    if blocks is None:
-        raise UsageError(
-            f"--root verity: {image} has no hash tree: expected it in a second partition",
-            hint="`inv image --measured` builds such an image.",
-        )
-    path = request.root_hash or root_hash_file(image)
-    found = read_root_hash(path)
-    if found.data_blocks != blocks:
-        raise ImageError(
-            f"the root hash is of another image ({path}): expected {blocks} blocks of data, got {found.data_blocks}",
-            hint="Name the file that came with the image (--root-hash).",
-        )
-    return found
-
-
-def _has_dax_header(image: Path) -> bool:
-    if not image.is_file():
-        return True
-    with image.open("rb") as stream:
-        stream.seek(dax.SUPERBLOCK_OFFSET_BYTES)
-        return dax.decode_superblock(stream.read(dax.SUPERBLOCK_BYTES)) is not None
 
 
 def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], root: RootKind) -> Machine:
@@ -276,14 +220,15 @@ def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], ro
             hint=f"Use --machine {' or '.join(machine.name for machine in machines)}.",
         )
     for machine in machines:
-        if machine.nvdimm or root is not RootKind.PMEM:
+        able = {RootKind.PMEM: machine.nvdimm, RootKind.VIRTIO_PMEM: machine.virtio_pmem}
+        if able.get(root, True):
             return machine
     raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
 
 
 def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> tuple[Path, tuple[str, ...]]:
     """Return a kernel's file and the probes that its capabilities promise; none for a kernel that we did not build."""
-    file = _kernel_file(request)
+    file = request.kernel_file
     if file is not None:
         return file, ()
     wanted = KernelRequest(arch=arch.name, line=request.kernel, variant=request.variant)
@@ -291,35 +236,6 @@ def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
     promised = bench.kernels.promises(wanted).values()
     probes = dict.fromkeys(probe for names in promised for probe in names)
     return artifact.path(machine.kernels[0]), tuple(probes)
-
-
-def _root_request(request: BootRequest, root: RootKind) -> ImageRequest | InitrdRequest:
-    rootfs = RootfsRequest(
-        distro=request.distro or "debian",
-        arch=request.arch,
-        agent=request.agent,
-        agent_options=request.agent_options,
-        locked=request.locked,
-        modules=request.modules,
-    )
-    if root is RootKind.INITRD:
-        return InitrdRequest(rootfs=rootfs)
-    return ImageRequest(rootfs=rootfs, measured=root is RootKind.VERITY)
-
-
-def _root_file(
-    bench: Workbench, request: BootRequest, root: RootKind
-) -> tuple[Path | None, Path | None, Verity | None]:
-    """Return the image, or the initrd, and what the image is verified by where it is."""
-    if request.initrd is not None:
-        return None, request.initrd, None
-    if request.image is not None:
-        return request.image, None, _verity(request, request.image) if root is RootKind.VERITY else None
-    # From the store: what is in the build folder may be replaced by another build meanwhile.
-    built = bench.build(_root_request(request, root)).artifact
-    if root is RootKind.INITRD:
-        return None, built.path(INITRD), None
-    return built.path(IMAGE), None, read_root_hash(built.path(ROOT_HASH)) if root is RootKind.VERITY else None
 
 
 def _guest(
@@ -343,28 +259,35 @@ def _guest(
         image_size_bytes=image.stat().st_size if image and image.is_file() else 0,
         initrd=initrd,
         verity=verity,
+        fstype=fstype_of(request),
         memory_mib=request.memory_mib,
         vcpus=request.vcpus,
         devices=request.devices,
+        plugs=request.plugs,
         cmdline=request.append,
     )
 
 
-def emulator(bench: Workbench, arch: Arch) -> Step | None:
+def emulator(bench: Workbench, arch: Arch, devices: Collection[Device] = ()) -> Step | None:
     """Return the step that makes the builder in which guests of an architecture run; None where this host's QEMU does.
 
-    Raises ToolMissing where only the host's may be used and there is none.
+    That takes virtiofsd as well for guests with that device. Raises ToolMissing where only the host's may be used and
+    there is none.
     """
     wanted = bench.settings.qemu
-    there = host_qemu(arch.qemu)
+    programs = {arch.qemu: host_qemu(arch.qemu)}
+    if Device.VIRTIOFS in devices:
+        programs[VIRTIOFSD] = host_virtiofsd()
+    there = all(programs.values())
     if wanted is QemuChoice.HOST and not there:
-        raise ToolMissing(f"{arch.qemu} is not on this host", hint="Install it, or use --setting qemu=builder.")
+        missing = next(name for name, found in programs.items() if not found)
+        raise ToolMissing(f"{missing} is not on this host", hint="Install it, or use --setting qemu=builder.")
     return None if there and wanted is not QemuChoice.BUILDER else bench.planner.builder("qemu", arch)
 
 
 @contextlib.contextmanager
-def _place(bench: Workbench, arch: Arch) -> Iterator[Place]:
-    on_host = emulator(bench, arch) is None
+def _place(bench: Workbench, arch: Arch, devices: Collection[Device]) -> Iterator[Place]:
+    on_host = emulator(bench, arch, devices) is None
     with bench.store.scratch(f"boot-{secrets.token_hex(8)}") as folder:
         if on_host:
             yield HostPlace(folder=folder)

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbuilder import decode
+from osbuilder import decode, show
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.adapters import locker_of
 from osbuilder.distro.lock import (
@@ -90,11 +90,22 @@ class Locks:
         Of a distribution it is what locked builds take; with a kernel comes what boots it. Raises PlanError for a
         distribution without a lock, and whatever getting it raises.
         """
-        steps = (step for request in requests for step in self._needed(request))
-        needed = {step.ident: step for step in steps if is_online(step.action)}
+        needed = self._online(requests)
         for step in needed.values():
             self._bench.executor.run(step)
         return tuple(needed)
+
+    def describe_fetch(self, requests: Iterable[BuildRequest]) -> str:
+        """Return what `fetch` would do, a step and its commands after the other; runs nothing."""
+        steps = self._online(requests).values()
+        return show.plan_text(
+            steps, {ident: known for step in steps for ident, known in self._bench.peek(step).items()}
+        )
+
+    def _online(self, requests: Iterable[BuildRequest]) -> dict[str, Step]:
+        """Return the steps of these requests that need a network, by what they make."""
+        steps = (step for request in requests for step in self._needed(request))
+        return {step.ident: step for step in steps if is_online(step.action)}
 
     def locked_requests(self, agent: str | None = None) -> tuple[RootfsRequest, ...]:
         """Return a request for each lock of the checkout. Raises UsageError for none, DecodeError for a bad file."""

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from osbuilder import __version__
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
 from osbuilder.arch import Arch, host_arch, parse_arch
 from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
+from osbuilder.distro.archives import find_archives
 from osbuilder.distro.lock import Lock, find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
 from osbuilder.distro.pool import FetchPackages
 from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
-from osbuilder.engine.builder import BootstrapBuilder
-from osbuilder.errors import PlanError, UsageError
+from osbuilder.engine.builder import COMPONENTS, BootstrapBuilder
+from osbuilder.errors import NotOffered, UsageError
+from osbuilder.image import erofs
 from osbuilder.image.build import MakeImage, MakeInitrd
 from osbuilder.pid1 import Init
 from osbuilder.request import (
     AgentRequest,
     BuildRequest,
+    Filesystem,
     HeadersRequest,
     ImageRequest,
     InitrdRequest,
@@ -33,13 +37,14 @@ from osbuilder.request import (
 from osbuilder.rootfs.agent import BuildProbe
 from osbuilder.rootfs.compose import Compose, ComposeExtension
 from osbuilder.rootfs.modules import TakeModules
+from osbuilder.rootfs.policy import POLICY, PolicyFile
 from osbuilder.rootfs.provision import EPOCH as PROVIDED_EPOCH
 from osbuilder.rootfs.provision import name_of, provide
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
 from osbuilder.rootfs.selinux import Label
 from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.settings import Settings
-from osbuilder.step import Step
+from osbuilder.step import Action, Step
 from osbuilder.versions import Versions, load_versions
 
 # The distribution that builders are made of.
@@ -133,22 +138,30 @@ class Planner:
 
         `tools` are packages that it has besides.
         """
-        return self._builder(name, guest or host_arch(), tools)
+        host = host_arch()
+        guest = guest or host
+        further = self.versions.builder(name).packages_for(guest, host=host)
+        # Architectures that add nothing have one builder, which is one step: two would write under one name at once.
+        subject = "-".join((name, *((guest.name,) if further else ()), *tools))
+        return self._builder(name, subject, (*further, *tools))
 
     @functools.cache  # noqa: B019 - a planner lives as long as its process
-    def _builder(self, name: str, guest: Arch, tools: tuple[str, ...]) -> Step:
+    def _builder(self, name: str, subject: str, further: tuple[str, ...]) -> Step:
         pin = self.versions.builder(name)
-        host = host_arch()
-        further = pin.packages_for(guest, host=host)
         recipe = find_recipe(_BUILDER_DISTRO, self.distros)
+        mirrors = _named(self.settings.mirrors, recipe)
+        named = _named(self.settings.archives, recipe)
+        archives = find_archives(recipe, pin.suite, named, components=COMPONENTS, mirrors=mirrors)
         return Step(
             name="builder",
-            subject="-".join((name, *((guest.name,) if further else ()), *tools)),
+            subject=subject,
             action=BootstrapBuilder(
                 suite=pin.suite,
-                packages=tuple(sorted({*pin.packages, *further, *tools})),
-                architecture=host.debian,
-                mirrors=tuple(self.settings.mirrors.get(_BUILDER_DISTRO, ())),
+                packages=tuple(sorted({*pin.packages, *further})),
+                architecture=host_arch().debian,
+                mirrors=mirrors,
+                # A user's further archives are for guests.
+                archives=archives.release,
                 base_image=self.settings.base_image,
                 epoch=self._epoch(recipe, pin.suite),
             ),
@@ -228,7 +241,9 @@ class Planner:
             return composed
         ground = self.ground(request)
         if ground.init is not Init.SYSTEMD:
-            raise PlanError("--selinux: only systemd loads a policy: got the agent as init", hint="Use --init systemd.")
+            raise NotOffered(
+                "--selinux: only systemd loads a policy: got the agent as init", hint="Use --init systemd."
+            )
         return Step(
             name="labelled",
             subject=ground.subject,
@@ -270,9 +285,10 @@ class Planner:
                 keep=request.keep,
                 without_units=request.without_units,
                 modules=request.modules is not None,
+                policy=request.agent_policy is not None,
                 overlays=len(overlays),
             ),
-            inputs=(("agent", agent), ("rootfs", ground.tree), *_modules(request), *overlays),
+            inputs=(("agent", agent), ("rootfs", ground.tree), *_modules(request), *_policy(request), *overlays),
         )
 
     def _packages(self, choice: Choice, packages: Selection, *, locked: bool = False) -> Step:
@@ -311,8 +327,9 @@ class Planner:
             choice=choice,
             packages=packages,
             epoch=self._epoch(recipe, choice.release_name),
-            mirrors=tuple(self.settings.mirrors.get(recipe.name, ())),
-            components=tuple(self.settings.components.get(recipe.name, ())),
+            mirrors=_named(self.settings.mirrors, recipe) or recipe.mirrors,
+            archives=_named(self.settings.archives, recipe),
+            components=_named(self.settings.components, recipe),
             keyring=self._keyring(recipe),
             foreign=self.settings.foreign,
             timeout_s=self.settings.read_timeout_s,
@@ -349,18 +366,28 @@ class Planner:
 
     def _image(self, request: ImageRequest) -> Step:
         ground = self.ground(request.rootfs)
+        action: Action
+        match request.filesystem:
+            case Filesystem.EXT4:
+                builder = "rootfs"
+                action = MakeImage(
+                    free_space_mib=request.free_space_mib,
+                    dax=request.dax,
+                    align_mib=request.align_mib,
+                    epoch=ground.epoch,
+                    measured=request.measured,
+                )
+            case Filesystem.EROFS:
+                builder = erofs.BUILDER
+                action = erofs.MakeErofsImage(
+                    dax=request.dax, align_mib=request.align_mib, epoch=ground.epoch, measured=request.measured
+                )
         return Step(
             name="image",
             subject=ground.subject,
-            action=MakeImage(
-                free_space_mib=request.free_space_mib,
-                dax=request.dax,
-                align_mib=request.align_mib,
-                epoch=ground.epoch,
-                measured=request.measured,
-            ),
+            action=action,
             inputs=(("rootfs", self._rootfs(request.rootfs)),),
-            builder=self.builder("rootfs"),
+            builder=self.builder(builder),
         )
 
     def _initrd(self, request: InitrdRequest) -> Step:
@@ -382,7 +409,7 @@ class Planner:
 
     def _keyring(self, recipe: Recipe) -> Path | None:
         """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""
-        named = self.settings.keyrings.get(recipe.name, ())
+        named = _named(self.settings.keyrings, recipe)
         if len(named) > 1:
             raise UsageError(f"setting keyrings: expected one file for {recipe.name}, got {len(named)}")
         return Path(named[0]) if named else None
@@ -402,15 +429,28 @@ def _modules(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:
     return (("modules", Step(name="modules", subject=action.name, action=action)),)
 
 
+def _policy(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:
+    """Return the input that takes the policy of a request, if it has one."""
+    if request.agent_policy is None:
+        return ()
+    action = PolicyFile.of_path(request.agent_policy.expanduser())
+    return ((POLICY, Step(name=POLICY, subject=action.name, action=action)),)
+
+
+def _named(setting: Mapping[str, tuple[str, ...]], recipe: Recipe) -> tuple[str, ...]:
+    """Return what a setting has for a distribution, by its name or an alias."""
+    return next((tuple(setting[name]) for name in (recipe.name, *recipe.aliases) if name in setting), ())
+
+
 def _arch(name: str | None) -> Arch:
     return parse_arch(name) if name else host_arch()
 
 
 def _check_labelled(choice: Choice) -> None:
-    """Refuse labels where nothing would enforce them. Raises PlanError."""
+    """Refuse labels where nothing would enforce them. Raises NotOffered."""
     recipe = choice.recipe
     if SELINUX not in recipe.features:
-        raise PlanError(
+        raise NotOffered(
             f"--selinux: {recipe.name} has no policy: its recipe has no feature {SELINUX}",
             hint="Name a distribution whose recipe has it (`inv distros --json`), or bring a tree that has a policy.",
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from osbuilder.engine.base import log_tail
 from osbuilder.fetch import Progress
 from osbuilder.progress import progress_for
+from osbuilder.step import notes_of
 
 if TYPE_CHECKING:
     from osbuilder.step import Step
@@ -42,8 +43,10 @@ class LineReporter:
         self._say(step, f"started, log: {log}")
 
     def finished(self, step: Step, *, seconds: float | None) -> None:
-        """Say how long a step took, or that nothing had to be done."""
+        """Say how long a step took, or that nothing had to be done, and what there is to know of its result."""
         self._say(step, "in the store" if seconds is None else f"done in {seconds:.1f} s")
+        for note in notes_of(step.action):
+            self._say(step, f"note: {note}")
 
     def failed(self, step: Step) -> None:
         """Say that a step failed; the error itself is told by the caller."""

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.errors import UsageError, suggest
+from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.guest.ready import Ready
 from osbuilder.image.initrd import Compression
@@ -27,6 +28,18 @@ class Filesystem(enum.Enum):
     """The filesystem of a disk image's root partition."""
 
     EXT4 = "ext4"
+    EROFS = "erofs"
+
+    @classmethod
+    def parse(cls, text: str) -> Filesystem:
+        """Return the filesystem of that name. Raises UsageError; for Kata's xfs, with the reason."""
+        if text == "xfs":
+            raise UsageError(
+                "--fs xfs: no such images: what makes one without mounting it (mkfs.xfs -p) takes neither attributes "
+                "nor hard links, and writes other bytes each time",
+                hint="Use --fs ext4, or erofs. The kernels do mount an xfs that you made: inv boot --image.",
+            )
+        return parse_choice(text, cls, "fs")
 
 
 E = TypeVar("E", bound=enum.Enum)
@@ -60,9 +73,12 @@ def _exclude(flag: str, **others: object) -> None:
 _EXCLUDED: Final = {
     "extension": "An extension has neither agent nor init: the guest that mounts it has them.",
     "measured": "A measured root is read-only: nothing could be written there.",
+    "fs erofs": "An erofs is read-only: nothing could be written there.",
     "provision": "The tree that you bring has its packages already.",
     "locked": "Build the file itself --locked.",
     "modules": "Build it with them: inv image (or initrd) --modules FILE.",
+    "fs": "What a file is, is read from it.",
+    "compression": "What a file is, the kernel finds out.",
 }
 
 
@@ -75,7 +91,7 @@ class RootfsRequest:
     An `extension` has no agent and no init: a guest mounts it. `provision` is a tree of the user's (a tar, a folder)
     instead of a distribution's packages. `selinux` asks for labels. `distro` None is the default of versions.yaml.
     `locked` takes the packages of the distribution's lock, and no others. `modules` are a kernel's, in a tar or a
-    folder; `overlays` are laid over the rest, in order.
+    folder; `agent_policy` is a text that says what the agent serves; `overlays` are laid over the rest, in order.
     """
 
     distro: str | None = None
@@ -94,6 +110,7 @@ class RootfsRequest:
     agent_options: AgentOptions = NO_OPTIONS
     modules: Path | None = None
     overlays: tuple[Overlay, ...] = ()
+    agent_policy: Path | None = None
 
     @property
     def labelled(self) -> bool:
@@ -114,6 +131,7 @@ class RootfsRequest:
                 init=self.init,
                 agent=self.agent,
                 agent_option=self.agent_options,
+                agent_policy=self.agent_policy,
                 overlay=self.overlays,
                 without_unit=self.without_units,
             )
@@ -148,6 +166,8 @@ class ImageRequest:
     def __post_init__(self) -> None:
         if self.measured:
             _exclude("measured", free_space_mib=self.free_space_mib)
+        if self.filesystem is Filesystem.EROFS:
+            _exclude("fs erofs", free_space_mib=self.free_space_mib)
         if self.build_variant is not None and not _VARIANT.fullmatch(self.build_variant):
             raise UsageError(
                 f"--build-variant: expected letters, digits and dashes, got {self.build_variant!r}",
@@ -235,6 +255,7 @@ class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
     `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
+    `filesystem` and `compression` are those of the image or initrd that is built (None: the usual one).
     `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is how the agent is known to serve (default:
     what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
     one beside the image). `append` are further words of the kernel line. `modules` are kernel modules for what is
@@ -248,6 +269,8 @@ class BootRequest:
     image: Path | None = None
     initrd: Path | None = None
     distro: str | None = None
+    filesystem: Filesystem | None = None
+    compression: Compression | None = None
     locked: bool = False
     kernel: str | None = None
     variant: str = "base"
@@ -259,6 +282,7 @@ class BootRequest:
     vcpus: int = 1
     devices: tuple[Device, ...] = USUAL_DEVICES
     append: tuple[str, ...] = ()
+    plugs: tuple[Plug, ...] = ()
     timeout_s: int = 180
 
     def __post_init__(self) -> None:
@@ -283,9 +307,23 @@ class BootRequest:
                 hint="What `inv image --measured` makes has its root hash beside it.",
             )
 
+    @property
+    def kernel_file(self) -> Path | None:
+        """The kernel's file, where the request names one rather than a line of versions.yaml."""
+        return Path(self.kernel) if self.kernel and "/" in self.kernel else None
+
 
 def _check_what_is_built(request: BootRequest) -> None:
     """Refuse what is about a root to build where a file has it already."""
-    for flag in ("locked", "modules"):
-        if getattr(request, flag):
+    for flag, value in {
+        "locked": request.locked,
+        "modules": request.modules,
+        "fs": request.filesystem,
+        "compression": request.compression,
+    }.items():
+        if value:
             _exclude(flag, image=request.image, initrd=request.initrd)
+    if request.compression and request.root is not RootKind.INITRD:
+        raise UsageError("--compression is about initrds", hint="Say --root initrd.")
+    if request.filesystem and request.root is RootKind.INITRD:
+        raise UsageError("--fs and --root initrd exclude each other", hint="An initrd has no filesystem of its own.")

@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import functools
 import os
+import re
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -68,12 +69,12 @@ class Accel(enum.Enum):
     TCG = "tcg"
 
 
-def _setting(default: Any, doc: str, *environment: str, secret: bool = False) -> Any:
+def _setting(default: Any, doc: str, *environment: str, secret: bool = False, blanks: bool = False) -> Any:
     """Declare a setting: its default, a line of help, and further environment names that the field's tools know.
 
-    The value of a `secret` one is never shown.
+    The value of a `secret` one is never shown. With `blanks` the values of a distribution may have blanks in them.
     """
-    metadata = {"doc": doc, "environment": environment, "secret": secret}
+    metadata = {"doc": doc, "environment": environment, "secret": secret, "blanks": blanks}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
@@ -94,7 +95,13 @@ class Settings:
     base_image: str | None = _setting(None, "image (with digest) to bootstrap builders in, where a registry answers")
     jobs: int | None = _setting(None, "processes at once (default: the CPUs of this machine)")
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
-        dict, "a distribution's mirrors in order: debian=URL,URL (default: its tool's own)"
+        dict, "a distribution's mirrors in order: debian=URL,URL (default: its recipe's, or its tool's own)"
+    )
+    archives: Mapping[str, tuple[str, ...]] = _setting(
+        dict,
+        "what apt uses beside mirrors that are named: debian=URL SUITE COMPONENT..., instead of the recipe's of that"
+        " suite or besides; debian=none: nothing of the recipe's (default: the recipe's)",
+        blanks=True,
     )
     components: Mapping[str, tuple[str, ...]] = _setting(
         dict, "a distribution's components: debian=main,contrib (default: the recipe's)"
@@ -242,7 +249,7 @@ def parse_value(name: str, text: str, origin: str) -> Any:
             raise UsageError(f"setting {name} ({origin}): expected true or false, got {text!r}")
         return text == "true"
     if typing.get_origin(kind) is Mapping:
-        return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in text.split()))
+        return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in _pairs(name, text)))
     if issubclass(kind, enum.Enum):
         try:
             return kind(text)
@@ -253,11 +260,17 @@ def parse_value(name: str, text: str, origin: str) -> Any:
     return kind(text)
 
 
+def _pairs(name: str, text: str) -> list[str]:
+    (field,) = (field for field in fields() if field.name == name)
+    # A value with blanks ends where the next NAME= begins.
+    return re.split(r"\s+(?=[a-z0-9][a-z0-9-]*=)", text.strip()) if field.metadata["blanks"] else text.split()
+
+
 def _parse_pair(name: str, pair: str, origin: str) -> tuple[str, tuple[str, ...]]:
     distro, equals, items = pair.partition("=")
     if not (distro and equals and items):
         raise UsageError(f"setting {name} ({origin}): expected NAME=VALUE,VALUE (debian=...), got {pair!r}")
-    return distro, tuple(items.split(","))
+    return distro, tuple(" ".join(item.split()) for item in items.split(","))
 
 
 def _kind(hint: Any) -> Any:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from osbuilder.arch import ARCHES
 from osbuilder.settings import fields
 from osbuilder.store import total_bytes
 
 if TYPE_CHECKING:
     from osbuilder.distro.recipe import Recipe
-    from osbuilder.kernel.catalogue import Capability, Catalogue
     from osbuilder.settings import Settings
     from osbuilder.step import Step
     from osbuilder.store import Artifact, Store
     from osbuilder.versions import BuilderPin, Versions
 
 
-def plan_text(target: Step, found: Mapping[str, Artifact | None]) -> str:
+def plan_text(steps: Iterable[Step], found: Mapping[str, Artifact | None]) -> str:
     """Return a plan as text: for each step what it reads, where it runs, what it does, and whether it has to."""
     paragraphs = []
-    for number, step in enumerate(target.walk(), 1):
+    for number, step in enumerate(steps, 1):
         artifact = found[step.ident]
         state = f"in the store, key {artifact.key[:12]}" if artifact else "would run"
         head = f"{number}. {step.ident} ({state})"
@@ -57,11 +59,14 @@ def _value(settings: Settings, name: str) -> str:
 
 
 def distros_text(recipes: Mapping[str, Recipe]) -> str:
-    """Return the distributions: releases (the default first), architectures, inits; and which are retired."""
+    """Return the distributions: releases (the default first, with what else they may be called), architectures, inits.
+
+    Below stands which are retired.
+    """
     rows = [
         (
             recipe.name,
-            " ".join(sorted(recipe.releases, key=lambda name, recipe=recipe: name != recipe.default_release)),  # type: ignore[misc]
+            " ".join(_release_text(recipe, name) for name in _releases(recipe)),
             " ".join(recipe.arches),
             " ".join(init.value for init in recipe.inits),
             recipe.package_manager.value,
@@ -71,6 +76,15 @@ def distros_text(recipes: Mapping[str, Recipe]) -> str:
     table = columns(("DISTRO", "RELEASES", "ARCHITECTURES", "INITS", "PACKAGES BY"), rows)
     notes = [f"{recipe.name}: {recipe.retired}" for recipe in recipes.values() if recipe.retired]
     return "\n".join([table, *([""] if notes else []), *notes])
+
+
+def _releases(recipe: Recipe) -> list[str]:
+    return sorted(recipe.releases, key=lambda name: name != recipe.default_release)
+
+
+def _release_text(recipe: Recipe, name: str) -> str:
+    others = [text for text in recipe.other_names(name) if recipe.canonical(text) == name]
+    return f"{name} ({', '.join(others)})" if others else name
 
 
 def all_text(rows: Iterable[tuple[str, str, str, str]]) -> str:
@@ -86,8 +100,16 @@ def distros_json(recipes: Mapping[str, Recipe]) -> str:
             "package_manager": recipe.package_manager.value,
             "default_release": recipe.default_release,
             "releases": sorted(recipe.releases),
+            "release_names": {name: list(recipe.other_names(name)) for name in sorted(recipe.releases)},
             "arches": list(recipe.arches),
-            "excluded": [{"release": each.release, "arch": each.arch, "why": each.why} for each in recipe.excluded],
+            "excluded": [
+                {"release": release, "arch": arch, "why": why}
+                for release in sorted(recipe.releases)
+                for arch in ARCHES
+                if (why := recipe.why_excluded(release, arch))
+            ],
+            "aliases": list(recipe.aliases),
+            "mirrors": list(recipe.mirrors),
             "inits": [init.value for init in recipe.inits],
             "features": dict(recipe.features),
         }
@@ -107,36 +129,6 @@ def versions_text(versions: Versions) -> str:
 def _builder_text(pin: BuilderPin) -> str:
     words = [f"{pin.suite}:", *pin.packages]
     return " ".join([*words, f"(+ {pin.for_guest.value})"] if pin.for_guest else words)
-
-
-def capabilities_text(catalogue: Catalogue, *, variant: str | None, arch: str | None) -> str:
-    """Return what guest kernels can do, of all variants and architectures or of one: fragments, proof, consumers."""
-    names = [variant] if variant else list(catalogue.variants)
-    found: dict[str, Capability] = {}
-    for name in names:
-        found.update(catalogue.capabilities_of(name))
-    rows = [
-        (
-            name,
-            _conditions(catalogue, name, each),
-            " ".join(catalogue.needed_by(name)) or "-",
-            " ".join(each.parts(name)),
-            each.purpose,
-            " ".join(each.probes) or "-",
-        )
-        for name, each in found.items()
-        if arch is None or not each.arches or arch in each.arches
-    ]
-    unproven = [f"{name}: no probe. {each.unproven}" for name, each in found.items() if each.unproven]
-    head = ("CAPABILITY", "WHERE", "NEEDED BY", "FRAGMENTS", "PURPOSE", "PROBES")
-    return "\n".join([columns(head, rows), "", *unproven])
-
-
-def _conditions(catalogue: Catalogue, name: str, capability: Capability) -> str:
-    """Say in which kernels a capability is: variants (where not in all), architectures, versions."""
-    having = [variant for variant in catalogue.variants if name in catalogue.capabilities_of(variant)]
-    variants = "" if len(having) == len(catalogue.variants) else ",".join(having)
-    return " ".join(part for part in (variants, ",".join(capability.arches), str(capability.kernel)) if part) or "all"
 
 
 def options_text(kernels: Mapping[tuple[str, str], Mapping[str, Any] | None]) -> str:
@@ -202,3 +194,15 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
     )
+
+
+def wrapped(head: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int]) -> str:
+    """Return a table as text whose cells go on below, between blanks, where they are wider than `widths`."""
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        lines.extend(itertools.zip_longest(*cells, fillvalue=""))
+    return columns(head, lines)

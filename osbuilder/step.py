@@ -100,7 +100,8 @@ class Job(Protocol):
 class Action(Protocol):
     """The work of a step: a frozen dataclass. Its fields are its parameters.
 
-    One that reaches the network says so by a class variable ONLINE = True (see `is_online`).
+    One that reaches the network says so by a class variable ONLINE = True (see `is_online`). What a person should know
+    of its result it says by `notes` (see `notes_of`).
     """
 
     def describe(self) -> tuple[str, ...]:
@@ -113,6 +114,11 @@ class Action(Protocol):
 def is_online(action: Action) -> bool:
     """Whether an action reaches the network: then `inv fetch` runs its step, and an offline build never does."""
     return bool(getattr(action, "ONLINE", False))
+
+
+def notes_of(action: Action) -> tuple[str, ...]:
+    """Return what a person should know of an action's result, a line each: its attribute `notes`, if it has one."""
+    return tuple(getattr(action, "notes", ()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

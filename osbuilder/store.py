@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -230,13 +230,17 @@ class Store:
                     forget(folder.name)
                     remove_tree(folder)
 
+    def unneeded(self) -> tuple[Path, ...]:
+        """Return the folder of every artifact that no target's last build needs."""
+        return self._without(self._needed())
+
     def collect(self) -> tuple[int, int]:
         """Remove every artifact that no target's last build needs, and old logs. Returns (artifacts, bytes) freed.
 
         The caller holds `alone`.
         """
         needed = self._needed()
-        dropped = [folder for folder in (self.root / "objects").iterdir() if folder.name not in needed]
+        dropped = self._without(needed)
         freed = sum(total_bytes(folder.iterdir()) for folder in dropped)
         for folder in dropped:
             remove_tree(folder)
@@ -261,6 +265,10 @@ class Store:
             artifact = self.find(folder.name)
             if artifact:
                 yield artifact
+
+    def _without(self, needed: Collection[str]) -> tuple[Path, ...]:
+        """Return the folder of every artifact but those with these keys."""
+        return tuple(sorted(folder for folder in (self.root / "objects").iterdir() if folder.name not in needed))
 
     def _needed(self) -> set[str]:
         queue = [path.read_text().strip() for path in (self.root / "refs").rglob("*") if path.is_file()]

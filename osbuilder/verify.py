@@ -1,83 +1,39 @@
 """The proof: kernels and distributions on every architecture, each built and started, and what their guests said.
 
-Owns which guests those are and how their reports become tables. One that fails stops no other.
+Owns how reports become tables and a verdict; which guests there are is osbuilder.trials' business. One that fails
+stops no other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from osbuilder import launch, show
-from osbuilder.again import build_again
-from osbuilder.api import render_error
-from osbuilder.arch import ARCHES, Arch, Machine, parse_arch
-from osbuilder.distro.recipe import find_recipe
-from osbuilder.errors import BootError, OsbuilderError, UsageError
+from osbuilder import show
+from osbuilder.again import building_again
+from osbuilder.errors import BootError, OsbuilderError, render_error
+from osbuilder.guest import lacking
 from osbuilder.guest.boot import Boot
-from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+from osbuilder.guest.qemu import Accel
 from osbuilder.guest.report import ProbeResult, Result
-from osbuilder.kernel.catalogue import BASE
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.modules import MODULES
 from osbuilder.request import BootRequest, KernelRequest
+from osbuilder.trials import Trial, distro_trials, kernel_trials
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
+    from osbuilder.step import Step
     from osbuilder.store import Artifact
 
-AGENT_ALONE: Final = "scratch"
-"""The distribution that kernels are tried with: nothing but the agent, so whatever fails is the kernel's."""
+    # What makes a step's result again, and returns the files that differ.
+    Differing = Callable[[Step], tuple[str, ...]]
 
-_CHOSEN_AT_BOOT: Final = ("selinux", "apparmor")
-"""Capabilities that are off unless the kernel line names them: security=NAME."""
-
-_ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.VERITY, RootKind.PMEM)
 _ORDER: Final = (Result.PASS, Result.FAIL, Result.SKIP)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One guest: a kernel, a machine, where its root comes from, and what is in it."""
-
-    arch: str
-    variant: str
-    machine: str
-    root: RootKind
-    distro: str
-    devices: tuple[Device, ...] = ()
-    append: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return " ".join([self.arch, self.variant, self.machine, self.root.value, self.distro, *self.further])
-
-    @property
-    def further(self) -> tuple[str, ...]:
-        """What it has besides, in words: devices with a plus, and what stands on the kernel line."""
-        return (*(f"+{device.value}" for device in self.devices), *self.append)
-
-    @property
-    def kernel(self) -> tuple[str, str]:
-        """What names its kernel: architecture and variant."""
-        return self.arch, self.variant
-
-    def request(self, line: str | None, modules: str | None) -> BootRequest:
-        """Return what to boot, on the kernel `line` of versions.yaml (None: its default), with the kernel's modules."""
-        return BootRequest(
-            distro=self.distro,
-            kernel=line,
-            variant=self.variant,
-            arch=self.arch,
-            machine=self.machine,
-            root=self.root,
-            devices=(*USUAL_DEVICES, *self.devices),
-            append=self.append,
-            modules=Path(modules) if modules else None,
-        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +108,29 @@ class Verdict:
             if built.differing:
                 names = ", ".join(built.differing)
                 summary.append(f"the kernel {arch} {variant}, built again, has other bytes in {names}")
+        summary += [
+            f"{probe} of capability {capability} passed in no guest of {'/'.join(kernel)}"
+            for kernel in self.kernels
+            for capability, probe in self.unproven(kernel)
+        ]
         if summary:
             raise BootError("\n\n".join(["\n".join(summary), *told]))
+
+    def unproven(self, kernel: tuple[str, str]) -> Sequence[tuple[str, str]]:
+        """Return the promises that no guest of a kernel kept, as (capability, probe), but for what guests here lack.
+
+        Only where the kernel was tried in every way, and each of its guests reported.
+        """
+        guests = [each for each in self.tried if each.trial.kernel == kernel and each.trial.whole]
+        if not guests or any(each.boot is None for each in guests):
+            return ()
+        passed = {probe.name for probe in _probes(guests, kernel) if probe.result is Result.PASS}
+        return [
+            (capability, probe)
+            for capability, probes in self.kernels[kernel].probes.items()
+            for probe in probes
+            if probe not in passed and not lacking.reason(probe, kernel[0], _accels(guests))
+        ]
 
 
 class Proof:
@@ -162,58 +139,42 @@ class Proof:
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
 
-    def of_kernels(self, *, arches: Sequence[str], variants: Sequence[str]) -> tuple[Trial, ...]:
-        """Return the guests that try kernels: each variant on each machine and root that it has the drivers for.
-
-        No names mean all. Raises UsageError for unknown names, and for a variant that is for none of the architectures.
-        """
-        chosen = _arches(arches)
-        pairs = [(arch, name) for arch in chosen for name in self._bench.kernels.variants(arch)]
-        for name in variants:
-            if name not in {each for _, each in pairs}:
-                self._bench.kernels.capabilities_of(name, chosen[0])  # says what is wrong with it
-        return tuple(
-            trial
-            for arch, name in pairs
-            if not variants or name in variants
-            for trial in _trials(
-                arch,
-                name,
-                launch.machines(self._bench, name, arch),
-                self._bench.kernels.capabilities_of(name, arch),
-            )
-        )
+    def of_kernels(
+        self,
+        *,
+        arches: Sequence[str],
+        variants: Sequence[str],
+        line: str | None = None,
+        dry: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Trial, ...]:
+        """Return the guests that try kernels; see osbuilder.trials.kernel_trials."""
+        return kernel_trials(self._bench, arches=arches, variants=variants, line=line, dry=dry, tell=tell)
 
     def of_distro(self, distro: str, *, arches: Sequence[str]) -> tuple[Trial, ...]:
-        """Return a guest of a distribution for each of its architectures: on the base kernel, from the best root.
-
-        No names mean all. Raises UsageError for unknown names, and for an architecture that the distribution has not.
-        """
-        declared = find_recipe(distro, self._bench.planner.distros).arches
-        for name in arches:
-            if parse_arch(name).name not in declared:
-                raise UsageError(f"{distro} has no guests for {name}", hint=f"It has: {', '.join(declared)}.")
-        trials = []
-        for arch in _arches(arches or declared):
-            machine = launch.machines(self._bench, BASE, arch)[0]
-            root = RootKind.PMEM if machine.nvdimm else RootKind.VIRTIO_BLK
-            trials.append(Trial(arch=arch.name, variant=BASE, machine=machine.name, root=root, distro=distro))
-        return tuple(trials)
+        """Return a guest of a distribution for each of its architectures; see osbuilder.trials.distro_trials."""
+        return distro_trials(self._bench, distro, arches=arches)
 
     def run(
         self, trials: Iterable[Trial], *, line: str | None, again: bool = False, tell: Callable[[str], None]
     ) -> Verdict:
         """Build what the trials need, start each guest, and return what was found; `tell` gets a line for each.
 
-        With `again` each kernel is built a second time, from nothing, and the bytes are compared.
+        With `again` each kernel is built a second time, in a store that begins empty, and the bytes are compared.
         """
+        with building_again(self._bench) if again else contextlib.nullcontext() as differing:
+            return self._run(trials, line=line, differing=differing, tell=tell)
+
+    def _run(
+        self, trials: Iterable[Trial], *, line: str | None, differing: Differing | None, tell: Callable[[str], None]
+    ) -> Verdict:
         kernels: dict[tuple[str, str], BuiltKernel] = {}
         broken: dict[tuple[str, str], OsbuilderError] = {}
         tried: list[Tried] = []
         for trial in trials:
             if trial.kernel not in kernels and trial.kernel not in broken:
                 try:
-                    kernels[trial.kernel] = _built(self._bench, trial, line, again=again)
+                    kernels[trial.kernel] = _built(self._bench, trial, line, differing)
                 except OsbuilderError as error:
                     broken[trial.kernel] = error
             if trial.kernel in broken:
@@ -222,22 +183,6 @@ class Proof:
                 tried.append(_try(self._bench, trial, trial.request(line, kernels[trial.kernel].modules)))
             tell(f"{trial}: {_result(tried[-1])}")
         return Verdict(kernels=kernels, tried=tried)
-
-
-def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities: Collection[str]) -> Iterator[Trial]:
-    """Yield the guests of one kernel: on each machine from each root, and with what is off or absent otherwise."""
-    for machine in machines:
-        for root in _ROOTS:
-            able = {RootKind.PMEM: machine.nvdimm, RootKind.VERITY: "dm-verity" in capabilities}
-            if able.get(root, True):
-                yield Trial(arch=arch.name, variant=variant, machine=machine.name, root=root, distro=AGENT_ALONE)
-    plain = Trial(arch=arch.name, variant=variant, machine=machines[0].name, root=RootKind.INITRD, distro=AGENT_ALONE)
-    devices = tuple(device for device in (Device.PMEM, Device.IOMMU) if device.value in capabilities)
-    if devices and machines[0].virtio == "pci":
-        yield dataclasses.replace(plain, devices=devices)
-    for module in _CHOSEN_AT_BOOT:
-        if module in capabilities:
-            yield dataclasses.replace(plain, append=(f"security={module}",))
 
 
 def _try(bench: Workbench, trial: Trial, request: BootRequest) -> Tried:
@@ -251,7 +196,7 @@ def _try(bench: Workbench, trial: Trial, request: BootRequest) -> Tried:
     return Tried(trial=trial, boot=boot)
 
 
-def _built(bench: Workbench, trial: Trial, line: str | None, *, again: bool) -> BuiltKernel:
+def _built(bench: Workbench, trial: Trial, line: str | None, differing: Differing | None) -> BuiltKernel:
     request = KernelRequest(arch=trial.arch, line=line, variant=trial.variant)
     artifact: Artifact = bench.build(request).artifact
     return BuiltKernel(
@@ -264,12 +209,8 @@ def _built(bench: Workbench, trial: Trial, line: str | None, *, again: bool) -> 
         probes=bench.kernels.promises(request),
         sha256=artifact.sha256(VMLINUX),
         modules=str(artifact.path(MODULES)) if "modules_bytes" in artifact.facts else None,
-        differing=build_again(bench, bench.planner.plan(request)) if again else None,
+        differing=differing(bench.planner.plan(request)) if differing else None,
     )
-
-
-def _arches(names: Sequence[str]) -> tuple[Arch, ...]:
-    return tuple(parse_arch(name) for name in names) or tuple(ARCHES.values())
 
 
 # -- what it looks like ----------------------------------------------------------------------------------------------
@@ -345,17 +286,25 @@ def _probes(tried: Sequence[Tried], kernel: tuple[str, str]) -> Iterator[ProbeRe
             yield from each.boot.report.probes
 
 
+def _accels(tried: Sequence[Tried]) -> set[Accel]:
+    return {each.boot.guest.accel for each in tried if each.boot is not None}
+
+
 def _skipped_table(tried: Sequence[Tried]) -> str:
-    """Each probe that was skipped by every guest of a kernel, with the guests' own reason."""
-    rows: dict[tuple[str, str], list[str]] = {}
+    """Each probe that was skipped by every guest of a kernel, with the guests' own reason, and whether it may be."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
     for kernel in dict.fromkeys(each.trial.kernel for each in tried):
-        probes = list(_probes(tried, kernel))
+        guests = [each for each in tried if each.trial.kernel == kernel]
+        whole = any(each.trial.whole for each in guests)
+        probes = list(_probes(guests, kernel))
         done = {probe.name for probe in probes if probe.result is not Result.SKIP}
         for probe in probes:
             if probe.name not in done:
-                rows.setdefault((probe.name, probe.detail), []).append("/".join(kernel))
-    listed = [(name, detail, " ".join(dict.fromkeys(kernels))) for (name, detail), kernels in rows.items()]
-    return show.columns(("SKIPPED", "WHY", "IN"), listed) if listed else ""
+                allowed = lacking.reason(probe.name, kernel[0], _accels(guests))
+                allowed = allowed or ("NOTHING: it has to pass" if whole else "not tried in every way")
+                rows.setdefault((probe.name, probe.detail, allowed), []).append("/".join(kernel))
+    listed = [(*row, " ".join(dict.fromkeys(kernels))) for row, kernels in rows.items()]
+    return show.columns(("SKIPPED", "WHY", "WHAT EXCUSES IT", "IN"), listed) if listed else ""
 
 
 def _as_data(each: Tried) -> dict[str, Any]:

@@ -59,17 +59,18 @@ def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
         locked=given["locked"],
         agent_options=AgentOptions.parse(given["agent_option"]),
         modules=_path(given["modules"], "modules"),
+        agent_policy=_path(given["agent_policy"], "agent-policy"),
         overlays=tuple(Overlay.parse(text) for text in given["overlay"]),
     )
 
 
 def _image(given: Mapping[str, Any]) -> ImageRequest:
     """Return the request that the flags of the tables ROOTFS and IMAGE make."""
-    from osbuilder.request import Filesystem, ImageRequest, parse_choice
+    from osbuilder.request import Filesystem, ImageRequest
 
     return ImageRequest(
         rootfs=_rootfs(given),
-        filesystem=parse_choice(given["fs"], Filesystem, "fs"),
+        filesystem=Filesystem.parse(given["fs"]),
         dax=given["dax"],
         free_space_mib=given["free_space_mib"],
         align_mib=given["align_mib"],
@@ -112,15 +113,19 @@ def rootfs(_: Context, **given: Any) -> None:
     """Build a root filesystem (a tar) with the agent baked in; --distro all builds every distribution's."""
     with workbench(given["setting"], command="rootfs", given=given) as bench:
         request = _rootfs(given)
-        if request.distro != "all":
+        from osbuilder.errors import UsageError
+        from osbuilder.everything import ALL
+
+        if request.distro != ALL:
             make(bench, request, output=given["output"], dry=given["dry"])
             return
-        from osbuilder.errors import UsageError
-
-        if given["output"] or given["dry"]:
-            raise UsageError(
-                f"--{'output' if given['output'] else 'dry'} does not go with --distro all", hint="Name one distro."
-            )
+        if given["output"]:
+            raise UsageError(f"--output does not go with --distro {ALL}", hint="Name one distro.")
+        if given["dry"]:
+            plans = bench.plan_all(request)
+            print(plans.text(bench.peek))
+            plans.check()
+            return
         everything = bench.build_all(request)
         print(everything.table())
         everything.check()
@@ -162,18 +167,21 @@ def agent(_: Context, **given: Any) -> None:
         "ready": "what the agent prints on the console once it serves (extended regular expression)",
         "ready_port": "instead: the virtio-serial port that the agent opens once it serves, by its name",
         "kernel": "a kernel of versions.yaml, or the path of a kernel file",
+        "fs": "the filesystem of the image that is built first: ext4 or erofs",
+        "compression": "the compression of the initrd that is built first: zstd, gzip or none",
         "modules": "kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)",
         "machine": "machine type: q35 or microvm (default: one that fits the root)",
-        "root": "where the root comes from: pmem, virtio-blk, verity or initrd (default: the best that fits)",
+        "root": "where the root is: pmem, virtio-pmem, virtio-blk, virtio-scsi, verity or initrd (default: what fits)",
         "root_hash": "the root hash of a measured image, a file (default: IMAGE.root_hash.txt)",
         "memory_mib": "memory of the guest",
         "vcpus": "virtual processors of the guest",
-        "device": "a further device: virtio-pmem or iommu; may be given several times",
+        "device": "a further device: virtio-pmem, iommu, 9p, virtio-fs, virtio-console; may be given several times",
+        "plug": "plug it when the agent asks for it: cpu, memory, virtio-mem or pci; may be given several times",
         "append": "further words for the kernel's command line",
         "timeout_s": "give up after this many seconds",
         "json": "print the guest's report as JSON",
     },
-    several=("device",),
+    several=("device", "plug"),
 )
 def boot(
     _: Context,
@@ -186,6 +194,8 @@ def boot(
     ready_port: str | None = None,
     kernel: str | None = None,
     variant: str = "base",
+    fs: str | None = None,
+    compression: str | None = None,
     modules: str | None = None,
     arch: str | None = None,
     machine: str | None = None,
@@ -194,6 +204,7 @@ def boot(
     memory_mib: int = 256,
     vcpus: int = 1,
     device: Sequence[str] | None = None,
+    plug: Sequence[str] | None = None,
     append: str = "",
     timeout_s: int = 180,
     json: bool = False,
@@ -205,14 +216,18 @@ def boot(
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
     with workbench(setting, given={"offline": offline}) as bench:
         from osbuilder.agents.pin import AgentOptions
+        from osbuilder.guest.hotplug import Plug
         from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
         from osbuilder.guest.ready import Ready
-        from osbuilder.request import BootRequest, parse_choice
+        from osbuilder.image.initrd import Compression
+        from osbuilder.request import BootRequest, Filesystem, parse_choice
 
         request = BootRequest(
             image=Path(image) if image else None,
             initrd=Path(initrd) if initrd else None,
             distro=distro,
+            filesystem=Filesystem.parse(fs) if fs else None,
+            compression=parse_choice(compression, Compression, "compression") if compression else None,
             locked=locked,
             agent=agent,
             agent_options=AgentOptions.parse(agent_option or ()),
@@ -227,6 +242,7 @@ def boot(
             memory_mib=memory_mib,
             vcpus=vcpus,
             devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in device or ())),
+            plugs=tuple(parse_choice(name, Plug, "plug") for name in plug or ()),
             append=tuple(append.split()),
             timeout_s=timeout_s,
         )
@@ -333,12 +349,15 @@ def clean(_: Context, dry: bool = False, setting: Sequence[str] | None = None) -
     flags={
         "gc": "remove artifacts that no target's last build needs",
         "verify": "read every artifact and drop the damaged ones",
+        "dry": "only say what --gc would remove",
     },
 )
-def cache(_: Context, gc: bool = False, verify: bool = False, setting: Sequence[str] | None = None) -> None:
+def cache(
+    _: Context, gc: bool = False, verify: bool = False, dry: bool = False, setting: Sequence[str] | None = None
+) -> None:
     """Show what the store holds, or tidy it."""
     with workbench(setting) as bench:
-        print(bench.cache(collect=gc, verify=verify))
+        print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 
 @task(

@@ -27,7 +27,7 @@ def workbench(
     For a `command` that Kata's scripts had too, their variables become flags in `given`, with a note each.
     """
     from osbuilder import api
-    from osbuilder.errors import Interrupted, OsbuilderError
+    from osbuilder.errors import Interrupted, OsbuilderError, render_error
 
     def terminate(number: int, _: object) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
@@ -39,7 +39,7 @@ def workbench(
         offline = ("offline=true",) if (given or {}).get("offline") else ()
         yield api.open_workbench((*(settings or ()), *offline), stream=sys.stderr, fallbacks=fallbacks)
     except OsbuilderError as error:
-        raise Exit(api.render_error(error), error.exit_code) from None
+        raise Exit(render_error(error), error.exit_code) from None
     except OSError as error:
         raise Exit(f"error: {error}", 1) from None
     except KeyboardInterrupt:

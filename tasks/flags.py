@@ -42,6 +42,7 @@ ROOTFS: Table = {
     **AGENT_OPTION,
     "modules": Flag("kernel modules for /lib/modules: the tar that a kernel comes with, or a folder of a release"),
     "overlay": Flag("a tar to lay over the root, as FILE or FILE,sha256=HEX; may be given several times", several=True),
+    "agent_policy": Flag("the agent's policy, a file in Rego: becomes /etc/kata-opa/default-policy.rego"),
     "package": Flag("a further package; may be given several times", several=True),
     "feature": Flag("a feature of the recipe (debian: debug); may be given several times", several=True),
     "keep": Flag("do not trim docs, locales or units; may be given several times", several=True),
@@ -52,7 +53,7 @@ ROOTFS: Table = {
     "locked": Flag("take exactly the packages of the distribution's lock (see `inv lock`)", False),
 }
 IMAGE: Table = {
-    "fs": Flag("filesystem of the root partition", "ext4"),
+    "fs": Flag("filesystem of the root partition: ext4, or erofs (read-only, without free space)", "ext4"),
     "dax": Flag("with the header that lets a guest map its root from an nvdimm", True),
     "free_space_mib": Flag("free space in the filesystem", 0),
     "measured": Flag("with the dm-verity hash tree of the root in a second partition, and its root hash beside", False),

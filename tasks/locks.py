@@ -7,7 +7,7 @@ from typing import Any
 from invoke.context import Context
 
 from tasks.common import workbench
-from tasks.flags import AGENT, COMMON, KERNEL, ROOTFS, SETTING, command
+from tasks.flags import AGENT, COMMON, KERNEL, ROOTFS, command
 
 _WHAT = {name: ROOTFS[name] for name in ("distro", "release", "arch")}
 _WHICH = {name: ROOTFS[name] for name in ("package", "feature")}
@@ -45,7 +45,7 @@ def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) 
             print(f"{path}: {len(written.packages)} packages")
 
 
-@command(_WHAT, AGENT, KERNEL, SETTING, flags={"all": "for every lock of this checkout"})
+@command(_WHAT, AGENT, KERNEL, COMMON, flags={"all": "for every lock of this checkout"})
 def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Get what builds take from the network into the store: a locked distribution, its agent and a kernel."""
     with workbench(given["setting"]) as bench:
@@ -65,5 +65,8 @@ def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - 
         wanted += [
             KernelRequest(arch=arch, line=given["kernel"], variant=given["variant"]) for arch in sorted(arches, key=str)
         ]
-        for ident in bench.locks.fetch(wanted):
-            print(f"in the store: {ident}")
+        if given["dry"]:
+            print(bench.locks.describe_fetch(wanted))
+        else:
+            for ident in bench.locks.fetch(wanted):
+                print(f"in the store: {ident}")

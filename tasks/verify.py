@@ -43,13 +43,15 @@ def verify(
         if variant and distro and not kernels:
             raise UsageError("--variant is about kernels, and --distro alone tries none", hint="Give --kernels too.")
         trials = [trial for name in distro or () for trial in bench.proof.of_distro(name, arches=arch or ())]
+
+        def tell(text: str) -> None:
+            print(text, file=sys.stderr, flush=True)
+
         if kernels or not distro:
-            trials += bench.proof.of_kernels(arches=arch or (), variants=variant or ())
+            trials += bench.proof.of_kernels(arches=arch or (), variants=variant or (), line=kernel, dry=dry, tell=tell)
         if dry:
             print("\n".join(map(str, trials)))
             return
-        verdict = bench.proof.run(
-            trials, line=kernel, again=again, tell=lambda text: print(text, file=sys.stderr, flush=True)
-        )
+        verdict = bench.proof.run(trials, line=kernel, again=again, tell=tell)
         print(verdict.json() if json else verdict.table())
         verdict.check()

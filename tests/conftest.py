@@ -56,6 +56,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(reason.removeprefix("Skipped: "))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def user_store(request: pytest.FixtureRequest) -> Iterator[Path | None]:
+    """The user's store keeps what costs time and is for everybody, and nothing of mirrors that are gone with a test.
+
+    None for tests that build nothing.
+    """
+    from osbuilder.settings import load_settings
+    from tests.loopback import make_room, nothing_of_it_stays
+
+    if request.path.parent.name not in ("boot", "integration"):
+        yield None
+        return
+    store = load_settings().store_path
+    make_room(store)
+    with nothing_of_it_stays(store):
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def room_on_the_disk(user_store: Path | None) -> None:
+    """Room for what a test builds, where the disk is nearly full."""
+    from tests.loopback import make_room
+
+    if user_store is not None:
+        make_room(user_store, between_tests=True)
+
+
 @pytest.fixture(scope="session")
 def alpine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """The settings that name a small Alpine mirror on loopback, of this machine's busybox and musl, and its key."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Entry, Kind
 
-_KINDS = {
+# erofs has the same kinds, and those prefixes alone.
+KINDS = {
     0x1000: Kind.FIFO,
     0x2000: Kind.CHAR,
     0x4000: Kind.DIR,
@@ -22,14 +23,14 @@ _KINDS = {
     0x8000: Kind.FILE,
     0xA000: Kind.SYMLINK,
 }
-_PREFIXES = {
+PREFIXES = {
     1: "user.",
     2: "system.posix_acl_access",
     3: "system.posix_acl_default",
     4: "trusted.",
     6: "security.",
-    7: "system.",
 }
+_EXT4_PREFIXES = {**PREFIXES, 7: "system."}
 _ROOT = 2
 _EXTENTS_FLAG = 0x80000
 
@@ -84,7 +85,7 @@ class Ext4:
         mode, uid, size, _, _, mtime, _, gid, links = struct.unpack_from("<HHIIIIIHH", raw)
         uid |= struct.unpack_from("<H", raw, 120)[0] << 16
         gid |= struct.unpack_from("<H", raw, 122)[0] << 16
-        kind = _KINDS[mode & 0xF000]
+        kind = KINDS[mode & 0xF000]
         high = struct.unpack_from("<I", raw, 108)[0]
         extra = struct.unpack_from("<I", raw, 136)[0]
         seconds = (mtime - (1 << 32) if mtime >= 1 << 31 else mtime) + ((extra & 3) << 32)
@@ -174,7 +175,7 @@ def _xattr_entries(entries: bytes, values: bytes) -> dict[str, bytes]:
     while entries[at : at + 4] != b"\0\0\0\0":
         name_length, index, offset, inode, size, _ = struct.unpack_from("<BBHIII", entries, at)
         assert not inode, "value in an inode of its own"
-        name = _PREFIXES[index] + entries[at + 16 : at + 16 + name_length].decode()
+        name = _EXT4_PREFIXES[index] + entries[at + 16 : at + 16 + name_length].decode()
         value = values[offset : offset + size]
         found[name] = _posix_acl(value) if index in (2, 3) else value
         at += 16 + (name_length + 3) // 4 * 4

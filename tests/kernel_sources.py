@@ -67,14 +67,23 @@ def write_tree(folder: Path, files: Mapping[str, str] = FILES) -> Path:
     return folder
 
 
+def read_tree(folder: Path) -> dict[str, str]:
+    """Return the text of each file below a folder, by its path there."""
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
 # A kernel in few lines: it has the targets that osbuilder calls, really compiles, and records who built it when, as a
 # kernel does. CONFIG_GONE is not of this kernel; CONFIG_LATE shows only where drivers/late.c is.
 SMALL_KERNEL: Final[Mapping[str, str]] = {
     "Makefile": MAKEFILE
     + """\
 O := .
-allnoconfig:
-	sed /CONFIG_GONE=/d $(KCONFIG_ALLCONFIG) > $(O)/.config
+allnoconfig: $(O)/scripts/kconfig/conf
+	cd $(O) && scripts/kconfig/conf --allnoconfig Kconfig
+$(O)/scripts/kconfig/conf:
+	mkdir -p $(@D)
+	printf '#!/bin/sh\\nsed /CONFIG_GONE=/d "$${KCONFIG_ALLCONFIG:-/dev/null}" > .config\\n' > $@
+	chmod +x $@
 olddefconfig:
 	if [ -n "$$(find drivers -name 'late.[c]')" ]; then echo CONFIG_LATE=y >> $(O)/.config; fi
 $(O)/fork.o: kernel/fork.c

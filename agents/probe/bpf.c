@@ -34,6 +34,30 @@ int bpf_attach(int program, int target, enum bpf_attach_type type, unsigned int 
 	return bpf(BPF_PROG_ATTACH, &attributes);
 }
 
+int bpf_array(uint32_t size)
+{
+	union bpf_attr attributes;
+
+	memset(&attributes, 0, sizeof(attributes));
+	attributes.map_type = BPF_MAP_TYPE_ARRAY;
+	attributes.key_size = sizeof(uint32_t);
+	attributes.value_size = size;
+	attributes.max_entries = 1;
+	return bpf(BPF_MAP_CREATE, &attributes);
+}
+
+int bpf_read(int map, void *element)
+{
+	union bpf_attr attributes;
+	uint32_t key = 0;
+
+	memset(&attributes, 0, sizeof(attributes));
+	attributes.map_fd = (uint32_t)map;
+	attributes.key = (uintptr_t)&key;
+	attributes.value = (uintptr_t)element;
+	return bpf(BPF_MAP_LOOKUP_ELEM, &attributes);
+}
+
 long bpf_jited_size(int program)
 {
 	struct bpf_prog_info info;

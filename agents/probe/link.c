@@ -9,6 +9,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -62,6 +63,26 @@ void make_veth(const char *name, const char *peer, int peer_namespace)
 	netlink_nest_end(&request.netlink, other);
 	netlink_nest_end(&request.netlink, data);
 	send_link(&request, "veth");
+}
+
+void make_bridge(const char *name)
+{
+	struct link_request request;
+
+	begin_link(&request, name, "bridge", NULL, -1);
+	send_link(&request, "bridge");
+}
+
+/* SIOCBRADDIF needs the bridge's name and the port's index. */
+void add_port(const char *bridge, const char *port)
+{
+	struct ifreq request = {.ifr_ifindex = (int)if_nametoindex(port)};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", bridge);
+	if (fd < 0 || ioctl(fd, SIOCBRADDIF, &request) < 0)
+		fail_errno("adding %s to %s", port, bridge);
+	close(fd);
 }
 
 void bring_up(const char *name)

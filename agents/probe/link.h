@@ -24,6 +24,8 @@ void send_link(struct link_request *request, const char *kind);
 
 /* Makes the pair `name`, `peer`; with peer_namespace >= 0 the peer is born in that network namespace. */
 void make_veth(const char *name, const char *peer, int peer_namespace);
+void make_bridge(const char *name);
+void add_port(const char *bridge, const char *port);
 void bring_up(const char *name);
 void set_address(const char *name, const char *address); /* IPv4, /24 */
 

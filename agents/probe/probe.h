@@ -81,6 +81,7 @@ DECLARE(erofs);
 DECLARE(plan9);
 DECLARE(virtiofs);
 DECLARE(fuse);
+DECLARE(binfmt_misc);
 /* probes_block.c */
 DECLARE(root_dax);
 DECLARE(pmem);
@@ -101,11 +102,21 @@ DECLARE(cgroup2_io);
 DECLARE(cgroup2_memory);
 DECLARE(cgroup2_pids);
 DECLARE(cgroup2_freeze);
+DECLARE(cgroup2_hugetlb);
+DECLARE(cgroup2_misc);
+DECLARE(cgroup2_io_weight);
 DECLARE(bpf_cgroup_device);
 void prepare_cgroup(void);
 void cleanup_cgroup(void);
+void prepare_cgroup_hugetlb(void);
+void cleanup_cgroup_hugetlb(void);
 /* probes_cgroup1.c */
 DECLARE(cgroup1);
+DECLARE(cgroup1_cpuacct);
+DECLARE(cgroup1_freezer);
+DECLARE(cgroup1_net_cls);
+DECLARE(cgroup1_net_prio);
+DECLARE(cgroup1_perf);
 /* probes_ns.c */
 DECLARE(mount_namespace);
 DECLARE(uts_namespace);
@@ -158,7 +169,17 @@ DECLARE(tc_bpf);
 /* probes_netfilter.c */
 DECLARE(nftables);
 DECLARE(nftables_nat);
+DECLARE(nftables_fib);
+DECLARE(nftables_balance);
+DECLARE(nftables_log);
+DECLARE(nftables_xtables);
+DECLARE(tproxy);
+DECLARE(bridge_netfilter);
+void prepare_nftables_log(void);
+void cleanup_nftables_log(void);
+/* probes_iptables.c */
 DECLARE(iptables_legacy);
+DECLARE(ip6tables_legacy);
 /* probes_virtio.c */
 DECLARE(vsock);
 DECLARE(virtio_console);
@@ -171,6 +192,19 @@ DECLARE(virtio_balloon);
 /* probes_passthrough.c */
 DECLARE(vfio);
 DECLARE(iommu);
+/* probes_plug.c */
+DECLARE(cpu_plug);
+DECLARE(memory_plug);
+DECLARE(virtio_mem_plug);
+DECLARE(pci_plug);
+/* probes_debug.c */
+DECLARE(btf);
+DECLARE(ftrace);
+DECLARE(kprobe);
+DECLARE(diagnostics);
+/* probes_hardening.c */
+DECLARE(kaslr);
+DECLARE(mitigations);
 /* probes_modules.c */
 DECLARE(modules);
 /* probes_machine.c */

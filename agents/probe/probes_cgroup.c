@@ -3,6 +3,8 @@
  * Control groups, version 2 (Documentation/admin-guide/cgroup-v2.rst). Each controller is set, and then seen to hold.
  */
 #include "bpf.h"
+#include "hugepages.h"
+#include "loop.h"
 #include "probe.h"
 #include "util.h"
 
@@ -265,6 +267,98 @@ void probe_cgroup2_freeze(void)
 	if (waitpid(child, &status, 0) < 0 || !WIFSIGNALED(status))
 		fail("cgroup.kill left the process running");
 	pass("frozen, thawed, killed");
+}
+
+/* What the kernel calls huge pages of that size (Documentation/admin-guide/cgroup-v2.rst, HugeTLB). */
+static void limit_huge_pages(unsigned long long size_kib, unsigned long long limit)
+{
+	const char *unit = size_kib >= 1 << 20 ? "GB" : size_kib >= 1 << 10 ? "MB" : "KB";
+	unsigned long long count = size_kib >= 1 << 20 ? size_kib >> 20 : size_kib >= 1 << 10 ? size_kib >> 10 : size_kib;
+	char file[64], value[32];
+
+	snprintf(file, sizeof(file), "hugetlb.%llu%s.max", count, unit);
+	snprintf(value, sizeof(value), "%llu", limit);
+	set(file, value);
+	expect(file, value);
+}
+
+static size_t huge_page_bytes;
+
+static int use_huge_page(void)
+{
+	char *memory = map_huge(huge_page_bytes);
+
+	if (memory == MAP_FAILED)
+		return 2;
+	memory[0] = 1;
+	return 0;
+}
+
+void prepare_cgroup_hugetlb(void)
+{
+	prepare_cgroup();
+	prepare_huge_pages();
+}
+
+void cleanup_cgroup_hugetlb(void)
+{
+	cleanup_huge_pages();
+	cleanup_cgroup();
+}
+
+void probe_cgroup2_hugetlb(void)
+{
+	unsigned long long size_kib = huge_page_kib();
+
+	huge_page_bytes = (size_t)size_kib << 10;
+	make_group("hugetlb");
+	limit_huge_pages(size_kib, huge_page_bytes);
+	int within = run_inside(use_huge_page);
+	limit_huge_pages(size_kib, 0);
+	int beyond = run_inside(use_huge_page);
+	if (within != 0)
+		fail("a process got no huge page, with a limit of one (wait status %#x)", (unsigned int)within);
+	if (!WIFSIGNALED(beyond) || WTERMSIG(beyond) != SIGBUS)
+		fail("a process got a huge page, with a limit of none (wait status %#x)", (unsigned int)beyond);
+	pass("a page of %llu KiB within the limit was given, one beyond it was not", size_kib);
+}
+
+/* What it counts (keys of encrypted guests) only hosts have; without any of it there is nothing to limit. */
+void probe_cgroup2_misc(void)
+{
+	char capacity[256];
+
+	make_group("misc");
+	if (read_text(ROOT "/misc.capacity", capacity, sizeof(capacity)) < 0)
+		fail_errno("misc.capacity");
+	if (write_text(GROUP "/misc.max", "osbuilder-probe 1") == 0 || errno != EINVAL)
+		fail("misc.max took a limit of what nobody has");
+	char *end = strchr(capacity, ' ');
+	if (!end)
+		pass("switched on; this machine has nothing that it counts");
+	*end = '\0';
+	char limit[64];
+	snprintf(limit, sizeof(limit), "%.48s 1", capacity);
+	set("misc.max", limit);
+	pass("switched on; a limit of %s was taken", capacity);
+}
+
+void probe_cgroup2_io_weight(void)
+{
+	char path[LOOP_PATH_SIZE], file[64], schedulers[128] = {0};
+
+	make_group("io");
+	set("io.bfq.weight", "200");
+	expect("io.bfq.weight", "default 200");
+	int device = loop_attach(memory_file(1 << 20), 0, path);
+	snprintf(file, sizeof(file), "/sys/block/%s/queue/scheduler", path + strlen("/dev/"));
+	if (write_text(file, "bfq") < 0)
+		fail_errno("choosing bfq for %s", path);
+	if (read_text(file, schedulers, sizeof(schedulers)) < 0 || !strstr(schedulers, "[bfq]"))
+		fail("the scheduler of %s is not bfq: %s", path, schedulers);
+	if (write_all(device, schedulers, sizeof(schedulers)) < 0 || fsync(device) < 0)
+		fail_errno("writing to %s", path);
+	pass("weight kept; a disk was written through bfq");
 }
 
 static int open_is_denied(void)

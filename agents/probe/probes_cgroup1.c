@@ -3,16 +3,28 @@
  * Control groups, version 1 (Documentation/admin-guide/cgroup-v1), for systems that mount them. The controllers that
  * version 2 has are not taken from it: a guest may be using them.
  */
+#include "datagram.h"
 #include "probe.h"
+#include "tc.h"
 #include "util.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/perf_event.h>
+#include <linux/pkt_cls.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GROUP "mnt/osbuilder-probe"
@@ -29,22 +41,42 @@ static bool listed(const char *list, const char *controller)
 	return strstr(list, start) != NULL;
 }
 
-/* Joins the group and opens /dev/null: 0, or the errno of the one that was refused. */
-static int open_inside(void)
+/* Mounts the hierarchy of one controller, and makes the probe's group in it. */
+static void make_group(const char *controller)
+{
+	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, controller) < 0)
+		fail_errno("mount -t cgroup -o %s", controller);
+	if (mkdir(GROUP, 0755) < 0)
+		fail_errno("mkdir %s", GROUP);
+}
+
+/* A group goes once its processes have been reaped; the kernel takes a moment for that. The hierarchy goes with its last
+ * group, and so does the controller's absence from version 2. */
+static void remove_group(void)
+{
+	for (int attempt = 0; attempt < 50 && rmdir(GROUP) < 0 && errno == EBUSY; attempt++)
+		sleep_ms(10);
+}
+
+/* Runs `work` in a process of the group: what it returns (below 255). */
+static int run_inside(int (*work)(void))
 {
 	int status;
 	pid_t child = fork();
 
 	if (child < 0)
 		fail_errno("fork");
-	if (child == 0) {
-		if (write_text(GROUP "/cgroup.procs", "0") < 0)
-			_exit(255);
-		_exit(open("/dev/null", O_RDONLY | O_CLOEXEC) < 0 ? errno : 0);
-	}
+	if (child == 0)
+		_exit(write_text(GROUP "/cgroup.procs", "0") < 0 ? 255 : work());
 	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) == 255)
 		fail("no process can be put into the group");
 	return WEXITSTATUS(status);
+}
+
+/* 0, or the errno of what was refused. */
+static int open_null(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC) < 0 ? errno : 0;
 }
 
 void probe_cgroup1(void)
@@ -56,19 +88,183 @@ void probe_cgroup1(void)
 	for (size_t i = 0; i < COUNT_OF(CONTROLLERS); i++)
 		if (!listed(list, CONTROLLERS[i]))
 			fail("no controller %s", CONTROLLERS[i]);
-	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, "devices") < 0)
-		fail_errno("mount -t cgroup -o devices");
-	if (mkdir(GROUP, 0755) < 0)
-		fail_errno("mkdir %s", GROUP);
-	int before = open_inside();
+	make_group("devices");
+	int before = run_inside(open_null);
 	int denied = write_text(GROUP "/devices.deny", "a");
-	int after = denied < 0 ? 0 : open_inside();
-	/* A group goes once its processes have been reaped; the kernel takes a moment for that. */
-	for (int attempt = 0; attempt < 50 && rmdir(GROUP) < 0 && errno == EBUSY; attempt++)
-		sleep_ms(10);
+	int after = denied < 0 ? 0 : run_inside(open_null);
+	remove_group();
 	if (before)
 		fail("/dev/null inside a new group: %s", strerror(before));
 	if (denied < 0 || after != EPERM)
 		fail("a group without devices was not refused /dev/null");
 	pass("%zu controllers; a group was refused its devices", COUNT_OF(CONTROLLERS));
+}
+
+#define BURN_NS 30000000ull
+
+static uint64_t own_cpu_ns(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
+}
+
+/* Takes that much time of the first CPU. */
+static int burn(void)
+{
+	cpu_set_t first;
+
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first) < 0)
+		return 1;
+	for (uint64_t until = own_cpu_ns() + BURN_NS; own_cpu_ns() < until;)
+		;
+	return 0;
+}
+
+void probe_cgroup1_cpuacct(void)
+{
+	unsigned long long before = 0, used_ns = 0;
+
+	make_group("cpuacct");
+	bool told = read_number(GROUP "/cpuacct.usage", &before);
+	int burnt = run_inside(burn);
+	told = told && read_number(GROUP "/cpuacct.usage", &used_ns);
+	remove_group();
+	if (!told)
+		fail("cpuacct.usage has no number");
+	if (burnt || before || used_ns < BURN_NS)
+		fail("a group took %llu ns, cpuacct.usage says %llu (%llu before)", BURN_NS, used_ns, before);
+	pass("a group's %llu ms on a CPU were counted", used_ns / 1000000);
+}
+
+static bool state_becomes(const char *wanted)
+{
+	char state[32];
+
+	for (int attempt = 0; attempt < 200; attempt++, sleep_ms(10))
+		if (read_text(GROUP "/freezer.state", state, sizeof(state)) > 0 && strcmp(state, wanted) == 0)
+			return true;
+	return false;
+}
+
+void probe_cgroup1_freezer(void)
+{
+	char number[16];
+	int status;
+
+	make_group("freezer");
+	pid_t child = fork();
+	if (child < 0)
+		fail_errno("fork");
+	while (child == 0)
+		pause();
+	snprintf(number, sizeof(number), "%d", (int)child);
+	bool frozen = write_text(GROUP "/cgroup.procs", number) == 0 &&
+		      write_text(GROUP "/freezer.state", "FROZEN") == 0 && state_becomes("FROZEN");
+	kill(child, SIGKILL);
+	sleep_ms(50);
+	/* Unlike in version 2, what is frozen does not even die. */
+	bool held = waitpid(child, &status, WNOHANG) == 0;
+	bool thawed = write_text(GROUP "/freezer.state", "THAWED") == 0 && state_becomes("THAWED");
+	if (held)
+		waitpid(child, &status, 0);
+	remove_group();
+	if (!frozen || !held)
+		fail("a group did not freeze");
+	if (!thawed)
+		fail("a group did not thaw");
+	pass("a process was killed while frozen, and died once thawed");
+}
+
+/* What leaves through loopback and has a class of net_cls goes to police, which drops all that is longer than 1 byte. */
+static void drop_classes(void)
+{
+	struct tc_police police = {.action = TC_POLICE_SHOT, .mtu = 1};
+	/* This kind of filter wants a handle from whoever makes it. */
+	struct tcmsg header = {.tcm_ifindex = (int)if_nametoindex("lo"), .tcm_handle = 1,
+			       .tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+			       .tcm_info = TC_H_MAKE(1u << 16, htons(ETH_P_ALL))};
+	struct tc_request request;
+
+	add_qdisc("lo", "clsact", TC_H_CLSACT, INGRESS_HANDLE);
+	begin_tc(&request, RTM_NEWTFILTER, header, "cgroup");
+	put_action(&request, TCA_CGROUP_ACT, "police", TCA_POLICE_TBF, &police, sizeof(police));
+	send_tc(&request, "filter cgroup");
+}
+
+static int send_within_3_s(void)
+{
+	return datagram_arrives(AF_INET, 3000) ? 0 : 1;
+}
+
+static int send_within_50_ms(void)
+{
+	return datagram_arrives(AF_INET, 50) ? 0 : 1;
+}
+
+void probe_cgroup1_net_cls(void)
+{
+	drop_classes();
+	make_group("net_cls");
+	int before = run_inside(send_within_3_s);
+	bool set = write_text(GROUP "/net_cls.classid", "0x10001") == 0;
+	int after = run_inside(send_within_50_ms);
+	remove_group();
+	if (before)
+		fail("a datagram of a group without a class was dropped");
+	if (!set || !after)
+		fail("a datagram of a group with a class was not dropped");
+	pass("a filter dropped what a group sent once it had a class");
+}
+
+void probe_cgroup1_net_prio(void)
+{
+	char map[256];
+
+	make_group("net_prio");
+	bool set = write_text(GROUP "/net_prio.ifpriomap", "lo 5") == 0;
+	int error = errno;
+	bool told = read_text(GROUP "/net_prio.ifpriomap", map, sizeof(map)) > 0;
+	remove_group();
+	errno = error;
+	if (!set)
+		fail_errno("net_prio.ifpriomap");
+	if (!told || !strstr(map, "lo 5"))
+		fail("net_prio.ifpriomap does not keep a priority: %s", map);
+	pass("a priority on an interface is kept");
+}
+
+/* An event that counts on the first CPU, for the group's processes alone. */
+static long long count_of_group(void)
+{
+	struct perf_event_attr clock = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(clock),
+					.config = PERF_COUNT_SW_CPU_CLOCK};
+	long long count = -1;
+	int group = open(GROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int event = group < 0 ? -1 : (int)syscall(SYS_perf_event_open, &clock, group, 0, -1,
+						  PERF_FLAG_PID_CGROUP | PERF_FLAG_FD_CLOEXEC);
+
+	if (event < 0 || run_inside(burn) || read(event, &count, sizeof(count)) != sizeof(count))
+		count = -1;
+	close(event);
+	close(group);
+	return count;
+}
+
+void probe_cgroup1_perf(void)
+{
+	make_group("perf_event");
+	burn();
+	long long count = count_of_group();
+	int error = errno;
+	remove_group();
+	errno = error;
+	if (count < 0)
+		fail_errno("an event of a group");
+	if (!count)
+		fail("an event counted nothing of what a group did");
+	pass("an event counted a group's %lld ms on a CPU", count / 1000000);
 }

@@ -7,12 +7,14 @@
 #include "loop.h"
 #include "probe.h"
 #include "util.h"
+#include "virtio.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
+#include <linux/virtio_ids.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -202,22 +205,35 @@ void probe_erofs(void)
 	pass("mounted; a compressed file was read");
 }
 
+/* Mounts the folder that the host shares (osbuilder/guest/shares.py), reads what the host wrote there, and writes. */
+static void use_share(const char *type, unsigned int device, const char *options)
+{
+	char folder[512];
+
+	require_type(type);
+	virtio_require(device, folder, sizeof(folder));
+	make_folder("mnt");
+	if (mount("osbuilder", "mnt", type, MS_NOSUID, options) < 0)
+		fail_errno("mount -t %s osbuilder", type);
+	expect_file("mnt/from-host", "osbuilder");
+	make_folder("mnt/from-guest");
+	make_file("mnt/from-guest/file", type);
+	if (rename("mnt/from-guest/file", "mnt/from-guest/renamed") < 0)
+		fail_errno("rename");
+	expect_file("mnt/from-guest/renamed", type);
+	if (unlink("mnt/from-guest/renamed") < 0 || rmdir("mnt/from-guest") < 0)
+		fail_errno("removing what was written");
+	pass("the host's folder mounted; its file read, one written and removed");
+}
+
 void probe_plan9(void)
 {
-	require_type("9p");
-	make_folder("mnt");
-	/* Without its transport 9p says EINVAL or ESRCH; the virtio transport says ENOENT to a tag nobody offers. */
-	if (mount("osbuilder-no-such-tag", "mnt", "9p", 0, "trans=virtio,version=9p2000.L") == 0)
-		fail("a tag that nobody offers was mounted");
-	if (errno != ENOENT)
-		fail_errno("9p over virtio");
-	pass("registered; the virtio transport looks for tags");
+	use_share("9p", VIRTIO_ID_9P, "trans=virtio,version=9p2000.L");
 }
 
 void probe_virtiofs(void)
 {
-	require_type("virtiofs");
-	pass("registered");
+	use_share("virtiofs", VIRTIO_ID_FS, NULL);
 }
 
 void probe_fuse(void)
@@ -247,4 +263,59 @@ void probe_fuse(void)
 	unsigned int major_version = init->major;
 	unsigned int minor_version = init->minor;
 	pass("mounted; the kernel speaks FUSE %u.%u", major_version, minor_version);
+}
+
+/* Nothing else begins with it. */
+#define MAGIC "osbuilder!"
+#define REGISTERED "mnt/osbuilder-probe"
+
+/* What it is exits with when it is given an argument that it does not know, as an interpreter is: the file's name. */
+#define EXIT_USAGE 2
+
+/* A process that becomes the file: its exit status. */
+static int run_file(const char *path)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		fail_errno("fork");
+	if (child == 0) {
+		int null = open("/dev/null", O_WRONLY);
+
+		dup2(null, STDERR_FILENO);
+		execl(path, path, (char *)NULL);
+		_exit(errno == ENOEXEC ? 126 : 127);
+	}
+	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
+		fail("%s did not run to its end", path);
+	return WEXITSTATUS(status);
+}
+
+/* The agent itself is the interpreter: it is the one program that is there in any case. */
+void probe_binfmt_misc(void)
+{
+	/* F: it is opened now, by whoever registers it. */
+	static const char rule[] = ":osbuilder-probe:M::" MAGIC "::/proc/self/exe:F";
+	int fd = open("program", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+
+	if (fd < 0 || write_all(fd, MAGIC, strlen(MAGIC)) < 0)
+		fail_errno("a program");
+	close(fd);
+	make_folder("mnt");
+	if (mount("probe", "mnt", "binfmt_misc", 0, NULL) < 0)
+		fail_errno("mount -t binfmt_misc");
+	int before = run_file("./program");
+	bool set = write_text("mnt/register", rule) == 0;
+	int error = errno;
+	int after = set ? run_file("./program") : 0;
+	write_text(REGISTERED, "-1");
+	errno = error;
+	if (!set)
+		fail_errno("registering a format");
+	if (before != 126)
+		fail("a file of no format was run (exit status %d)", before);
+	if (after != EXIT_USAGE)
+		fail("a program's interpreter was not run (exit status %d)", after);
+	pass("a program was run by the interpreter of its format");
 }

@@ -3,6 +3,7 @@
  * The machine itself: entropy, memory, processors, clock, log, hotplug.
  */
 #include "facts.h"
+#include "hugepages.h"
 #include "probe.h"
 #include "util.h"
 
@@ -15,7 +16,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -113,46 +113,11 @@ void probe_clock(void)
 	pass("it is %d-%02d-%02d", day.tm_year + 1900, day.tm_mon + 1, day.tm_mday);
 }
 
-/* Maps and touches one page of the default huge size. */
-static void *map_huge(size_t size)
-{
-	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-}
-
-/* On s390x they are a facility of the machine, and the kernel hides all of hugetlb where it is missing. */
-static bool machine_has_huge_pages(void)
-{
-	struct utsname names;
-	char cpus[4096];
-
-	if (uname(&names) < 0 || strcmp(names.machine, "s390x") != 0)
-		return true;
-	return read_text("/proc/cpuinfo", cpus, sizeof(cpus)) <= 0 || strstr(cpus, " edat ");
-}
-
 void probe_hugepages(void)
 {
-	static const char overcommit[] = "/proc/sys/vm/nr_overcommit_hugepages";
-	unsigned long long before = 0, size_kib = 0;
-	char line[128];
-	FILE *meminfo = fopen("/proc/meminfo", "re");
-
-	while (meminfo && fgets(line, sizeof(line), meminfo))
-		sscanf(line, "Hugepagesize: %llu kB", &size_kib);
-	if (!size_kib || !read_number(overcommit, &before)) {
-		if (!machine_has_huge_pages())
-			skip("the machine has no huge pages (facility edat)");
-		fail("the kernel has no hugetlb pages");
-	}
-	/* Surplus pages come on demand and go with the mapping: nothing to give back but the allowance. */
-	snprintf(line, sizeof(line), "%llu", before + 1);
-	if (write_text(overcommit, line) < 0)
-		fail_errno("%s", overcommit);
+	unsigned long long size_kib = huge_page_kib();
 	char *memory = map_huge((size_t)size_kib << 10);
-	int error = errno;
-	snprintf(line, sizeof(line), "%llu", before);
-	write_text(overcommit, line);
-	errno = error;
+
 	if (memory == MAP_FAILED)
 		fail_errno("mapping a page of %llu KiB", size_kib);
 	memory[0] = 1;

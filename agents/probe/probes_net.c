@@ -13,7 +13,6 @@
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
-#include <linux/sockios.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -103,24 +102,9 @@ void probe_veth(void)
 	pass("a frame crossed from one network namespace to another");
 }
 
-/* SIOCBRADDIF needs the bridge's name and the port's index. */
-static void add_port(const char *bridge, const char *port)
-{
-	struct ifreq request = {.ifr_ifindex = (int)if_nametoindex(port)};
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", bridge);
-	if (fd < 0 || ioctl(fd, SIOCBRADDIF, &request) < 0)
-		fail_errno("adding %s to %s", port, bridge);
-	close(fd);
-}
-
 void probe_bridge(void)
 {
-	struct link_request request;
-
-	begin_link(&request, "br0", "bridge", NULL, -1);
-	send_link(&request, "bridge");
+	make_bridge("br0");
 	make_veth("left", "port0", -1);
 	make_veth("right", "port1", -1);
 	add_port("br0", "port0");

@@ -6,6 +6,7 @@
 #include "bpf.h"
 #include "link.h"
 #include "probe.h"
+#include "tc.h"
 #include "util.h"
 
 #include <arpa/inet.h>
@@ -18,51 +19,6 @@
 #include <net/if.h>
 #include <string.h>
 
-#define INGRESS_HANDLE TC_H_MAKE(TC_H_INGRESS, 0)
-
-struct tc_request {
-	struct netlink netlink;
-	size_t options;
-};
-
-static void begin_tc(struct tc_request *request, uint16_t type, struct tcmsg header, const char *kind)
-{
-	memset(request, 0, sizeof(*request));
-	header.tcm_family = AF_UNSPEC;
-	netlink_begin(&request->netlink, type, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &header, sizeof(header));
-	netlink_put_text(&request->netlink, TCA_KIND, kind);
-	request->options = netlink_nest(&request->netlink, TCA_OPTIONS);
-}
-
-static void send_tc(struct tc_request *request, const char *what)
-{
-	netlink_nest_end(&request->netlink, request->options);
-	if (netlink_send(&request->netlink, NETLINK_ROUTE) < 0)
-		fail_errno("%s", what);
-}
-
-/* A queueing discipline without options. */
-static void add_qdisc(const char *name, const char *kind, uint32_t parent, uint32_t handle)
-{
-	struct tc_request request;
-	struct tcmsg header = {.tcm_ifindex = (int)if_nametoindex(name), .tcm_parent = parent, .tcm_handle = handle};
-
-	memset(&request, 0, sizeof(request));
-	header.tcm_family = AF_UNSPEC;
-	netlink_begin(&request.netlink, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &header, sizeof(header));
-	netlink_put_text(&request.netlink, TCA_KIND, kind);
-	if (netlink_send(&request.netlink, NETLINK_ROUTE) < 0)
-		fail_errno("qdisc %s", kind);
-}
-
-static void begin_filter(struct tc_request *request, const char *name, uint32_t parent, const char *kind)
-{
-	struct tcmsg header = {.tcm_ifindex = (int)if_nametoindex(name), .tcm_parent = parent,
-			       .tcm_info = TC_H_MAKE(1u << 16, htons(ETH_P_ALL))};
-
-	begin_tc(request, RTM_NEWTFILTER, header, kind);
-}
-
 /* A u32 filter on what comes in, that matches everything and does one thing with it. */
 static void add_u32(const char *name, const char *action, uint16_t attribute, const void *parameters, size_t size)
 {
@@ -74,14 +30,7 @@ static void add_u32(const char *name, const char *action, uint16_t attribute, co
 
 	begin_filter(&request, name, INGRESS_HANDLE, "u32");
 	netlink_put(&request.netlink, TCA_U32_SEL, &all, sizeof(all));
-	size_t actions = netlink_nest(&request.netlink, TCA_U32_ACT);
-	size_t first = netlink_nest(&request.netlink, 1);
-	netlink_put_text(&request.netlink, TCA_ACT_KIND, action);
-	size_t options = netlink_nest(&request.netlink, TCA_ACT_OPTIONS);
-	netlink_put(&request.netlink, attribute, parameters, size);
-	netlink_nest_end(&request.netlink, options);
-	netlink_nest_end(&request.netlink, first);
-	netlink_nest_end(&request.netlink, actions);
+	put_action(&request, TCA_U32_ACT, action, attribute, parameters, size);
 	send_tc(&request, "filter u32");
 }
 

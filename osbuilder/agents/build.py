@@ -78,6 +78,7 @@ def plan_agent(
             make=recipe.cargo.make,
             units=recipe.cargo.units,
             version_file=recipe.cargo.version_file,
+            policy_file=recipe.policy_file,
         ),
         inputs=tuple(inputs),
         builder=compiler,

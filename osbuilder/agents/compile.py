@@ -16,6 +16,7 @@ from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import CommandFailed, SourceError
 from osbuilder.rootfs.agent import AGENT, VERSION, checked
 from osbuilder.rootfs.archive import FILES
+from osbuilder.rootfs.policy import install_policy
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ cargo pkgid --locked --offline | sed 's/.*[#@]//' > /out/version
 {% for unit in units %}
 cp {{ unit | sh }} /out/units/
 {% endfor %}
+{% if policy_file %}
+[ ! -f /work/source/{{ policy_file | sh }} ] || cp /work/source/{{ policy_file | sh }} /out/policy
+{% endif %}
 """
 
 
@@ -57,7 +61,8 @@ class BuildAgent:
     """Compile an agent: inputs source, crates, libraries, and std for musl -> agent, files.tar, version.
 
     `sysroot` says that the standard library is that of the guest's architecture among the libraries, not the
-    builder's. Facts: version, libc, features, size_bytes.
+    builder's. `policy_file` of the source, if it is there, is installed as a policy. Facts: version, libc, features,
+    size_bytes, policy (its name, or None).
     """
 
     agent: str
@@ -71,6 +76,7 @@ class BuildAgent:
     make: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     version_file: str | None = None
+    policy_file: str | None = None
 
     def describe(self) -> tuple[str, ...]:
         return (*(f"{name}={value}" for name, value in sorted(self._environment().items())), *lines(self._script()))
@@ -98,18 +104,27 @@ class BuildAgent:
         version = f"{version}-{commit}" if commit else version
         (job.out / VERSION).write_text(version, encoding="utf-8")
         (output / AGENT).rename(job.out / AGENT)
-        self._write_units(output / "units", job.out / FILES)
+        policy = self._policy(output)
+        self._write_files(output, job.out / FILES, policy)
         return {
             "version": version,
             "libc": self.libc.value,
             "features": list(self.features),
             "size_bytes": (job.out / AGENT).stat().st_size,
+            "policy": policy,
         }
 
-    def _write_units(self, folder: Path, target: Path) -> None:
+    def _policy(self, output: Path) -> str | None:
+        """Return the name of the policy that the source had."""
+        return Path(self.policy_file).name if self.policy_file and (output / "policy").exists() else None
+
+    def _write_files(self, output: Path, target: Path, policy: str | None) -> None:
+        """Write what comes with the agent: its units, and the policy."""
         tree = Tree()
         for unit in self.units:
-            tree.add_file(f"{_UNITS}/{unit}", folder / unit, parents_mode=0o755)
+            tree.add_file(f"{_UNITS}/{unit}", output / "units" / unit, parents_mode=0o755)
+        if policy:
+            install_policy(tree, policy, (output / "policy").read_bytes())
         tree.write(target, epoch=_EPOCH)
 
     def _explained(self, tail: str) -> SourceError | None:
@@ -175,6 +190,7 @@ class BuildAgent:
             make=self.make,
             units=self.units,
             version_file=self.version_file,
+            policy_file=self.policy_file,
             libraries=LIBRARIES_AT,
             std=STD_AT,
         )

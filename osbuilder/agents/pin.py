@@ -89,9 +89,10 @@ class CargoPin:
     """How an agent is made of Rust. `folder` is where its Cargo.toml is in the source.
 
     `features` are always on; `seccomp` and `policy` name those that a request switches (seccomp is on unless it says
-    otherwise, policy is off). `make` are targets of the folder's Makefile that cargo needs beforehand; `units` are
-    files of the folder that go to systemd's units. `version_file` holds the version (else Cargo.toml's counts).
-    Without `source` a request has to name one.
+    otherwise, policy is off). `policy_file` is the policy in the source, if it has one, that a guest gets when that is
+    switched on and the request names none. `make` are targets of the folder's Makefile that cargo needs beforehand;
+    `units` are files of the folder that go to systemd's units. `version_file` holds the version (else Cargo.toml's
+    counts). Without `source` a request has to name one.
     """
 
     source: SourcePin | None = None
@@ -100,12 +101,13 @@ class CargoPin:
     features: tuple[str, ...] = ()
     seccomp: str | None = None
     policy: str | None = None
+    policy_file: str | None = dataclasses.field(default=None, metadata={"key": "policy-file"})
     make: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     version_file: str | None = dataclasses.field(default=None, metadata={"key": "version-file"})
 
     def __post_init__(self) -> None:
-        for path in (self.folder, *self.make, *((self.version_file,) if self.version_file else ())):
+        for path in (self.folder, *self.make, *filter(None, (self.version_file, self.policy_file))):
             if not _INSIDE.fullmatch(path):
                 raise ValueError(f"expected a path inside the source, got {path!r}")
         for unit in self.units:
@@ -239,6 +241,7 @@ class Recipe:
     features: tuple[str, ...]
     libc: Libc
     seccomp: bool
+    policy_file: str | None
 
 
 def choose(name: str, pin: AgentPin, options: AgentOptions, arch: Arch) -> Recipe:
@@ -278,4 +281,5 @@ def choose(name: str, pin: AgentPin, options: AgentOptions, arch: Arch) -> Recip
         features=tuple(sorted(set(features))),
         libc=libc,
         seccomp=cargo.seccomp is not None and cargo.seccomp in features,
+        policy_file=cargo.policy_file if cargo.policy is not None and cargo.policy in features else None,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from osbuilder.arch import host_arch
 from osbuilder.distro.recipe import PackageManager
-from osbuilder.errors import PlanError
+from osbuilder.errors import NotOffered
 from osbuilder.settings import Foreign
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Locker:
     input `locked` (each called LockedPackage.file_name; pool.FetchPackages verified them). Leaves rootfs.tar with the
     bytes that an installation from the mirrors has, and the fact `packages`; refuses (pool.exactly) any other packages.
 
-    `mirrors(order)`: below which addresses paths of packages are, where the recipe names mirrors of its own.
+    `mirrors(order)`: below which addresses paths of packages are, where those are more than the setting's.
 
     `fetch(order, plain)`: what fetches the packages, where that takes more than their addresses.
 
@@ -128,11 +128,11 @@ class Locker:
 
 
 def locker_of(order: Order) -> Locker:
-    """Return what locks an order's distribution. Raises PlanError where nothing comes from a mirror."""
+    """Return what locks an order's distribution. Raises NotOffered where nothing comes from a mirror."""
     recipe = order.choice.recipe
     locker = _locker(recipe.package_manager)
     if locker is None:
-        raise PlanError(
+        raise NotOffered(
             f"{recipe.name} has nothing to lock: its package manager is {recipe.package_manager.value}",
             hint="Build it without --locked.",
         )
@@ -144,15 +144,16 @@ def _locker(manager: PackageManager) -> Locker | None:
         case PackageManager.APK:
             from osbuilder.distro.apk import lock as apk
 
-            return Locker(resolve=apk.resolve, install=apk.install, mirrors=apk.mirrors)
+            return Locker(resolve=apk.resolve, install=apk.install)
         case PackageManager.APT:
             from osbuilder.distro import apt_lock as apt
+            from osbuilder.distro.apt import addresses
 
-            return Locker(resolve=apt.resolve, install=apt.install)
+            return Locker(resolve=apt.resolve, install=apt.install, mirrors=addresses)
         case PackageManager.ARCHIVE:
             from osbuilder.distro import archive_lock as archive
 
-            return Locker(resolve=archive.resolve, install=archive.install, mirrors=archive.mirrors, in_builder=False)
+            return Locker(resolve=archive.resolve, install=archive.install, in_builder=False)
         case PackageManager.DNF:
             from osbuilder.distro import dnf_lock as dnf
 

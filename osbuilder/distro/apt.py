@@ -10,17 +10,17 @@ wiki/DebianRepository/Format).
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.arch import ARCHES, host_arch
-from osbuilder.binfmt import check_emulation
+from osbuilder.binfmt import CARRIED, check_emulation
 from osbuilder.distro.apt_errors import explain
-from osbuilder.distro.dpkg import parse_fields, read_packages
+from osbuilder.distro.apt_releases import refuse_old_releases, take_releases
+from osbuilder.distro.archives import Archive, Archives, find_archives, is_address
+from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import Command
@@ -47,15 +47,15 @@ rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap
 [ -e "$1/usr/bin/apt-get" ] || rm -f "$1/etc/apt/sources.list"
 """
 
-_URL = re.compile(r"(https?|file)://[^\s\[\]]+")
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
     """Install Debian packages into an empty root: leaves rootfs.tar. `architecture` is Debian's name of it.
 
-    Facts: packages (name, version, architecture), repositories (what the signed Release files say of themselves) and
-    the mirror that served them (null: mmdebstrap's own default).
+    `archives` are used beside whichever of the `mirrors` serves; `notes` say of them what a person should know.
+
+    Facts: packages (name, version, architecture), repositories (what the signed Release files say of themselves), the
+    mirror that served them (null: mmdebstrap's own default), the archives beside it, and the notes.
     """
 
     suite: str
@@ -65,34 +65,41 @@ class Bootstrap:
     keyring: Keyring
     epoch: int
     mirrors: tuple[str, ...] = ()
+    archives: tuple[Archive, ...] = ()
     # Essential packages and what `packages` names, nothing else: apt itself is no use in a read-only guest.
     variant: str = "essential"
     hook: str = CUSTOMIZE_HOOK
+    notes: tuple[str, ...] = dataclasses.field(default=(), metadata=NOT_IN_KEY)
     timeout_s: int = dataclasses.field(default=30, metadata=NOT_IN_KEY)
     attempts: int = dataclasses.field(default=3, metadata=NOT_IN_KEY)
     ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for mirror in self.mirrors:
-            if not _URL.fullmatch(mirror):
+            if not is_address(mirror):
                 raise UsageError(
                     f"not a mirror of apt packages: {mirror!r}",
                     hint="Give the URL that has dists/ and pool/ below it, such as https://HOST/debian.",
                 )
 
     def describe(self) -> tuple[str, ...]:
-        return self.describe_with(self._options())
+        return self.describe_with(self.options())
 
     def run(self, job: Job) -> Mapping[str, Json]:
         self.check_host()
-        mirror = self.serve(job, self._options(), self.hook)
+        mirror = self.serve(job, self.options(), self.hook)
         repositories = take_releases(job.out)
         packages = read_packages(Tree.read(job.out / ROOTFS_TAR))
         return {
-            "mirror": mirror,
+            **self.origin(mirror),
             "repositories": repositories,
             "packages": [list(package) for package in packages],
         }
+
+    def origin(self, mirror: str | None) -> dict[str, Json]:
+        """Return the facts of where packages came from: the mirror that served them, and what was used beside it."""
+        archives = [archive.line(mirror).removeprefix("deb ") for archive in self.archives] if mirror else []
+        return {"mirror": mirror, "archives": archives, "notes": list(self.notes)}
 
     def describe_with(self, options: tuple[str, ...]) -> tuple[str, ...]:
         """Return the commands that `serve` runs with these options."""
@@ -103,20 +110,30 @@ class Bootstrap:
     def serve(self, job: Job, options: tuple[str, ...], hook: str) -> str | None:
         """Run mmdebstrap with further options and a hook (/in/hook) on the first mirror that serves; return which.
 
-        The target is the last of the options. Raises what osbuilder.distro.apt_errors knows, else CommandFailed.
+        The target is the last of the options. The hook leaves the Release files in /out/releases; a mirror whose are
+        older than ones that it served before does not serve. Raises what osbuilder.distro.apt_errors knows, else
+        CommandFailed.
         """
         inputs = {
             "keyring": self.trusted_keys(job),
             "hook": _executable(job.work / "hook", hook),
         }
+
+        def attempt(mirror: str | None) -> None:
+            job.run(self._mmdebstrap(options, mirror), inputs=inputs)
+            refuse_old_releases(job, job.out / "releases", self.keyring)
+
         return first_that_serves(
             job,
             self.mirrors or (None,),
-            lambda mirror: job.run(self._mmdebstrap(options, mirror), inputs=inputs),
-            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=self.components),
+            attempt,
+            lambda log, mirror: explain(
+                log, mirror=mirror, suite=self.suite, components=self.components, archives=self.archives
+            ),
         )
 
-    def _options(self, target: str = f"/out/{ROOTFS_TAR}") -> tuple[str, ...]:
+    def options(self, target: str = f"/out/{ROOTFS_TAR}") -> tuple[str, ...]:
+        """Return the options of an installation into a target, for `serve`."""
         return (
             f"--format={'null' if target == '/dev/null' else 'tar'}",
             f"--variant={self.variant}",
@@ -125,11 +142,11 @@ class Bootstrap:
             target,
         )
 
-    def check_host(self) -> None:
+    def check_host(self, otherwise: str = CARRIED) -> None:
         """Raise what binfmt.check_emulation raises when the packages' scripts are another architecture's."""
         if self.architecture != host_arch().debian:
             (arch,) = [each for each in ARCHES.values() if each.debian == self.architecture]
-            check_emulation(arch)
+            check_emulation(arch, otherwise=otherwise)
 
     def trusted_keys(self, job: Job) -> Path:
         """Return a folder with one keyring in it: all that apt is told to trust."""
@@ -172,7 +189,7 @@ class Bootstrap:
 
         Unless `signed`, no key is trusted, for a repository that needs none. A `target` of /dev/null keeps nothing.
         """
-        options = self._options(target)
+        options = self.options(target)
         return self._mmdebstrap(options, mirror, signed=signed, network=network)
 
     def _mmdebstrap(
@@ -206,7 +223,7 @@ class Bootstrap:
                 *flags,
                 self.suite,
                 target,
-                *((mirror,) if mirror else ()),
+                *((mirror, *(archive.line(mirror) for archive in self.archives)) if mirror else ()),
             ),
             # The target lies in /tmp, on memory: dpkg syncs every file that it unpacks (1.9x on a disk).
             env=(("SOURCE_DATE_EPOCH", str(self.epoch)), ("TMPDIR", "/tmp")),  # noqa: S108
@@ -218,6 +235,7 @@ class Bootstrap:
 def bootstrap(order: Order) -> Bootstrap:
     """Return the action for an order (the adapter of package manager apt)."""
     choice = order.choice
+    archives = archives_of(order)
     return Bootstrap(
         suite=choice.release_name,
         architecture=choice.arch.debian,
@@ -226,26 +244,28 @@ def bootstrap(order: Order) -> Bootstrap:
         keyring=Keyring.of_order(order),
         epoch=order.epoch,
         mirrors=order.mirrors,
+        archives=archives.everything,
+        notes=archives.notes,
         timeout_s=order.timeout_s,
         attempts=order.attempts,
     )
 
 
-def take_releases(out: Path) -> list[dict[str, str]]:
-    """Remove the Release files that a hook left below `out`; return what they say (see `read_releases`)."""
-    repositories = read_releases(out / "releases")
-    shutil.rmtree(out / "releases")
-    return repositories
+def archives_of(order: Order) -> Archives:
+    """Return what an order uses beside its mirrors. Raises UsageError for what cannot be."""
+    return find_archives(
+        order.choice.recipe,
+        order.choice.release_name,
+        order.archives,
+        components=order.components or order.choice.release.components,
+        mirrors=order.mirrors,
+        own_keys=order.keyring is not None,
+    )
 
 
-def read_releases(folder: Path) -> list[dict[str, str]]:
-    """Return what each Release file in a folder says of itself: origin, suite, codename, version and date."""
-    wanted = ("Origin", "Suite", "Codename", "Version", "Date")
-    found = []
-    for path in sorted(folder.iterdir()):
-        fields = parse_fields(path.read_text("utf-8", "replace"))
-        found.append({name.lower(): fields[name] for name in wanted if name in fields})
-    return found
+def addresses(order: Order) -> tuple[str, ...]:
+    """Return below which addresses packages are: the mirrors, and what is used beside them (adapters.Locker)."""
+    return tuple(dict.fromkeys((*order.mirrors, *(each.url for each in archives_of(order).everything if each.url))))
 
 
 def _executable(path: Path, text: str) -> Path:

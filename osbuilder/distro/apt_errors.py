@@ -6,10 +6,16 @@ a command that failed, with the end of its log.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Final
 
-from osbuilder.distro.problems import ANOTHER, CERTIFICATE, CLOCK, UNTRUSTED, Pattern, Problem, find_problem
-from osbuilder.errors import RootfsError, StoreError, UsageError, VerificationError
+from osbuilder.distro.archives import NONE, Archive
+from osbuilder.distro.problems import ANOTHER, CERTIFICATE, CLOCK, UNTRUSTED, Pattern, Problem, filled, find_match
+from osbuilder.errors import FetchError, RootfsError, StoreError, UsageError, VerificationError
+
+# Lines that say which address they are about.
+_NAMES_URL: Final = re.compile(r"\s*(E: Failed to fetch|E: The repository|W: Failed to fetch|W: GPG error|Err:)")
 
 # The first that matches any line decides: causes stand before the consequences that apt reports as well.
 _PATTERNS: Final = (
@@ -123,11 +129,48 @@ _PATTERNS: Final = (
 )
 
 
-def explain(log: str, *, mirror: str | None, suite: str, components: tuple[str, ...]) -> Problem | None:
-    """Return the problem that a log of mmdebstrap tells, or None when it is not a known one. `mirror` None: its own."""
+def explain(
+    log: str, *, mirror: str | None, suite: str, components: tuple[str, ...], archives: tuple[Archive, ...] = ()
+) -> Problem | None:
+    """Return the problem that a log of mmdebstrap tells, or None when it is not a known one. `mirror` None: its own.
+
+    `archives` were used beside the mirror. Where one lies elsewhere and fails, no other mirror helps.
+    """
+    match = find_match(log, _PATTERNS)
+    if match is None:
+        return None
+    pattern, found = match
     words = {
         "mirror": f"the mirror {mirror}" if mirror else "mmdebstrap's default mirror",
         "suite": suite,
         "components": ", ".join(components),
     }
-    return find_problem(log, _PATTERNS, words)
+    archive = _concerned(found.string, log, mirror or "", suite, archives)
+    if archive is None or pattern.kind not in (FetchError, VerificationError):
+        return filled(pattern, found, words)
+    words["suite"] = archive.suite
+    if archive.url:
+        words["mirror"] = f"the archive {archive.url} ({archive.suite})"
+    problem = filled(pattern, found, words)
+    return dataclasses.replace(
+        problem,
+        hint=f"{problem.hint.replace('setting mirrors', 'setting archives') if archive.url else problem.hint} "
+        f"In the setting archives `URL {archive.suite}` says where else it is, `{NONE}` does without.",
+        next_mirror=problem.next_mirror and not archive.url,
+    )
+
+
+def _concerned(line: str, log: str, mirror: str, suite: str, archives: tuple[Archive, ...]) -> Archive | None:
+    """Return the archive that a line of a log is about, or another line where that names none; None for the mirror."""
+    own = Archive(suite=suite)
+    known = (own, *archives)
+    for each in (line, *(other for other in log.splitlines() if _NAMES_URL.match(other))):
+        for archive in known:
+            where = archive.where(mirror)
+            if f"{where} {archive.suite} " in each or f"{where}/dists/{archive.suite}/" in each:
+                return None if archive is own else archive
+        for archive in known:
+            # Of packages, whose suite no address tells.
+            if f"{archive.where(mirror)}/" in each:
+                return None if archive.where(mirror) == own.where(mirror) else archive
+    return None

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import unquote
 
 from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap
-from osbuilder.distro.apt_errors import explain
+from osbuilder.distro.archives import Archive
 from osbuilder.distro.deb import render_index, render_release
 from osbuilder.distro.dpkg import parse_fields, read_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
 from osbuilder.distro.pool import exactly
-from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.script import render
 from osbuilder.errors import FetchError
 from osbuilder.tree import Tree
@@ -70,6 +69,7 @@ rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap
 """
 
 _COMPONENT: Final = "main"
+_UNLOCKED: Final = "Or build without --locked: a twin lends its configuration then, and nothing foreign runs."
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,26 +85,22 @@ class Resolve:
     hook: str = RESOLVE_HOOK
     ONLINE: ClassVar[bool] = True
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As the Bootstrap's."""
+        return self.bootstrap.notes
+
     def describe(self) -> tuple[str, ...]:
         return tuple(f"ask apt what it would install for: {' '.join(request)}" for request in self.requests)
 
     def run(self, job: Job) -> Mapping[str, Json]:
         setup = dataclasses.replace(self.bootstrap, packages=(), variant="custom")
-        hook = job.work / "hook"
         essential = (
             f"?narrow(?or(?archive(^{setup.suite}$),?codename(^{setup.suite}$)),"
             f"?architecture({setup.architecture}),?essential)"
         )
         script = render(self.hook, requests=self.requests, essential=essential)
-        hook.write_text(f"#!/bin/bash\n{script}", "utf-8")
-        hook.chmod(0o755)
-        inputs = {"keyring": setup.trusted_keys(job), "hook": hook}
-        mirror = first_that_serves(
-            job,
-            setup.mirrors or (None,),
-            lambda mirror: job.run(setup.command(mirror, target="/dev/null"), inputs=inputs),
-            lambda log, mirror: explain(log, mirror=mirror, suite=setup.suite, components=setup.components),
-        )
+        mirror = setup.serve(job, setup.options("/dev/null"), f"#!/bin/bash\n{script}")
         packages = [
             dataclasses.replace(package, requests=(number,))
             for number in range(len(self.requests))
@@ -114,7 +110,7 @@ class Resolve:
         for name in ("releases", "chosen"):
             shutil.rmtree(job.out / name)
         resolved.write(job.out / RESOLVED)
-        return {"mirror": mirror}
+        return setup.origin(mirror)
 
 
 def _indexes(folder: Path) -> Iterator[LockedIndex]:
@@ -157,7 +153,8 @@ class InstallLocked:
     """Install the packages of input `locked` into an empty root: leaves rootfs.tar. No network.
 
     `packages` are what was asked for by name; what is locked besides comes because they need it. `sources` is the
-    guest's sources.list, for a guest with apt. Facts: packages (name, version, architecture).
+    guest's sources.list, for a guest with apt. Facts: packages (name, version, architecture). Raises what
+    Bootstrap.check_host raises.
     """
 
     bootstrap: Bootstrap
@@ -169,6 +166,8 @@ class InstallLocked:
         return (f"index the {len(self.locked)} locked packages as a repository", shlex.join(self._command().argv))
 
     def run(self, job: Job) -> Mapping[str, Json]:
+        # The packages' own scripts run, for another architecture too: what is locked has no twin.
+        self.bootstrap.check_host(otherwise=_UNLOCKED)
         pool = job.inputs["locked"].folder
         architecture = self.bootstrap.architecture
         index = render_index((pool / package.file_name for package in self.locked), folder="pool")
@@ -202,11 +201,15 @@ def resolve(order: Order, requests: tuple[tuple[str, ...], ...], asked: str) -> 
 def install(order: Order, _: Lock, locked: tuple[LockedPackage, ...]) -> InstallLocked:
     """Return the action that installs what is locked for an order (adapters.Locker)."""
     action = bootstrap(order)
-    lines = [f"deb {mirror} {action.suite} {' '.join(action.components)}\n" for mirror in action.mirrors[:1]]
+    lines = [
+        f"{archive.line(mirror)}\n"
+        for mirror in action.mirrors[:1]
+        for archive in (Archive(suite=action.suite, components=action.components), *action.archives)
+    ]
     has_apt = any(package.name == "apt" for package in locked)
     return InstallLocked(
-        # What does not reach the root is not in the key: mirrors and keys.
-        bootstrap=dataclasses.replace(action, mirrors=(), keyring=Keyring()),
+        # What does not reach the root is not in the key: mirrors, archives and keys.
+        bootstrap=dataclasses.replace(action, mirrors=(), archives=(), keyring=Keyring()),
         locked=locked,
         sources="".join(lines) if has_apt else "",
     )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from osbuilder.distro.indexes import Digest, from_first, on_one_line, refuse_old
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_packages
+from osbuilder.distro.told import need_mirror
 from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import FetchError, UsageError, VerificationError
 from osbuilder.fetch import Source, shown
@@ -216,7 +217,10 @@ def read_packages(tree: Tree) -> list[list[str]]:
 
 
 def unpack(order: Order) -> Unpack:
-    """Return the action for an order (the adapter of package manager archive). Raises UsageError for any package."""
+    """Return the action for an order (the adapter of package manager archive).
+
+    Raises UsageError for any package, NoMirror where neither a setting nor the recipe names one.
+    """
     choice = order.choice
     declared = choice.recipe.archive
     assert declared is not None  # noqa: S101 - the recipe's own check
@@ -226,13 +230,16 @@ def unpack(order: Order) -> Unpack:
         keyring = Keyring.of_file(order.keyring)
     else:
         keyring = Keyring(fingerprints=tuple(key.text for key in choice.release.signed_by))
+    subject = f"{choice.recipe.name} {choice.release_name}"
+    path = tarball.below(choice.release_name)
+    need_mirror(order.mirrors, subject=subject, below=path.rpartition("/")[0] or path)
     return Unpack(
-        subject=f"{choice.recipe.name} {choice.release_name}",
-        path=tarball.below(choice.release_name),
+        subject=subject,
+        path=path,
         sha256=tarball.sha256,
         keyring=keyring,
         keys_url=declared.keys_url,
-        mirrors=order.mirrors or declared.mirrors,
+        mirrors=order.mirrors,
         released=choice.release.released.epoch,
         epoch=order.epoch,
     )

@@ -94,8 +94,3 @@ def install(order: Order, lock: Lock, locked: tuple[LockedPackage, ...]) -> Unpa
     """Return the action that uses the tarball that is locked (adapters.Locker). Raises PlanError unless it is one."""
     refuse_packages(order)
     return UnpackLocked(locked=the_one(locked, lock, "tarball"), epoch=order.epoch)
-
-
-def mirrors(order: Order) -> tuple[str, ...]:
-    """Return the mirrors of an order: the setting's, else the recipe's own."""
-    return unpack(order).mirrors

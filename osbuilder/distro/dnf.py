@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro.dnf_errors import MISSING, explain
+from osbuilder.distro.indexes import LAG_MAX_S, memory_of, refuse_old
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.problems import first_that_serves
@@ -31,7 +32,8 @@ from osbuilder.engine.base import Command
 from osbuilder.engine.script import lines
 from osbuilder.engine.script import render as render_script
 from osbuilder.errors import UsageError, suggest
-from osbuilder.step import NOT_IN_KEY
+from osbuilder.fetch import shown
+from osbuilder.step import NOT_IN_KEY, parameters
 from osbuilder.template import render
 from osbuilder.tree import Tree
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
+_SEEN: Final = "dnf-indexes"
 
 # minrate is what dnf calls a server that hangs: fewer bytes a second than this for `timeout` seconds. Lists of files
 # are read because packages may depend on a file that the main index leaves out.
@@ -169,7 +172,8 @@ class Index:
 class Install:
     """Install rpm packages into an empty root: leaves rootfs.tar. `subject` names the distribution and its release.
 
-    `version` is what $releasever means, `database` where the release keeps rpm's database. Facts: packages (name,
+    `version` is what $releasever means, `database` where the release keeps rpm's database, `own_mirrors` are the
+    distribution's, to be told of when a release is not where it is looked for. Facts: packages (name,
     version, architecture), repositories (name, revision and date of each index), the mirror that served them, and
     failed_scripts (kind and package): rpm goes on when a script fails after its package's files came.
     """
@@ -185,6 +189,7 @@ class Install:
     script: str = SCRIPT
     timeout_s: int = dataclasses.field(default=30, metadata=NOT_IN_KEY)
     attempts: int = dataclasses.field(default=3, metadata=NOT_IN_KEY)
+    own_mirrors: tuple[str, ...] = dataclasses.field(default=(), metadata=NOT_IN_KEY)
     ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -235,7 +240,7 @@ class Install:
         return {name: folder / name for name in names}
 
     def call(self, job: Job, inputs: Mapping[str, Path], mirror: str, *, network: bool = True) -> None:
-        """Run the script with a mirror's configuration."""
+        """Run the script with a mirror's configuration. Raises Outdated for an index that was newer once."""
         configuration = render(
             CONFIGURATION,
             indexes=self.repositories,
@@ -250,6 +255,17 @@ class Install:
             Command(argv=("bash", "/in/script"), env=environment, root=True, network=network),
             inputs=inputs,
         )
+        if network:
+            self._refuse_old(job, mirror)
+
+    def _refuse_old(self, job: Job, mirror: str) -> None:
+        """Raise Outdated when an index that the script left is older than one that was there before."""
+        for index in self.repositories:
+            stamp = newest_stamp((job.out / "indexes" / index.name).read_text("utf-8"))
+            url = shown(index.url(mirror))
+            if stamp is not None:
+                memory = memory_of(job.cache(_SEEN), url, parameters(self.keyring))
+                refuse_old(memory, stamp, lag_max_s=LAG_MAX_S, url=url, what="its newest list")
 
     def explain(self, names: Path, log: str, mirror: str) -> Problem | None:
         """Return the problem that a log tells; `names` may have the names of all packages."""
@@ -258,6 +274,7 @@ class Install:
             mirror=mirror,
             subject=self.subject,
             keys=self.keyring.fingerprints,
+            own_mirrors=self.own_mirrors,
             names=names.read_text("utf-8").splitlines() if names.is_file() else (),
         )
 
@@ -317,6 +334,7 @@ def install(order: Order) -> Install:
         mirrors=order.mirrors,
         timeout_s=order.timeout_s,
         attempts=order.attempts,
+        own_mirrors=choice.recipe.mirrors,
     )
 
 
@@ -335,8 +353,13 @@ def read_packages(listing: Path) -> tuple[tuple[str, str, str], ...]:
 def read_index(text: str) -> dict[str, str]:
     """Return what a repomd.xml says of its repository's state: revision, and the newest timestamp of what it lists."""
     revision = re.search(r"<revision>([^<]+)</revision>", text)
-    stamps = [int(stamp) for stamp in re.findall(r"<timestamp>(\d+)", text)]
+    stamp = newest_stamp(text)
     found = {"revision": revision[1]} if revision else {}
-    if stamps:
-        found["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(stamps)))
+    if stamp is not None:
+        found["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stamp))
     return found
+
+
+def newest_stamp(text: str) -> int | None:
+    """Return the time (seconds since 1970) of the newest thing that a repomd.xml lists, None when it tells none."""
+    return max((int(stamp) for stamp in re.findall(r"<timestamp>(\d+)", text)), default=None)

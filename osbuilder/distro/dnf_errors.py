@@ -138,7 +138,7 @@ _PATTERNS: Final = (
     Pattern(
         regex=r".*Status code: 404 for (\S+/repodata/repomd\.xml) .*",
         text="{mirror} has no {subject}: nothing is at {1}",
-        hint="Give the URL that has the release's repositories below it (setting mirrors).",
+        hint="Give the URL that has the release's repositories below it (setting mirrors). {elsewhere}",
     ),
     Pattern(
         regex=r".*Status code: (\d+) for (\S+) .*",
@@ -150,10 +150,21 @@ _PATTERNS: Final = (
 MISSING: Final = "No match for argument: "
 
 
-def explain(log: str, *, mirror: str, subject: str, keys: tuple[str, ...], names: Sequence[str] = ()) -> Problem | None:
+def explain(
+    log: str,
+    *,
+    mirror: str,
+    subject: str,
+    keys: tuple[str, ...],
+    own_mirrors: tuple[str, ...] = (),
+    names: Sequence[str] = (),
+) -> Problem | None:
     """Return the problem that a log of dnf tells, or None when it is not a known one.
 
-    `names` are those of the packages that there are, to suggest one in the place of a name that is not.
+    `names` are those of the packages that there are, to suggest one in the place of a name that is not; `own_mirrors`
+    the distribution's own, to suggest these for a release that has moved.
     """
     words = words_for(log, mirror=mirror, subject=subject, keys=keys, missing=MISSING, names=names)
+    own = f": the distribution's own are {', '.join(own_mirrors)}" if own_mirrors else ""
+    words["elsewhere"] = f"A release that has ended may have moved to another server{own}."
     return find_problem(log, _PATTERNS, words)

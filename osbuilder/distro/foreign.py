@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.arch import host_arch
 from osbuilder.distro import debs
-from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap, take_releases
+from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap
+from osbuilder.distro.apt_releases import take_releases
 from osbuilder.distro.carry import Names, carry
 from osbuilder.distro.deb import read_debs
 from osbuilder.distro.dpkg import read_packages
@@ -61,6 +62,11 @@ class CarryOver:
     emulator: str
     ONLINE: ClassVar[bool] = True
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As the Bootstrap's."""
+        return self.of.notes
+
     def describe(self) -> tuple[str, ...]:
         script = lines(self._script("usr/sbin/ldconfig"))
         carried = "unpack the packages, carry their configuration over from the twin"
@@ -79,7 +85,7 @@ class CarryOver:
         self._finish(job, tree)
         tree.write(job.out / ROOTFS_TAR, epoch=self.of.epoch)
         return {
-            "mirror": mirror,
+            **self.of.origin(mirror),
             "repositories": take_releases(job.out),
             "packages": [list(package) for package in read_packages(tree)],
         }

@@ -9,23 +9,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from osbuilder.distro.problems import ANOTHER
+from osbuilder.distro.problems import ANOTHER, STOPPED, Outdated
 from osbuilder.errors import FetchError, OsbuilderError, VerificationError
 from osbuilder.outfile import replacing
+from osbuilder.step import canonical
+
+if TYPE_CHECKING:
+    from osbuilder.step import Json
 
 M = TypeVar("M")
 T = TypeVar("T")
 
-_STOPPED: Final = "A mirror that has stopped updating must be replaced (setting mirrors)."
-
-
-class Outdated(Exception):
-    """An index that is validly signed, and too old."""
+LAG_MAX_S: Final = 7 * 86400
+"""Servers are minutes to hours behind one another; one that is a week behind has stopped, or serves an old state."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def from_first(mirrors: Iterable[M], attempt: Callable[[M], T]) -> T:
             hint = error.hint
         except Outdated as error:
             told.append(str(error))
-            hint = _STOPPED
-    kind = VerificationError if hint == _STOPPED and len(told) == 1 else FetchError
+            hint = STOPPED
+    kind = VerificationError if hint == STOPPED and len(told) == 1 else FetchError
     raise kind("\n".join(told), hint=hint)
 
 
@@ -90,11 +92,12 @@ def on_one_line(error: FetchError) -> FetchError:
 
 
 def refuse_old(
-    memory: Path, stamp: int, *, day: int, lag_max_s: int, url: str, what: str = "its newest package"
+    memory: Path, stamp: int, *, lag_max_s: int, url: str, day: int = 0, what: str = "its newest package"
 ) -> None:
     """Raise Outdated for an index that cannot be today's; `memory` is a file that keeps the newest that was seen.
 
-    `stamp` is the time of the newest thing in the index (`what`), `day` that of the release, in seconds since 1970.
+    `stamp` is the time of the newest thing in the index (`what`), `day` that of the release, in seconds since 1970. A
+    time that is yet to come is remembered as now: not every index is signed, and one lie would bar all that is true.
     """
     if stamp < day:
         raise Outdated(f"{url} is older than the release: {what} is of {date(stamp)}, the release of {date(day)}")
@@ -105,14 +108,21 @@ def refuse_old(
     if stamp + lag_max_s < seen:
         raise Outdated(
             f"{url} is out of date, or an old state that is served again: {what} is of {date(stamp)}, "
-            f"one of {date(seen)} was seen before"
+            f"one of {date(seen)} was seen before (remembered in {memory})"
         )
+    stamp = min(stamp, int(time.time()))
     if stamp > seen:
         with (
             replacing(memory, FetchError) as descriptor,
             open(descriptor, "w", encoding="utf-8", closefd=False) as file,
         ):
             json.dump({"newest": stamp, "url": url}, file)
+
+
+def memory_of(folder: Path, url: str, trusted: Json) -> Path:
+    """Return the file for `refuse_old` in which an address is remembered; other keys vouch for another state of it."""
+    digest = hashlib.sha256(canonical([url, trusted])).hexdigest()[:16]
+    return folder / f"{re.sub('[^A-Za-z0-9.]+', '-', url)[-100:].strip('-')}-{digest}.json"
 
 
 def date(seconds: int) -> str:

@@ -36,7 +36,10 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%:^@=-]*")
 
 # What of a recipe says nothing of where packages come from, who signs them and how they are installed: packages are
 # compared by name (Lock.requests), other releases and architectures have locks of their own.
-_UNLOCKED: Final = ("title", "default_release", "releases", "arches", "excluded", "inits", "features", "packages")
+_UNLOCKED: Final = (
+    *("title", "aliases", "default_release", "releases", "mirrors", "arches", "excluded", "inits", "features"),
+    "packages",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +295,8 @@ def write_lock(path: Path, lock: Lock) -> None:
 def recipe_digest(choice: Choice) -> str:
     """Return the sha256 (hex) of what a recipe says of a release, without its packages; comments do not count."""
     data = {name: value for name, value in parameters(choice.recipe).items() if name not in _UNLOCKED}
-    return hashlib.sha256(canonical({**data, "release": parameters(choice.release)})).hexdigest()
+    release = {name: value for name, value in parameters(choice.release).items() if name not in _UNLOCKED}
+    return hashlib.sha256(canonical({**data, "release": release})).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch
-from osbuilder.errors import PlanError, UsageError
+from osbuilder.distro.recipe import PackageManager
+from osbuilder.errors import NotOffered, UsageError
 from osbuilder.settings import Foreign
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class Order:
     """Packages to install into an empty root filesystem.
 
-    `mirrors` are tried in order; none means the package manager's own. `components` replaces the recipe's unless empty,
+    `mirrors` are the setting's, else the recipe's, tried in order; none means the package manager's own. `archives` are
+    lines of what is used beside them (osbuilder.distro.archives). `components` replaces the recipe's unless empty,
     `keyring` (a file of this host) the keys that the recipe pins. `epoch` (seconds since 1970) is the latest time that
     a file may bear; `foreign` says how a guest of another architecture is configured. A mirror that sends nothing for
     `timeout_s` is given up after `attempts` tries.
@@ -28,11 +30,20 @@ class Order:
     packages: Selection
     epoch: int
     mirrors: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     keyring: Path | None = None
     foreign: Foreign = Foreign.CARRIED
     timeout_s: int = 30
     attempts: int = 3
+
+    def __post_init__(self) -> None:
+        recipe = self.choice.recipe
+        if self.archives and recipe.package_manager is not PackageManager.APT:
+            raise UsageError(
+                f"setting archives: they are apt's, and {recipe.name} has {recipe.package_manager.value}",
+                hint="Name its mirror alone (setting mirrors).",
+            )
 
 
 def refuse_packages(order: Order, *further: str) -> None:
@@ -45,9 +56,9 @@ def refuse_packages(order: Order, *further: str) -> None:
 
 
 def refuse_foreign(choice: Choice) -> None:
-    """Raise PlanError for a guest of another architecture than this machine's, where packages bring scripts."""
+    """Raise NotOffered for a guest of another architecture than this machine's, where packages bring scripts."""
     if choice.arch != host_arch():
-        raise PlanError(
+        raise NotOffered(
             f"{choice.recipe.name} {choice.release_name} cannot be installed for {choice.arch.name} on "
             f"{host_arch().name}: its packages' scripts would need emulation",
             hint=f"Build it on a machine that is {choice.arch.name}.",

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from osbuilder.distro.indexes import date
+from osbuilder.distro.indexes import LAG_MAX_S, date, memory_of, refuse_old
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.pacman_errors import FAILED, explain
@@ -29,6 +29,8 @@ from osbuilder.distro.told import check_mirrors
 from osbuilder.engine.base import Command
 from osbuilder.engine.script import lines
 from osbuilder.engine.script import render as render_script
+from osbuilder.fetch import shown
+from osbuilder.step import parameters
 from osbuilder.template import render
 from osbuilder.tree import Tree
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
+_SEEN: Final = "pacman-databases"
 
 CONFIGURATION: Final = """\
 [options]
@@ -149,13 +152,20 @@ class Install:
     def serve(self, job: Job, *, further: Mapping[str, Path] | None = None, network: bool = True) -> str:
         """Run the script with the first mirror that serves; return which. `further` are inputs that it reads besides.
 
-        Without a network the repositories have whole addresses, and the mirror counts for nothing. Raises as `run`.
+        A mirror whose databases are older than ones that it served before does not serve. Without a network the
+        repositories have whole addresses, and the mirror counts for nothing. Raises as `run`.
         """
         inputs = self._write_inputs(job.work, further or {})
+
+        def attempt(mirror: str) -> None:
+            self._call(job, inputs, mirror, network=network)
+            if network:
+                self._refuse_old(job, mirror)
+
         return first_that_serves(
             job,
             self.mirrors if network else ("",),
-            lambda mirror: self._call(job, inputs, mirror, network=network),
+            attempt,
             lambda log, mirror: self._explain(job.out / "names", log, mirror),
         )
 
@@ -191,6 +201,18 @@ class Install:
             Command(argv=("bash", "/in/script"), env=environment, root=True, network=network),
             inputs=inputs,
         )
+
+    def _refuse_old(self, job: Job, mirror: str) -> None:
+        """Raise Outdated when a database that the script left is older than one that was there before.
+
+        A day of the archive is an address of its own.
+        """
+        for name, address in self._urls(mirror):
+            stamp = newest_build(job.out / "databases" / f"{name}.db")
+            url = shown(address)
+            if stamp is not None:
+                memory = memory_of(job.cache(_SEEN), url, parameters(self.keyring))
+                refuse_old(memory, stamp, lag_max_s=LAG_MAX_S, url=url)
 
     def _urls(self, mirror: str) -> list[tuple[str, str]]:
         """Return each repository's name and address."""
@@ -233,11 +255,17 @@ def read_packages(listing: Path) -> list[tuple[str, str]]:
 
 
 def read_database(path: Path) -> dict[str, str]:
-    """Return the day of the newest package in a repository's database (a tar of texts), {} for an empty one."""
+    """Return the day of the newest package in a repository's database, {} for an empty one."""
+    stamp = newest_build(path)
+    return {} if stamp is None else {"date": date(stamp)}
+
+
+def newest_build(path: Path) -> int | None:
+    """Return when the newest package of a database (a tar of texts) was built, in seconds since 1970."""
     database = Tree.read(path)
     texts = (database.read_bytes(name) for name in database.glob("*/desc"))
-    built = [int(found[1]) for text in texts if (found := re.search(rb"%BUILDDATE%\n(\d+)", text))]
-    return {"date": date(max(built))} if built else {}
+    built = (int(found[1]) for text in texts if (found := re.search(rb"%BUILDDATE%\n(\d+)", text)))
+    return max(built, default=None)
 
 
 def install(order: Order) -> Install:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from osbuilder.errors import CommandFailed, FetchError, OsbuilderError
+from osbuilder.errors import CommandFailed, FetchError, OsbuilderError, VerificationError
 
 if TYPE_CHECKING:
     from osbuilder.step import Job
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 ANOTHER: Final = "Try again later, or name another mirror (setting mirrors)."
 CERTIFICATE: Final = "Name the authorities that vouch for it (setting ca_bundle), or another mirror (setting mirrors)."
 UNTRUSTED: Final = "{mirror} has a certificate that is not trusted"
+STOPPED: Final = "A mirror that has stopped updating must be replaced (setting mirrors)."
 CLOCK: Final = "Check this machine's clock; a mirror that has stopped updating must be replaced (setting mirrors)."
 
 M = TypeVar("M")
+
+
+class Outdated(Exception):
+    """An index that is valid, and too old."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +56,36 @@ class Pattern:
 
 
 def find_problem(log: str, patterns: tuple[Pattern, ...], words: Mapping[str, str]) -> Problem | None:
-    """Return the problem that a log tells, or None when it is not a known one.
+    """Return the problem that a log tells, or None when it is not a known one (see `find_match`).
 
-    The first pattern that matches any line decides: causes stand before the consequences that are reported as well.
     `words` fill the names in a pattern's text and hint.
+    """
+    match = find_match(log, patterns)
+    return match and filled(*match, words)
+
+
+def find_match(log: str, patterns: tuple[Pattern, ...]) -> tuple[Pattern, re.Match[str]] | None:
+    """Return the first pattern that matches any line of a log, and the match; None when none does.
+
+    Causes stand before the consequences that are reported as well.
     """
     lines = [line.strip() for line in log.splitlines()]
     for pattern in patterns:
         regex = re.compile(pattern.regex)
         for line in lines:
-            found = regex.fullmatch(line)
-            if found:
-                return Problem(
-                    kind=pattern.kind,
-                    text=_fill(pattern.text, words, found),
-                    hint=_fill(pattern.hint, words, found),
-                    next_mirror=pattern.next_mirror,
-                )
+            if found := regex.fullmatch(line):
+                return pattern, found
     return None
+
+
+def filled(pattern: Pattern, found: re.Match[str], words: Mapping[str, str]) -> Problem:
+    """Return the problem of a pattern that matched."""
+    return Problem(
+        kind=pattern.kind,
+        text=_fill(pattern.text, words, found),
+        hint=_fill(pattern.hint, words, found),
+        next_mirror=pattern.next_mirror,
+    )
 
 
 def first_that_serves(
@@ -76,8 +93,9 @@ def first_that_serves(
 ) -> M:
     """Make an attempt with each mirror in turn until one serves, and return that one.
 
-    `explain` gets what the attempt added to the job's log. What a failed attempt left in job.out is removed. Raises the
-    error of a problem that no other mirror would mend, or a FetchError that tells what was wrong with each.
+    `explain` gets what the attempt added to the job's log; an attempt that raises Outdated explains itself. What a
+    failed one left in job.out is removed. Raises the error of a problem that no other mirror would mend, or a
+    FetchError that tells what was wrong with each.
     """
     told: list[Problem] = []
     for mirror in mirrors:
@@ -91,6 +109,9 @@ def first_that_serves(
             if not problem.next_mirror:
                 raise problem.error() from failure
             told.append(problem)
+            _clear(job.out)
+        except Outdated as error:
+            told.append(Problem(kind=VerificationError, text=str(error), hint=STOPPED, next_mirror=True))
             _clear(job.out)
         else:
             return mirror

@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.decode import load
 from osbuilder.distro.apk.declared import ApkRecipe
+from osbuilder.distro.archives import Archive
 from osbuilder.distro.tarballs import ArchiveRecipe
-from osbuilder.errors import DecodeError, PlanError, UsageError, suggest
+from osbuilder.errors import DecodeError, NotOffered, UsageError, suggest
 from osbuilder.openpgp import Fingerprint
 from osbuilder.pid1 import Init
 
@@ -97,10 +98,12 @@ class Release:
     """One release: its number, the day that pins its timestamps, its components, and the keys that may sign it.
 
     `repositories` are for dnf and pacman, `rpm_database` (where the release keeps it) for rpm's distributions.
+    `aliases` are what else people call it.
     """
 
     version: str
     released: Day
+    aliases: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     repositories: tuple[Repository, ...] = ()
     rpm_database: str = dataclasses.field(default="", metadata={"key": "rpm-database"})
@@ -113,11 +116,11 @@ class Release:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """A pair of release and architecture that does not exist, and why (the reason is printed)."""
+    """An architecture that a recipe does not offer, for one release or for all of them, and why: that is printed."""
 
-    release: str
     arch: str
     why: str
+    release: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,19 +150,24 @@ class Packages:
 class Recipe:
     """A distribution. `inits` and `arches` are what it offers, the default init first.
 
-    `other_releases` says what else than `releases` may be asked for. `retired` says that there is no such distribution
-    any more, and what is left: its keys are the user's. `keyring` is where the builder has the
-    distribution's keys, of which each release names those that may sign it; `apk` and `archive` have what these need
-    instead. `features` are the names that a request may switch on, each with what it does.
+    `aliases` are names that it had, or has elsewhere. `other_releases` says what else than `releases` may be asked for.
+    `retired` says that there is no such distribution any more, and what is left: its mirrors and keys are the user's.
+    `mirrors` are the distribution's own public ones in order, for when the setting names none. `keyring` is where the
+    builder has the distribution's keys, of which each release names those that may sign it; `archives` are what apt
+    finds a release's updates in, and `apk` and `archive` have what these need instead. `features` are the names that a
+    request may switch on, each with what it does.
     """
 
     name: str
     title: str
+    aliases: tuple[str, ...] = ()
     package_manager: PackageManager = dataclasses.field(metadata={"key": "package-manager"})
     default_release: str = dataclasses.field(metadata={"key": "default-release"})
     other_releases: OtherReleases | None = dataclasses.field(default=None, metadata={"key": "other-releases"})
     retired: str = ""
+    mirrors: tuple[str, ...] = ()
     keyring: str = ""
+    archives: tuple[Archive, ...] = ()
     apk: ApkRecipe | None = None
     archive: ArchiveRecipe | None = None
     releases: Mapping[str, Release]
@@ -187,17 +195,22 @@ class Recipe:
                 if bool(given) != (self.package_manager in wanted):
                     expected = f"no {key}" if given else key
                     raise ValueError(f"releases.{name}: expected {expected} with {self.package_manager.value}")
-        for arch in self.arches:
-            _known(arch, ARCHES, "arches: no architecture")
-        for excluded in self.excluded:
-            _known(excluded.release, self.releases, "excluded: no release")
-            _known(excluded.arch, ARCHES, "excluded: no architecture")
+        self._check_arches()
         for condition in self.packages.when:
             _known(condition.feature, self.features, "packages.when: no feature")
             _known(condition.release, self.releases, "packages.when: no release")
             _known(condition.arch, self.arches, "packages.when: not an architecture of this recipe:")
         for name in (*self.packages.always, *(name for when in self.packages.when for name in when.packages)):
             check_package(name)
+
+    def _check_arches(self) -> None:
+        for arch in self.arches:
+            _known(arch, ARCHES, "arches: no architecture")
+        for excluded in self.excluded:
+            _known(excluded.release, self.releases, "excluded: no release")
+            _known(excluded.arch, ARCHES, "excluded: no architecture")
+            if excluded.release is None and excluded.arch in self.arches:
+                raise ValueError(f"excluded: {excluded.arch} is among arches: expected one of the two, or a release")
 
     def _check_keys(self) -> None:
         if self.apk is not None or self.retired or not self.package_manager.installs_packages:
@@ -209,6 +222,36 @@ class Recipe:
                 raise ValueError(
                     f"releases.{name}.signed-by: expected at least one key; nothing is installed unverified"
                 )
+
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """Return what else a listed release may be called: its version and its aliases."""
+        release = self.releases[name]
+        if self.other_releases is OtherReleases.IMAGE:
+            return ()
+        return tuple(text for text in (release.version, *release.aliases) if text not in self.releases)
+
+    def canonical(self, text: str) -> str:
+        """Return the name of the release that a text means: its name, its version or an alias; else the text itself.
+
+        Raises UsageError for a version that several releases have.
+        """
+        if text in self.releases:
+            return text
+        found = [name for name in self.releases if text in self.other_names(name)]
+        if len(found) > 1:
+            raise UsageError(
+                f"release {text!r} of {self.name} is several: {', '.join(found)}", hint="Name one of them."
+            )
+        return found[0] if found else text
+
+    def why_excluded(self, release: str, arch: str) -> str | None:
+        """Return why a release is not offered for an architecture, where the recipe says so."""
+        # A release that the recipe does not list is as the default one.
+        listed = release if release in self.releases else self.default_release
+        for excluded in self.excluded:
+            if excluded.arch == arch and excluded.release in (None, listed):
+                return excluded.why
+        return None
 
     def release(self, name: str) -> Release:
         """Return a release: one of the recipe's, or another that it admits. Raises UsageError with a suggestion."""
@@ -228,6 +271,8 @@ class Recipe:
         raise UsageError(f"unknown release {name!r} of {self.name}", hint=suggest(name, self.releases))
 
     def _check_archive(self) -> None:
+        if self.archives and self.package_manager is not PackageManager.APT:
+            raise ValueError("archives: goes with package-manager apt")
         if (self.archive is not None) != (self.package_manager is PackageManager.ARCHIVE):
             raise ValueError("archive: goes with package-manager archive, and only with it")
         if self.archive is None:
@@ -296,32 +341,36 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def find_recipe(name: str, folder: Path) -> Recipe:
-    """Return the recipe of a distribution; reads that one file only. Raises UsageError with a suggestion."""
+    """Return the recipe of a distribution by its name or an alias. Raises UsageError with a suggestion.
+
+    With the name it reads that one file only.
+    """
     known = {path.parent.name for path in folder.glob(f"*/{RECIPE}")}
-    if name not in known:
-        raise UsageError(f"unknown distro {name!r}", hint=suggest(name, known))
-    return load_recipe(folder / name / RECIPE)
+    if name in known:
+        return load_recipe(folder / name / RECIPE)
+    for recipe in load_recipes(folder).values():
+        if name in recipe.aliases:
+            return recipe
+    raise UsageError(f"unknown distro {name!r}", hint=suggest(name, known))
 
 
 def choose(recipe: Recipe, *, release: str | None, arch: Arch, init: Init | None, extension: bool = False) -> Choice:
     """Return what a request means for a recipe; None is the recipe's default. An extension gets no init.
 
-    Raises UsageError for an unknown release, PlanError for an architecture or init that the distribution lacks.
+    Raises UsageError for an unknown release, NotOffered for an architecture or init that the recipe lacks.
     """
-    name = release or recipe.default_release
+    name = recipe.canonical(release or recipe.default_release)
     recipe.release(name)
-    listed = name if name in recipe.releases else recipe.default_release
-    for excluded in recipe.excluded:
-        if (excluded.release, excluded.arch) == (listed, arch.name):
-            raise PlanError(f"{recipe.name} {name} does not exist for {arch.name}: {excluded.why}")
+    if why := recipe.why_excluded(name, arch.name):
+        raise NotOffered(f"{recipe.name} {name} is not offered for {arch.name}: {why}")
     if arch.name not in recipe.arches:
-        raise PlanError(f"{recipe.name} has no architecture {arch.name!r}", hint=suggest(arch.name, recipe.arches))
+        raise NotOffered(f"{recipe.name} has no architecture {arch.name!r}", hint=suggest(arch.name, recipe.arches))
     if extension:
         return Choice(recipe=recipe, release_name=name, arch=arch, init=None)
     chosen = init or recipe.inits[0]
     if chosen not in recipe.inits:
         offered = [each.value for each in recipe.inits]
-        raise PlanError(f"{recipe.name} has no init {chosen.value!r}", hint=suggest(chosen.value, offered))
+        raise NotOffered(f"{recipe.name} has no init {chosen.value!r}", hint=suggest(chosen.value, offered))
     return Choice(recipe=recipe, release_name=name, arch=arch, init=chosen)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from osbuilder.distro.recipe import RECIPE, PackageManager, load_recipe
+from osbuilder.arch import ARCHES
+from osbuilder.distro.recipe import RECIPE, PackageManager, load_recipe, load_recipes
 from osbuilder.errors import UsageError, suggest
 from osbuilder.outfile import replacing
 from osbuilder.template import render
@@ -25,6 +26,11 @@ name: {{ name }}
 title: {{ name }}  # FILL IN: for people
 package-manager: {{ manager }}
 default-release: "1"
+{% if mirror %}
+
+# FILL IN: the distribution's own, for when the setting mirrors names none; and where that is written.
+mirrors: [https://mirror.example.org/{{ name }}]
+{% endif %}
 {% if keyring %}
 
 # FILL IN: where the builder has the distribution's keys. Only the keys named under signed-by are taken from it.
@@ -37,6 +43,10 @@ releases:
     released: "2026-01-01"  # FILL IN: no file of a guest is younger
 {{ release }}
 arches: [x86_64]
+excluded:  # FILL IN: every architecture is offered or has a reason, which is printed
+{% for arch in others %}
+  - {arch: {{ arch }}, why: nobody has tried it}
+{% endfor %}
 
 inits: [{{ inits }}]  # the first is the default
 {% if packages %}
@@ -71,14 +81,12 @@ packages:
 _SIGNED: Final = f'    signed-by: ["{"0" * 40}"]  # FILL IN\n'
 _APK: Final = f"""
 apk:
-  mirrors: [https://mirror.example.org/mine]  # FILL IN: it has v<release>/ below it
   keys-url: https://mirror.example.org/keys  # FILL IN
   keys:
     - {{arch: x86_64, name: builder@example.org-0000.rsa.pub, sha512: "{"0" * 128}"}}  # FILL IN
 """
 _ARCHIVE: Final = f"""
 archive:
-  mirrors: [https://mirror.example.org/mine]  # FILL IN
   tarballs:
     - {{arch: x86_64, path: "root-{{release}}.tar.xz", sha256: "{"0" * 64}"}}  # FILL IN
 """
@@ -116,6 +124,16 @@ _KINDS: Final[Mapping[PackageManager, tuple[str, str, str, str]]] = {
 
 def write_skeleton(folder: Path, name: str, manager: PackageManager) -> Path:
     """Write folder/NAME/recipe.yaml and return it. Raises UsageError: a name that is taken or cannot be one."""
+    path, text = render_skeleton(folder, name, manager)
+    path.parent.mkdir()
+    with replacing(path, UsageError) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    load_recipe(path)
+    return path
+
+
+def render_skeleton(folder: Path, name: str, manager: PackageManager) -> tuple[Path, str]:
+    """Return what `write_skeleton` would write, and where; writes nothing. Raises UsageError as it does."""
     if not _NAME.fullmatch(name) or name == _RESERVED:
         raise UsageError(
             f"not a name for a distribution: {name!r}", hint="Use small letters, digits and dashes; `all` means all."
@@ -128,19 +146,20 @@ def write_skeleton(folder: Path, name: str, manager: PackageManager) -> Path:
     path = folder / name / RECIPE
     if path.parent.exists():
         raise UsageError(f"there is a distribution {name!r} already ({path.parent})", hint="Choose another name.")
+    for recipe in load_recipes(folder).values():
+        if name in recipe.aliases:
+            raise UsageError(f"{name!r} is an alias of the distribution {recipe.name}", hint="Choose another name.")
     keyring, release, inits, rest = _KINDS[manager]
     text = render(
         _TEXT,
         name=name,
         manager=manager.value,
+        mirror=manager is not PackageManager.APT,
         keyring=keyring,
+        others=[arch for arch in ARCHES if arch != "x86_64"],
         release=release,
         inits=inits,
         packages=manager.installs_packages,
         rest=rest,
     )
-    path.parent.mkdir()
-    with replacing(path, UsageError) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
-    load_recipe(path)
-    return path
+    return path, text

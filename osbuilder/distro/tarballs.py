@@ -43,11 +43,10 @@ class Tarball:
 class ArchiveRecipe:
     """The part of a recipe that only package manager archive reads.
 
-    `mirrors` are the distribution's own, for when the setting names none. `keys_url` is a file with public keys, of
-    which only those under a release's signed-by count; tarballs with a sha256 need none.
+    `keys_url` is a file with public keys, of which only those under a release's signed-by count; tarballs with a sha256
+    need none.
     """
 
-    mirrors: tuple[str, ...]
     keys_url: str = dataclasses.field(default="", metadata={"key": "keys-url"})
     tarballs: tuple[Tarball, ...]
 

@@ -10,19 +10,24 @@ from typing import Final
 from osbuilder.errors import NoMirror, UsageError
 
 _URL: Final = re.compile(r"https?://[^\s\[\]]+")
+_WHERE: Final = "Give the URL that has {below}/ below it"
 
 
 def check_mirrors(mirrors: tuple[str, ...], *, subject: str, below: str) -> None:
     """Raise NoMirror when there is none, UsageError for one that cannot be; `below` is what a mirror's URL has."""
-    where = f"Give the URL that has {below}/ below it"
-    if not mirrors:
-        raise NoMirror(
-            f"no mirror of {subject} is known: recipes name none",
-            hint=f"{where}: --setting mirrors={subject.split()[0]}=URL",
-        )
+    need_mirror(mirrors, subject=subject, below=below)
     for mirror in mirrors:
         if not _URL.fullmatch(mirror):
-            raise UsageError(f"not a mirror of {subject}: {mirror!r}", hint=f"{where}.")
+            raise UsageError(f"not a mirror of {subject}: {mirror!r}", hint=f"{_WHERE.format(below=below)}.")
+
+
+def need_mirror(mirrors: tuple[str, ...], *, subject: str, below: str) -> None:
+    """Raise NoMirror when there is none; `below` is what a mirror's URL has."""
+    if not mirrors:
+        raise NoMirror(
+            f"no mirror of {subject} is known: its recipe names none",
+            hint=f"{_WHERE.format(below=below)}: --setting mirrors={subject.split()[0]}=URL",
+        )
 
 
 def words_for(

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, runtime_checkable
 
 from osbuilder.distro.apt_errors import explain
+from osbuilder.distro.archives import Archive
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import HOSTNAME, log_tail
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 BUILDER_TAR: Final = "builder.tar"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-_COMPONENTS: Final = ("main",)
+COMPONENTS: Final = ("main",)
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.5
 _TERMINATE_S: Final = 20
@@ -93,8 +94,9 @@ class ImageEngine(Protocol):
 class BootstrapBuilder:
     """Bootstrap a builder: leaves builder.tar. `architecture` is Debian's name of it, `epoch` seconds since 1970.
 
-    `mirrors` are tried in order (none: mmdebstrap's own default). With `base_image` (a reference with its digest)
-    mmdebstrap runs in that image. Facts: packages (name, version, architecture) and the mirror that served them.
+    `mirrors` are tried in order (none: mmdebstrap's own default), each with `archives` beside it. With `base_image` (a
+    reference with its digest) mmdebstrap runs in that image. Facts: packages (name, version, architecture), the mirror
+    that served them, and the archives beside it.
     """
 
     suite: str
@@ -102,6 +104,7 @@ class BootstrapBuilder:
     architecture: str
     epoch: int
     mirrors: tuple[str, ...] = ()
+    archives: tuple[Archive, ...] = ()
     base_image: str | None = None
     ONLINE: ClassVar[bool] = True
 
@@ -115,10 +118,13 @@ class BootstrapBuilder:
             job,
             self.mirrors or (None,),
             lambda mirror: self._bootstrap(job, raw, mirror),
-            lambda log, mirror: explain(log, mirror=mirror, suite=self.suite, components=_COMPONENTS),
+            lambda log, mirror: explain(
+                log, mirror=mirror, suite=self.suite, components=COMPONENTS, archives=self.archives
+            ),
         )
         packages = normalise(raw, job.out / BUILDER_TAR, epoch=self.epoch)
-        return {"mirror": mirror, "packages": [list(package) for package in packages]}
+        archives = [archive.line(mirror).removeprefix("deb ") for archive in self.archives] if mirror else []
+        return {"mirror": mirror, "archives": archives, "packages": [list(package) for package in packages]}
 
     def _bootstrap(self, job: Job, raw: Path, mirror: str | None) -> None:
         if self.base_image is None:
@@ -157,7 +163,7 @@ def mmdebstrap_argv(
         "--format=tar",
         "--variant=apt",
         f"--architectures={spec.architecture}",
-        f"--components={','.join(_COMPONENTS)}",
+        f"--components={','.join(COMPONENTS)}",
         *((f"--include={','.join(spec.packages)}",) if spec.packages else ()),
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"',
@@ -168,7 +174,7 @@ def mmdebstrap_argv(
         "--skip=check/signed-by",
         spec.suite,
         target,
-        *((mirror,) if mirror else ()),
+        *((mirror, *(archive.line(mirror) for archive in spec.archives)) if mirror else ()),
     )
 
 

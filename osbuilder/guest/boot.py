@@ -22,7 +22,10 @@ from typing import Final, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
 from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
-from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
+from osbuilder.guest import hotplug, shares
+from osbuilder.guest.expect import expected_probes
+from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
 
@@ -176,6 +179,8 @@ class Boot:
     ready: str = ""
     required: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """What QEMU said against plugging what the agent asked for."""
 
     @property
     def report(self) -> Report:
@@ -187,10 +192,12 @@ class Boot:
     def check(self) -> None:
         """Raise BootError when a required probe failed, or when a root that could be mapped was not.
 
-        A probe that was skipped says that the machine lacks a device; that is no fault of the guest's.
+        A probe that was skipped says that the machine lacks a device; that is no fault of the guest's, unless the guest
+        was given that device, root or security module, or it was plugged in.
         """
         if self.reported is None:
             return
+        self._check_plugs()
         gaps = self.report.gaps(self.required)
         failed = [probe.name for probe in gaps if probe.result is Result.FAIL]
         if failed:
@@ -198,13 +205,36 @@ class Boot:
                 f"the guest is up, but {len(failed)} of its probes failed: {', '.join(failed)}",
                 hint="`inv boot` shows what each one missed; kernel/configs/capabilities.yaml says what it stands for.",
             )
-        if self.guest.root is RootKind.PMEM and not dax(self.report):
+        expected = expected_probes(self.guest)
+        unseen = [f"{probe.name} ({expected[probe.name]}): {probe.detail}" for probe in gaps if probe.name in expected]
+        if unseen:
+            raise BootError(
+                f"the guest is up, but does not see what it was given; probes that had to pass were skipped: "
+                f"{'; '.join(unseen)}",
+                hint="Has its kernel the driver? Its log is `dmesg`, with --append ignore_loglevel on the console.",
+            )
+        if self.guest.root.mapped and not dax(self.report):
             raise BootError(
                 f"the root is not mapped: expected dax in its options, got {','.join(self.report.root.options)}",
                 hint="Is the image built with --dax, and does the kernel have the capability nvdimm-root?",
             )
         if self.guest.root is RootKind.VERITY:
             self._check_verity()
+
+    def _check_plugs(self) -> None:
+        said = {probe.name: probe for probe in self.report.probes}
+        for plug in self.guest.plugs:
+            found = said.get(plug.probe)
+            if found and found.result is Result.SKIP and plug is Plug.CPU and self.guest.accel is Accel.TCG:
+                continue  # kernels without our patch have no room for one under emulation
+            if found is None or found.result is not Result.PASS:
+                detail = found.detail if found else "the probe was not asked for"
+                raise BootError(
+                    f"what was plugged is of no use ({plug.value}): expected that {plug.probe} passes, got: {detail}",
+                    hint=f"QEMU refused: {'; '.join(self.refused)}"
+                    if self.refused
+                    else "QEMU did as it was told; with --append ignore_loglevel the guest's log is on its console.",
+                )
 
     def _check_verity(self) -> None:
         found = next((probe for probe in self.report.probes if probe.name == ROOT_VERITY), None)
@@ -281,16 +311,14 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) ->
         initrd=place.input(Path(guest.initrd)) if guest.initrd else None,
         console=place.output("console"),
         report=place.output("report"),
+        share=place.output("share"),
         port=ready.port if ready else None,
         cmdline=(*guest.cmdline, *AGENT_CMDLINE),
     )
     began = time.monotonic()
     ended = ""
     try:
-        argv = render_argv(placed)
-        if ready is not None:
-            argv = _until_ready(argv, place, ready)
-        place.run(argv, kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
+        place.run(_command(placed, place, ready), kvm=guest.accel is Accel.KVM, timeout_s=timeout_s)
     except TimeLimit:
         ended = f"it was still running after {timeout_s} s"
     except CommandFailed as failure:
@@ -317,11 +345,29 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) ->
         _check_blocks(console, guest)
         message = f"the guest did not say that it is ready: {error.message}" + (f"; {ended}" if ended else "")
         raise BootError(message, console=console_tail(console), hint=error.hint) from None
-    return Boot(reported=report, guest=placed, wall_s=time.monotonic() - began)
+    refused = hotplug.refusals(_content(outputs["qmp"]))
+    return Boot(reported=report, guest=placed, wall_s=time.monotonic() - began, refused=refused)
 
 
 def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
+
+
+def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]:
+    """Return the command that runs QEMU and does what its guest needs of a host meanwhile."""
+    argv = render_argv(guest)
+    if guest.shares:
+        argv = shares.serving(argv, share=guest.share, virtiofs=Device.VIRTIOFS in guest.devices)
+    if guest.plugs:
+        return _answering(argv, guest, place)
+    return argv if ready is None else _until_ready(argv, place, ready)
+
+
+def _answering(argv: tuple[str, ...], guest: Guest, place: Place) -> tuple[str, ...]:
+    """Return the command that runs QEMU and plugs what its guest's agent asks for."""
+    cpu = f"{guest.cpu}-{guest.arch.qemu.removeprefix('qemu-system-')}-cpu"
+    answers = hotplug.answers(guest.plugs, cpu=cpu, vcpus=guest.vcpus)
+    return hotplug.answering(argv, answers, qmp=str(place.output("qmp")), console=str(place.output("console")))
 
 
 def _until_ready(argv: tuple[str, ...], place: Place, ready: Ready) -> tuple[str, ...]:

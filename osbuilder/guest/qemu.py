@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.errors import PlanError
+from osbuilder.guest import hotplug, shares
+from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.report import PORT_NAME
 from osbuilder.image.measured import DATA_DEVICE, kernel_parameters
 
@@ -40,10 +43,17 @@ class Accel(enum.Enum):
 class RootKind(enum.Enum):
     """How the guest's root reaches it."""
 
-    PMEM = "pmem"
+    PMEM = "pmem"  # an nvdimm
+    VIRTIO_PMEM = "virtio-pmem"
     VIRTIO_BLK = "virtio-blk"
+    VIRTIO_SCSI = "virtio-scsi"
     VERITY = "verity"  # a virtio-blk disk, every block of it verified
     INITRD = "initrd"
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the guest maps its root from the host's page cache (DAX)."""
+        return self in (RootKind.PMEM, RootKind.VIRTIO_PMEM)
 
 
 class Device(enum.Enum):
@@ -55,24 +65,38 @@ class Device(enum.Enum):
     SCSI = "scsi"  # a small disk of zeros, read only
     PMEM = "virtio-pmem"  # a small persistent memory of zeros
     IOMMU = "iommu"  # virtio-iommu; the other PCI devices are behind it
+    PLAN9 = "9p"  # a folder of the host's
+    VIRTIOFS = "virtio-fs"  # the same one, through virtiofsd
+    CONSOLE = "virtio-console"  # hvc0 is the console, there is no serial port, and the agent reports on it
 
 
 USUAL_DEVICES: Final = (Device.RNG, Device.BALLOON, Device.NET, Device.SCSI)
 
+_SHARE: Final = PurePosixPath("share")
 _PMEM_MIB: Final = 16
+SHARES: Final = (Device.PLAN9, Device.VIRTIOFS)
 _PCI_DEVICES: Final = (Device.PMEM, Device.IOMMU)
+
+# The first partition of the root's disk, as the kernel calls it.
+_ROOT_DEVICES: Final = {
+    RootKind.PMEM: "/dev/pmem0p1",
+    RootKind.VIRTIO_PMEM: "/dev/pmem0p1",
+    RootKind.VIRTIO_BLK: DATA_DEVICE,
+    RootKind.VIRTIO_SCSI: "/dev/sda1",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """A guest to start. Paths are as QEMU sees them (in a builder: the builder's).
 
-    `image` and `image_size_bytes` belong to PMEM, VIRTIO_BLK and VERITY, whose first partition holds `fstype`; `verity`
-    to VERITY, whose second one holds the hash tree; `initrd` to INITRD. `init` is the program that the kernel starts
+    `initrd` belongs to INITRD, `image` and `image_size_bytes` to all other roots, whose first partition holds `fstype`;
+    `verity` to VERITY, whose second one holds the hash tree. `init` is the program that the kernel starts
     ("": the kernel's own choice). `cmdline` comes last on the kernel line. `console` and `report` are files that QEMU
     writes; without a console file the console is QEMU's standard output, without a report file there is no port and the
-    agent reports on the console. `port` is the name of a further port, whose opening QEMU tells (see `watches_port`).
-    `vsock_cid` needs vhost-vsock on the host.
+    agent reports on the console. `port` is the name of a further port, whose opening QEMU tells (see `speaks_qmp`).
+    `vsock_cid` needs vhost-vsock on the host. `plugs` may come while it runs. `share` is the folder that the devices
+    PLAN9 and VIRTIOFS share; it is made when the guest starts.
     """
 
     arch: Arch
@@ -94,11 +118,28 @@ class Guest:
     port: str | None = None
     devices: tuple[Device, ...] = (Device.RNG, Device.BALLOON)
     vsock_cid: int | None = None
+    plugs: tuple[Plug, ...] = ()
+    share: PurePath = _SHARE
 
     @property
-    def watches_port(self) -> bool:
+    def shares(self) -> bool:
+        """Whether it has a folder of the host."""
+        return any(device in self.devices for device in SHARES)
+
+    @property
+    def cpu(self) -> str:
+        """The model of its CPUs."""
+        return "host" if self.accel is Accel.KVM else self.machine.cpu
+
+    @property
+    def console_name(self) -> str:
+        """What the kernel calls its console."""
+        return "hvc0" if Device.CONSOLE in self.devices else self.machine.console
+
+    @property
+    def speaks_qmp(self) -> bool:
         """Whether QEMU speaks QMP on its standard input and output, which is where a console without a file is."""
-        return self.port is not None and self.console is not None
+        return (self.port is not None or bool(self.plugs)) and self.console is not None
 
 
 def render_cmdline(guest: Guest) -> str:
@@ -108,20 +149,20 @@ def render_cmdline(guest: Guest) -> str:
     ones that Kata's runtime gives.
     """
     _check(guest)
-    words = [f"console={guest.machine.console}", "quiet", "panic=-1", *guest.machine.cmdline]
+    words = [f"console={guest.console_name}", "quiet", "panic=-1", *guest.machine.cmdline]
     if guest.root is not RootKind.INITRD:
         # Device mapper has no DAX for verity: what is mapped could not be verified.
-        flags = ["dax"] if guest.root is RootKind.PMEM else []
+        flags = ["dax"] if guest.root.mapped else []
         flags += {"ext4": ["data=ordered", "errors=remount-ro"]}.get(guest.fstype, [])
         if guest.verity is not None:
             words.append(kernel_parameters(guest.verity))
         else:
-            words.append(f"root={'/dev/pmem0p1' if guest.root is RootKind.PMEM else DATA_DEVICE}")
+            words.append(f"root={_ROOT_DEVICES[guest.root]}")
         words += [f"rootflags={','.join(flags)}"] if flags else []
         words += ["ro", f"rootfstype={guest.fstype}"]
     if guest.init:
         words.append(f"{'rdinit' if guest.root is RootKind.INITRD else 'init'}={guest.init}")
-    words += guest.cmdline
+    words += [*hotplug.kernel_words(guest.plugs), *guest.cmdline]
     line = " ".join(words)
     longest = guest.arch.cmdline_bytes - 1
     if len(line.encode()) > longest:
@@ -147,13 +188,14 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
         *_ports(guest),
         *_monitor(guest),
         *_devices(guest),
+        *hotplug.devices(guest.plugs),
     )
 
 
 def _check(guest: Guest) -> None:
     where = f"{guest.root.value} root on {guest.arch.name} {guest.machine.name}"
     _check_root(guest, where)
-    if guest.root is RootKind.PMEM:
+    if guest.root.mapped:
         _check_pmem(guest, where)
     if guest.memory_mib < _MIN_MEMORY_MIB:
         raise PlanError(f"cannot boot ({where}): expected {_MIN_MEMORY_MIB} MiB or more, got {guest.memory_mib} MiB")
@@ -173,9 +215,17 @@ def _check_devices(guest: Guest, where: str) -> None:
             f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
             f"got {guest.vsock_cid}"
         )
-    for device in _PCI_DEVICES:
-        if device in guest.devices and guest.machine.virtio != "pci":
-            raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {device.value}")
+    wanted = {device.value for device in _PCI_DEVICES if device in guest.devices}
+    wanted |= {Device.PMEM.value} if guest.root is RootKind.VIRTIO_PMEM else set()
+    if wanted and guest.machine.virtio != "pci":
+        raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {min(wanted)}")
+    if Device.PMEM.value in wanted and not guest.machine.virtio_pmem:
+        raise PlanError(f"cannot boot ({where}): QEMU has no device virtio-pmem for this machine")
+    if Device.CONSOLE in guest.devices and guest.machine.console.startswith("hvc"):
+        raise PlanError(f"cannot boot ({where}): its console {guest.machine.console} is no virtio-console's")
+    for plug in guest.plugs:
+        if plug.value not in guest.machine.plugs:
+            raise PlanError(f"cannot boot ({where}): nobody knows how to plug {plug.value} into this machine")
 
 
 def _check_root(guest: Guest, where: str) -> None:
@@ -190,7 +240,7 @@ def _check_root(guest: Guest, where: str) -> None:
 
 
 def _check_pmem(guest: Guest, where: str) -> None:
-    if not guest.machine.nvdimm:
+    if guest.root is RootKind.PMEM and not guest.machine.nvdimm:
         able = [machine.name for machine in guest.arch.machines if machine.nvdimm]
         raise PlanError(
             f"cannot boot ({where}): the machine takes no NVDIMM",
@@ -205,16 +255,23 @@ def _check_pmem(guest: Guest, where: str) -> None:
 
 
 def _machine(guest: Guest) -> tuple[str, ...]:
-    pmem = guest.root is RootKind.PMEM
-    nvdimm = ("nvdimm=on",) if pmem else ()
-    machine = ",".join((guest.machine.name, f"accel={guest.accel.value}", *guest.machine.options, *nvdimm))
+    nvdimm = ("nvdimm=on",) if guest.root is RootKind.PMEM else ()
+    kind = guest.machine.type or guest.machine.name
+    backend = ("memory-backend=memory",) if Device.VIRTIOFS in guest.devices else ()
+    machine = ",".join((kind, f"accel={guest.accel.value}", *guest.machine.options, *nvdimm, *backend))
     memory = f"{guest.memory_mib}M"
-    mapped_mib = guest.image_size_bytes // _MIB if pmem else 0
+    mapped_mib = guest.image_size_bytes // _MIB if guest.root.mapped else 0
     mapped_mib += _PMEM_MIB if Device.PMEM in guest.devices else 0
+    mapped_mib += hotplug.room_mib(guest.plugs)
     if mapped_mib:
-        memory += f",slots=1,maxmem={guest.memory_mib + mapped_mib}M"
-    cpu = "host" if guest.accel is Accel.KVM else guest.machine.cpu
-    return ("-machine", machine, "-cpu", cpu, "-smp", str(guest.vcpus), "-m", memory)
+        slots = 2 if Plug.MEMORY in guest.plugs else 1
+        memory += f",slots={slots},maxmem={guest.memory_mib + mapped_mib}M"
+    # virt's are of the draft before virtio 1.0, unless this is said; no other VMM has such devices, and vsock is none.
+    modern = ("-global", "virtio-mmio.force-legacy=false") if guest.machine.virtio == "device" else ()
+    cpus = hotplug.smp(guest.vcpus, guest.plugs)
+    # vhost-user devices take memory that another process can map.
+    shared = ("-object", f"memory-backend-memfd,id=memory,size={guest.memory_mib}M,share=on") if backend else ()
+    return ("-machine", machine, *modern, "-cpu", guest.cpu, "-smp", cpus, "-m", memory, *shared)
 
 
 def _root(guest: Guest) -> tuple[str, ...]:
@@ -222,16 +279,22 @@ def _root(guest: Guest) -> tuple[str, ...]:
     if guest.root is RootKind.INITRD:
         return ("-initrd", str(guest.initrd))
     image = _value(str(guest.image))
-    if guest.root is RootKind.PMEM:
+    if guest.root.mapped:
         size = guest.image_size_bytes
+        device = "nvdimm,memdev=root,unarmed=on" if guest.root is RootKind.PMEM else "virtio-pmem-pci,memdev=root"
         return (
             *("-object", f"memory-backend-file,id=root,mem-path={image},size={size},share=on,readonly=on"),
-            *("-device", "nvdimm,memdev=root,unarmed=on"),
+            *("-device", device),
         )
+    disk = f"virtio-blk-{guest.machine.virtio},drive=root"
     return (
         *("-blockdev", f"driver=raw,node-name=root,read-only=on,file.driver=file,file.filename={image}"),
-        *("-device", f"virtio-blk-{guest.machine.virtio},drive=root"),
+        *(_scsi(guest, "root") if guest.root is RootKind.VIRTIO_SCSI else ("-device", disk)),
     )
+
+
+def _scsi(guest: Guest, drive: str) -> tuple[str, ...]:
+    return ("-device", f"virtio-scsi-{guest.machine.virtio}", "-device", f"scsi-hd,drive={drive}")
 
 
 def _console(guest: Guest) -> tuple[str, ...]:
@@ -239,12 +302,14 @@ def _console(guest: Guest) -> tuple[str, ...]:
         backend = "stdio,id=console,signal=off"
     else:
         backend = f"file,id=console,path={_value(str(guest.console))}"
-    return ("-chardev", backend, "-serial", "chardev:console")
+    return ("-chardev", backend, *(() if Device.CONSOLE in guest.devices else ("-serial", "chardev:console")))
 
 
 def _ports(guest: Guest) -> tuple[str, ...]:
     ports: list[str] = []
-    if guest.report is not None:
+    if Device.CONSOLE in guest.devices:
+        ports += ["-device", "virtconsole,chardev=console"]
+    elif guest.report is not None:
         ports += ["-chardev", f"file,id=report,path={_value(str(guest.report))}"]
         ports += ["-device", f"virtserialport,chardev=report,name={PORT_NAME}"]
     if guest.port is not None:
@@ -256,7 +321,7 @@ def _ports(guest: Guest) -> tuple[str, ...]:
 
 
 def _monitor(guest: Guest) -> tuple[str, ...]:
-    return ("-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control") if guest.watches_port else ()
+    return ("-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control") if guest.speaks_qmp else ()
 
 
 def _devices(guest: Guest) -> tuple[str, ...]:
@@ -269,16 +334,27 @@ def _devices(guest: Guest) -> tuple[str, ...]:
         Device.NET: ("-netdev", "user,id=net,restrict=on", "-device", f"virtio-net-{bus},netdev=net{rom}"),
         Device.SCSI: (
             *("-blockdev", f"driver=null-co,node-name=scsi,read-only=on,read-zeroes=on,size={_MIB}"),
-            *("-device", f"virtio-scsi-{bus}", "-device", "scsi-hd,drive=scsi"),
+            *_scsi(guest, "scsi"),
         ),
         Device.PMEM: (
             *("-object", f"memory-backend-ram,id=pmem,size={_PMEM_MIB}M"),
             *("-device", "virtio-pmem-pci,memdev=pmem"),
         ),
         Device.IOMMU: ("-device", "virtio-iommu-pci"),
+        # Owners and modes of the folder's files are those of the files that QEMU makes.
+        Device.PLAN9: (
+            *("-fsdev", f"local,id=share,path={_value(str(guest.share))},security_model=none"),
+            *("-device", f"virtio-9p-{bus},fsdev=share,mount_tag={shares.TAG}"),
+        ),
+        Device.VIRTIOFS: (
+            *("-chardev", f"socket,id=virtiofsd,path={_value(str(shares.socket(guest.share)))}"),
+            *("-device", f"vhost-user-fs-{bus},chardev=virtiofsd,tag={shares.TAG}"),
+        ),
     }
+    if guest.root is RootKind.VIRTIO_SCSI:
+        del options[Device.SCSI]  # which of two disks the kernel finds first is not said
     # In the order of Device, each once: the same guest is the same command, however its devices were listed.
-    chosen = [option for device in Device if device in guest.devices for option in options[device]]
+    chosen = [option for device in Device if device in guest.devices for option in options.get(device, ())]
     if guest.vsock_cid is not None:
         chosen += ["-device", f"vhost-vsock-{bus},guest-cid={guest.vsock_cid}"]
     return tuple(chosen)

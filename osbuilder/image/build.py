@@ -46,14 +46,11 @@ class MakeImage:
     measured: bool = False
 
     def describe(self) -> tuple[str, ...]:
-        tree = f"write the dm-verity hash tree of partition 1 as partition 2, and what it hangs from as {ROOT_HASH}"
-        header = "two partition tables and a DAX superblock" if self.dax else "a partition table"
         return (
             f"compute blocks and inodes from rootfs.tar, with {self.free_space_mib} MiB of free space",
             f"mke2fs -t ext4 -d /in/{ROOTFS_TAR} /out/{IMAGE} as partition 1 (identifiers from the tar's sha256)",
             f"debugfs -w /out/{IMAGE} (only for extended attributes other than file capabilities)",
-            f"write {header}, size a multiple of {self.align_mib} MiB",
-            *((tree,) if self.measured else ()),
+            *describe_headers(dax=self.dax, align_mib=self.align_mib, measured=self.measured),
         )
 
     def run(self, job: Job) -> Mapping[str, Json]:
@@ -61,10 +58,9 @@ class MakeImage:
         tar, content_key = rootfs.path(ROOTFS_TAR), rootfs.sha256(ROOTFS_TAR)
         tree = Tree.read(tar)
         if self.measured:
-            check_read_only(tree)
+            check_read_only(tree, "a measured root")
         size = filesystem.size_ext4(tree, free_space_mib=self.free_space_mib)
-        hashes = (verity.tree_bytes(size.size_bytes // verity.BLOCK_BYTES),) if self.measured else ()
-        layout = plan_layout(sizes_bytes=(size.size_bytes, *hashes), dax_header=self.dax, align_mib=self.align_mib)
+        layout = lay_out(size.size_bytes, dax=self.dax, align_mib=self.align_mib, measured=self.measured)
         offset_bytes = layout.partitions[0].offset_bytes
         argv = filesystem.render_mke2fs(
             tar=f"/in/{ROOTFS_TAR}",
@@ -75,22 +71,8 @@ class MakeImage:
         )
         job.run(self._command(argv), inputs={ROOTFS_TAR: tar})
         self._set_xattrs(tree, job, offset_bytes=offset_bytes)
-        write_headers(layout, job.out / IMAGE, disk_id=filesystem.derive_disk_id(content_key))
-        return {
-            "filesystem": "ext4",
-            "inodes": size.inodes,
-            "dax": self.dax,
-            "size_bytes": layout.size_bytes,
-            "partitions": [[part.offset_bytes, part.size_bytes] for part in layout.partitions],
-            **(self._measure(job, layout, content_key) if self.measured else {}),
-        }
-
-    def _measure(self, job: Job, layout: Layout, content_key: str) -> Mapping[str, Json]:
-        """Write the hash tree of the first partition into the second one, and the root hash's file."""
-        salt = verity.derive_salt(filesystem.derive_uuid(content_key, "filesystem"))
-        found = write_tree(layout, job.out / IMAGE, salt=salt)
-        (job.out / ROOT_HASH).write_text(f"{found.line()}\n", encoding="ascii")
-        return {"verity": {**dataclasses.asdict(found), "kernel_parameters": kernel_parameters(found)}}
+        finished = finish(job, layout, content_key, dax=self.dax, measured=self.measured)
+        return {"filesystem": "ext4", "inodes": size.inodes, **finished}
 
     def _set_xattrs(self, tree: Tree, job: Job, *, offset_bytes: int) -> None:
         script = filesystem.plan_xattrs(tree, values_folder="/in/xattrs")
@@ -116,8 +98,40 @@ class MakeImage:
         return Command(argv=argv, env=tuple(filesystem.mkfs_environment(epoch=self.epoch).items()))
 
 
-def check_read_only(tree: Tree) -> None:
-    """Refuse a tree that wants its root writable, where nobody can write to it. Raises ImageError."""
+def lay_out(size_bytes: int, *, dax: bool, align_mib: int, measured: bool) -> Layout:
+    """Return the layout of an image with a filesystem of that size and, if measured, with its hash tree behind it."""
+    hashes = (verity.tree_bytes(size_bytes // verity.BLOCK_BYTES),) if measured else ()
+    return plan_layout(sizes_bytes=(size_bytes, *hashes), dax_header=dax, align_mib=align_mib)
+
+
+def finish(job: Job, layout: Layout, content_key: str, *, dax: bool, measured: bool) -> Mapping[str, Json]:
+    """Write what is around an image's filesystem, see `describe_headers`; return facts."""
+    write_headers(layout, job.out / IMAGE, disk_id=filesystem.derive_disk_id(content_key))
+    return {
+        "dax": dax,
+        "size_bytes": layout.size_bytes,
+        "partitions": [[part.offset_bytes, part.size_bytes] for part in layout.partitions],
+        **(_measure(job, layout, content_key) if measured else {}),
+    }
+
+
+def _measure(job: Job, layout: Layout, content_key: str) -> Mapping[str, Json]:
+    """Write the hash tree of an image's first partition into the second one, and the root hash's file; return facts."""
+    salt = verity.derive_salt(filesystem.derive_uuid(content_key, "filesystem"))
+    found = write_tree(layout, job.out / IMAGE, salt=salt)
+    (job.out / ROOT_HASH).write_text(f"{found.line()}\n", encoding="ascii")
+    return {"verity": {**dataclasses.asdict(found), "kernel_parameters": kernel_parameters(found)}}
+
+
+def describe_headers(*, dax: bool, align_mib: int, measured: bool) -> tuple[str, ...]:
+    """Return what is written around a filesystem, a line each (for --dry)."""
+    tree = f"write the dm-verity hash tree of partition 1 as partition 2, and what it hangs from as {ROOT_HASH}"
+    header = "two partition tables and a DAX superblock" if dax else "a partition table"
+    return (f"write {header}, size a multiple of {align_mib} MiB", *((tree,) if measured else ()))
+
+
+def check_read_only(tree: Tree, what: str) -> None:
+    """Refuse a tree that wants its root writable, where nobody can write to it: `what` it is. Raises ImageError."""
     fstab = tree.find("etc/fstab")
     if fstab is None or fstab.kind is not Kind.FILE:
         return
@@ -126,7 +140,7 @@ def check_read_only(tree: Tree) -> None:
         words = line.split()
         if not line.lstrip().startswith("#") and words[1:2] == ["/"] and "ro" not in "".join(words[3:4]).split(","):
             raise ImageError(
-                f"a measured root is read-only, but /etc/fstab mounts it writable: expected the option ro in line "
+                f"{what} is read-only, but /etc/fstab mounts it writable: expected the option ro in line "
                 f"{number}, got {line.strip()!r}",
                 hint="Remove the line: the kernel has mounted the root already.",
             )

@@ -90,6 +90,21 @@ def inspect(path: Path) -> Inspection:
     return Inspection(path=str(path), kind=kind, size_bytes=file.size_bytes, facts=tuple(facts))
 
 
+def root_filesystem(image: Path) -> str | None:
+    """Return what a kernel calls the filesystem of an image's first partition, or of a file that is one.
+
+    None where there is none that is known. Raises ImageError for a file that cannot be read.
+    """
+    try:
+        file = Archive(os.open(image, os.O_RDONLY | os.O_CLOEXEC), str(image))
+        partitions = decode_mbr(file.read_at(0, SECTOR_BYTES)) or ()
+        found = _filesystem(file, partitions[0].offset_bytes if partitions else 0)
+    except OSError as error:
+        raise ImageError(f"cannot read {image}: {error.strerror}") from error
+    # Its driver reads what came before it too.
+    return None if found is None else "ext4" if found[0].startswith("ext") else found[0]
+
+
 def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
     if head[:4] == b"\x7fELF":
         return "kernel", _elf(file, head)

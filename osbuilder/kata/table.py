@@ -14,6 +14,10 @@ REPOSITORY: Final = "https://github.com/kata-containers/kata-containers"
 """Where their agent's versions are."""
 
 
+POLICY: Final = "AGENT_POLICY"
+POLICY_FILE: Final = "AGENT_POLICY_FILE"
+
+
 class Script(enum.Enum):
     """Their scripts."""
 
@@ -134,11 +138,18 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         ),
         _taken("LIBC", "C library of the agent", "`--agent-option libc=NAME`", template="libc={value}", **_COMPILED),
         _taken("SECCOMP", "agent with seccomp", "`--agent-option seccomp=no`", **_switched("seccomp")),
-        _taken("AGENT_POLICY", "agent with policies", "`--agent-option policy=yes`", **_switched("policy")),
-        _refused(
-            "AGENT_POLICY_FILE",
-            "the policy that is installed",
-            "Lay it over the root in a tar: --overlay FILE (docs/agents.md says what is in it).",
+        _taken(
+            POLICY,
+            "agent with policies, and the source's own as /etc/kata-opa/default-policy.rego",
+            "`--agent-option policy=yes`",
+            **_switched("policy"),
+        ),
+        _taken(
+            POLICY_FILE,
+            f"the policy that is installed instead (with {POLICY}=yes)",
+            "`--agent-policy FILE`",
+            flag="agent_policy",
+            form="path",
         ),
         _taken("COCO_GUEST_COMPONENTS_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
         _taken("PAUSE_IMAGE_TARBALL", "tarball over the rootfs", "`--overlay FILE`", **_OVERLAY),
@@ -161,7 +172,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             option="-r",
         ),
         _option("-t DISTRO", "print its test configuration", "`inv distros --json`"),
-        _option("DISTRO", "the distribution", "`--distro NAME`"),
+        _taken("DISTRO", "the distribution", "`--distro NAME`", option="DISTRO", flag="distro"),
         _option(
             "(no DISTRO)",
             "provision an existing tree",
@@ -184,7 +195,8 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         _taken(
             "REPO_URL",
             "mirror of the distribution",
-            "`--setting mirrors=DISTRO=URL`",
+            "`--setting mirrors=DISTRO=URL`; Debian's and Ubuntu's updates and security archives are used beside it"
+            " (`--setting archives=DISTRO=...`)",
             setting="mirrors",
             template="{distro}={value}",
         ),
@@ -266,7 +278,13 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             flag="free_space_mib",
             form="number",
         ),
-        _taken("FS_TYPE", "filesystem", "`--fs NAME`", option="-f", flag="fs"),
+        _taken(
+            "FS_TYPE",
+            "filesystem",
+            "`--fs ext4` or `--fs erofs`; xfs is an error that says why",
+            option="-f",
+            flag="fs",
+        ),
         _refused(
             "BLOCK_SIZE",
             "block size of the filesystem",

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from osbuilder.errors import UsageError
-from osbuilder.kata.table import ROWS, Fate, Row
+from osbuilder.kata.table import POLICY, POLICY_FILE, ROWS, Fate, Row
 
 _SWITCHES: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 _OPTIONS: Final = "agent_option"
 _SOURCES: Final = {"git", "tree", "url"}
 # What an extension has none of.
-_OF_GUESTS: Final = ("init", "agent", _OPTIONS)
+_OF_GUESTS: Final = ("init", "agent", "agent_policy", _OPTIONS)
+# What a tree that the user brings has none of.
+_OF_DISTROS: Final = ("distro", "release")
 # Their agent, as versions.yaml calls it.
 _KATA: Final = "kata"
 
@@ -39,7 +41,7 @@ def translate(
 
     Raises UsageError for a value that fits no meaning, and for what cannot be had here.
     """
-    translator = _Translator(given, defaults)
+    translator = _Translator(variables, given, defaults)
     for row in ROWS:
         text = variables.get(row.variable, "")
         if text and command in row.commands and row.fate is not Fate.SAME:
@@ -48,7 +50,8 @@ def translate(
 
 
 class _Translator:
-    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    def __init__(self, variables: Mapping[str, str], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self.variables = variables
         self.given = given
         self.defaults = defaults
         self.flags: dict[str, Any] = {}
@@ -73,15 +76,24 @@ class _Translator:
             self.turn(row, shown, value)
 
     def why_not(self, row: Row) -> str:
-        """Return why something of the agent or of an init means nothing to what is built; "" where it does."""
+        """Return why something of the agent, an init or a distro means nothing to what is built; "" where it does."""
         if row.flag in _OF_GUESTS and self.value("extension"):
             return "an extension has neither an agent nor an init"
+        if row.flag in _OF_DISTROS and self.value("provision"):
+            return "the tree that is provisioned is no distribution's (--provision)"
+        if row.variable == POLICY_FILE and not self.has_policy():
+            return f"a policy is installed with {POLICY}=yes only (here: --agent-policy)"
         agent = self.value("agent")
         if row.compiled and agent and ("/" in agent or ":" in agent):
             return f"the agent is not compiled here, it is {agent}"
         if row.compiled and not agent and row.variable != "AGENT_VERSION":
             return f"it is about an agent that is compiled here (--agent {_KATA}, or AGENT_VERSION)"
         return ""
+
+    def has_policy(self) -> bool:
+        """Whether the agent is to have policies, by their variable or by ours."""
+        switch = self.variables.get(POLICY, "").lower()
+        return _SWITCHES.get(switch, False) or "policy=yes" in self.given[_OPTIONS]
 
     def set(self, row: Row, shown: str, value: str) -> None:
         self.check_alone(row.setting, row.variable)

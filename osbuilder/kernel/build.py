@@ -1,4 +1,4 @@
-"""A kernel as steps: source, its patches if there are any, what resolving takes of it, configuration, compilation.
+"""A kernel as steps: source, its patches, what resolving takes of it and of the compiler, configuration, compilation.
 
 Where it has modules and the user has a key, they are signed after that, in a step that has the key.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from osbuilder.kernel.answers import AskToolchain
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.install import suffix
@@ -72,11 +73,18 @@ def plan_kernel(
     if signed:
         configure = dataclasses.replace(configure, trusted_keys=TRUSTED)
     tools = compiler(declared.tools)
+    answers = Step(
+        name="answers",
+        subject="-".join((name, arch.name, *declared.tools)),
+        action=AskToolchain.for_arch(arch),
+        inputs=(("resolver", resolver),),
+        builder=tools,
+    )
     config = Step(
         name="config",
         subject=subject,
         action=configure,
-        inputs=(("resolver", resolver),),
+        inputs=(("answers", answers), ("resolver", resolver)),
         builder=tools,
     )
     action = Compile.for_arch(arch, epoch=epoch, debug_info=declared.debug_info)

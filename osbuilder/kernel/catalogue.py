@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from osbuilder import decode
-from osbuilder.arch import ARCHES
+from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import FragmentError, UsageError, suggest
-from osbuilder.kernel.conditions import ArchName, Condition, KernelRange
+from osbuilder.kernel.conditions import ArchName, Condition, KernelRange, KernelVersion
 
 BASE: Final = "base"
 """The variant that a kernel is when nobody says otherwise."""
@@ -120,8 +120,21 @@ class Override(Condition):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Variant(Condition):
+class Exclusion(Condition):
+    """Kernels that a variant is not for, and why: architectures (none named: all), versions (no range: all)."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason or not (self.arches or self.kernel.bounds):
+            raise ValueError("expected a reason, and architectures, a kernel range, or both")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
     """A kernel for a purpose: the base with more capabilities, or only some of the base's.
+
+    It is for all architectures and versions but those that `excluded` names, each with its reason.
 
     `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has of
     the base. `capabilities` are its own, with fragments in its own folder. `consumers` are those that can boot or use
@@ -133,6 +146,7 @@ class Variant(Condition):
 
     purpose: str
     consumers: tuple[str, ...]
+    excluded: tuple[Exclusion, ...] = ()
     brings: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     capabilities: Mapping[str, Capability] = dataclasses.field(default_factory=dict)
@@ -149,9 +163,17 @@ class Variant(Condition):
         if self.patches and not self.line:
             raise ValueError("patches go with a line: they are for its source")
 
-    def on(self, arch: str) -> bool:
-        """Say whether it is for an architecture. No arches: for all."""
-        return not self.arches or arch in self.arches
+    def on(self, arch: Arch) -> bool:
+        """Say whether it is for an architecture, in one version at least."""
+        return self.without(arch) is None
+
+    def why_not(self, arch: Arch, version: KernelVersion) -> Exclusion | None:
+        """Return what excludes a kernel from it; None: nothing does."""
+        return next((each for each in self.excluded if each.applies(arch, version)), None)
+
+    def without(self, arch: Arch) -> Exclusion | None:
+        """Return what excludes an architecture in every version; None: nothing does."""
+        return next((each for each in self.excluded if not each.kernel.bounds and arch.name in each.arches), None)
 
     def has(self, name: str, capability: Capability) -> bool:
         """Say whether it has a capability of the base."""
@@ -169,15 +191,15 @@ class Catalogue:
     history: Mapping[str, Life]
     waivers: tuple[Waiver, ...]
 
-    def variant(self, name: str, arch: str) -> Variant:
+    def variant(self, name: str, arch: Arch) -> Variant:
         """Return a variant for an architecture. Raises UsageError for one that there is not, or not for it."""
         if name not in self.variants:
             raise UsageError(f"unknown kernel variant {name!r}", hint=suggest(name, self.variants))
-        if not self.variants[name].on(arch):
+        if excluded := self.variants[name].without(arch):
             there = [each for each, variant in self.variants.items() if variant.on(arch)]
             raise UsageError(
-                f"kernel variant {name} is for {', '.join(self.variants[name].arches)}, not for {arch}",
-                hint=f"Variants for {arch}: {', '.join(there) or 'none'}.",
+                f"kernel variant {name} is not for {arch.name}: {excluded.reason}",
+                hint=f"Variants for {arch.name}: {', '.join(there) or 'none'}.",
             )
         return self.variants[name]
 
@@ -308,4 +330,4 @@ def _check_names(where: str, names: Iterable[str], known: Mapping[str, object], 
 def matrix(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield every pair (variant, architecture) that there is a kernel for."""
     for name, variant in catalogue.variants.items():
-        yield from ((name, arch) for arch in ARCHES if variant.on(arch))
+        yield from ((name, arch.name) for arch in ARCHES.values() if variant.on(arch))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from osbuilder.arch import parse_arch
 from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel import contract, fragments
+from osbuilder.kernel.answers import FILES
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
-from osbuilder.kernel.resolver import RESOLVER
+from osbuilder.kernel.resolver import RESOLVER, read_kconfig
 from osbuilder.kernel.selection import select
 from osbuilder.step import NOT_IN_KEY
 
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 
 CONFIG: Final = "config"
 
+# What make would do, and no more: run conf at the place and in the environment that make gives it. Thousands of small
+# files are a burden to a disk and none to memory.
 _RESOLVE = """\
-mkdir /out/kconfig /work/build
-tar --extract --file=/in/resolver --directory=/work
-make -C /work/linux O=/work/build ARCH={{ arch | sh }} CROSS_COMPILE={{ cross_compile | sh }} \\
-  KCONFIG_ALLCONFIG=/in/requests allnoconfig
-cp /work/build/.config /out/config
-cd /work/linux
-find . -name 'Kconfig*' -type f -exec cp --parents --target-directory=/out/kconfig {} +
+tar --extract --file=/in/resolver --directory=/tmp
+ln -s /tmp/linux /tmp/build /work
+mapfile -d '' environment < /in/environment
+cd /work/build
+env -i "${environment[@]}" KCONFIG_ALLCONFIG=/in/requests LD_PRELOAD=/in/answers.so ANSWERS=/in/answers \\
+  scripts/kconfig/conf --allnoconfig Kconfig
+cp .config /out/config
 """
 
 
@@ -49,8 +52,6 @@ class Configure:
 
     arch: str
     variant: str
-    kernel_arch: str
-    cross_compile: str
     fragments: tuple[tuple[str, str], ...]
     trusted_keys: str | None = None
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
@@ -59,7 +60,7 @@ class Configure:
     def of_catalogue(cls, root: Path, arch: Arch, variant: str = BASE) -> Configure:
         """Read kernel/configs at `root`. Raises DecodeError, FragmentError; UsageError for an unknown variant."""
         catalogue = load_catalogue(root)
-        catalogue.variant(variant, arch.name)
+        catalogue.variant(variant, arch)
         folders = (root, root / "variant" / variant)
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
         paths = [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
@@ -67,14 +68,12 @@ class Configure:
         return cls(
             arch=arch.name,
             variant=variant,
-            kernel_arch=arch.kernel,
-            cross_compile=f"{arch.triplet}-",
             fragments=tuple(sorted(digests.items())),
             catalogue=catalogue,
         )
 
     def describe(self) -> tuple[str, ...]:
-        return lines(self._script())
+        return lines(render(_RESOLVE))
 
     def run(self, job: Job) -> Mapping[str, Any]:
         """Resolve and check. Raises FragmentError before, ContractError (every loss at once) after the resolution."""
@@ -87,12 +86,13 @@ class Configure:
         requests.write_text(fragments.render(asked), encoding="utf-8")
         output = job.work / "resolved"
         output.mkdir()
-        inputs = {"resolver": resolver.path(RESOLVER), "requests": requests}
-        run_script(job, self._script(), inputs=inputs, output=output)
+        answers = {name: job.inputs["answers"].path(name) for name in FILES}
+        inputs = {"resolver": resolver.path(RESOLVER), "requests": requests, **answers}
+        run_script(job, render(_RESOLVE), inputs=inputs, output=output)
         report = contract.check(
             requests=asked,
             resolved=(output / CONFIG).read_text(encoding="utf-8"),
-            kconfig_root=output / "kconfig",
+            texts=read_kconfig(resolver),
             arch=arch,
             version=version,
             waivers=selection.waivers,
@@ -115,6 +115,3 @@ class Configure:
         value = f'"{self.trusted_keys}"'
         where = "setting module_signing_key"
         return (Request(symbol="SYSTEM_TRUSTED_KEYS", value=value, file=where, line=1),)
-
-    def _script(self) -> str:
-        return render(_RESOLVE, arch=self.kernel_arch, cross_compile=self.cross_compile)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from osbuilder.arch import Arch
@@ -55,7 +54,7 @@ def check(
     *,
     requests: tuple[Request, ...],
     resolved: str,
-    kconfig_root: Path,
+    texts: Mapping[str, str],
     arch: Arch,
     version: KernelVersion,
     waivers: tuple[Waiver, ...] = (),
@@ -63,13 +62,13 @@ def check(
 ) -> ContractReport:
     """Compare each request with `resolved`, the text of the .config that the kernel's conf made of them.
 
-    `kconfig_root` is the (patched) source, or a folder with all its Kconfig* files at their places. `waivers` are those
-    meant for this kernel, `absent` the requests whose symbols it does not have as history.yaml says. Raises
-    ContractError listing every loss with its reason, every waiver without a loss and every symbol that is there
-    nevertheless, and SourceError for Kconfig files that cannot be read.
+    `texts` are the Kconfig files of the (patched) source, by their paths in it. `waivers` are those meant for this
+    kernel, `absent` the requests whose symbols it does not have as history.yaml says. Raises ContractError listing
+    every loss with its reason, every waiver without a loss and every symbol that is there nevertheless, and
+    SourceError for Kconfig files that cannot be read.
     """
     values = parse_config(resolved)
-    tree = load_tree(kconfig_root, arch)
+    tree = load_tree(texts, arch)
     explain = Reasons(tree=tree, values=values, requests={r.symbol: r for r in requests}, kernel=f"{version}")
     losses = tuple(
         Loss(request=request, got=values.get(request.symbol, "n"), reason=explain.loss(request))
@@ -103,10 +102,10 @@ def check(
     )
 
 
-def load_tree(kconfig_root: Path, arch: Arch) -> kconfig.Tree:
-    """Read the Kconfig files below a folder as an architecture sees them. Raises SourceError."""
+def load_tree(texts: Mapping[str, str], arch: Arch) -> kconfig.Tree:
+    """Read Kconfig files, by their paths in the source, as an architecture sees them. Raises SourceError."""
     # What Kconfig files name in `source` lines and comparisons. On x86, ARCH=x86_64 is what forces 64BIT.
-    return kconfig.load(kconfig_root, {"SRCARCH": arch.kernel, "ARCH": arch.kernel, "HEADER_ARCH": arch.kernel})
+    return kconfig.load(texts, {"SRCARCH": arch.kernel, "ARCH": arch.kernel, "HEADER_ARCH": arch.kernel})
 
 
 def _holds(request: Request, values: Mapping[str, str]) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from osbuilder.errors import SourceError
@@ -71,12 +70,14 @@ class Tree:
     selectors: Mapping[str, tuple[tuple[str, Expr], ...]]
 
 
-def load(root: Path, variables: Mapping[str, str], top: str = "Kconfig") -> Tree:
-    """Read `root`/Kconfig and what it sources. `variables` are SRCARCH, ARCH and the like (`source` paths use them).
+def load(texts: Mapping[str, str], variables: Mapping[str, str], top: str = "Kconfig") -> Tree:
+    """Read `top` and what it sources, all of them in `texts` by their paths in the source.
+
+    `variables` are SRCARCH, ARCH and the like (`source` paths use them).
 
     Raises SourceError naming file:line for a missing file or a line that the language does not have.
     """
-    reader = _Reader(root=root, variables=variables)
+    reader = _Reader(texts=texts, variables=variables)
     reader.read(top, _Scope())
     selectors: dict[str, list[tuple[str, Expr]]] = {}
     for name, definitions in reader.symbols.items():
@@ -108,20 +109,21 @@ _WITHOUT_EFFECT: Final = frozenset({"mainmenu", "modules", "optional", "option",
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Reader:
-    root: Path
+    texts: Mapping[str, str]
     variables: Mapping[str, str]
     symbols: dict[str, list[Definition]] = dataclasses.field(default_factory=dict)
+    # Most lines of a kernel's Kconfig files are the same as others.
+    valued: dict[str, tuple[Expr, Expr]] = dataclasses.field(default_factory=dict)
 
     def read(self, name: str, scope: _Scope, sourced: Where | None = None) -> None:
         """Read one file into `symbols`, and what it sources."""
-        try:
-            text = (self.root / name).read_text(encoding="utf-8", errors="replace")
-        except OSError as err:
+        text = self.texts.get(name)
+        if text is None:
             place = f"{sourced}: " if sourced else ""
             raise SourceError(
-                f"{place}cannot read {name}: {err.strerror}",
+                f"{place}cannot read {name}: there is no such file",
                 hint="Is this a kernel source, with all its Kconfig files?",
-            ) from err
+            )
         lines = _Lines(name, text)
         self._block(lines, scope)
 
@@ -227,9 +229,12 @@ class _Reader:
 
     def _valued(self, rest: str, where: Where) -> tuple[Expr, Expr]:
         """Parse `VALUE [if CONDITION]`, where the value may be an expression."""
-        tokens = self._tokens(rest, where)
-        cut = tokens.index(("word", "if")) if ("word", "if") in tokens else len(tokens)
-        return parse(tokens[:cut], where), self._condition(tokens[cut:], where)
+        found = self.valued.get(rest)
+        if found is None:
+            tokens = self._tokens(rest, where)
+            cut = tokens.index(("word", "if")) if ("word", "if") in tokens else len(tokens)
+            found = self.valued[rest] = (parse(tokens[:cut], where), self._condition(tokens[cut:], where))
+        return found
 
     def _condition(self, tokens: list[Token], where: Where) -> Expr:
         return parse(tokens[1:], where) if tokens else YES
@@ -241,6 +246,8 @@ class _Reader:
         return tokenize(self._expand(rest), where)
 
     def _expand(self, text: str) -> str:
+        if "$(" not in text:
+            return text
         return re.sub(r"\$\((\w+)\)", lambda found: self.variables.get(found[1], found[0]), text)
 
 
@@ -261,7 +268,7 @@ class _Lines:
             while line.endswith("\\") and self._next < len(self._lines):
                 line = f"{line[:-1]} {self._lines[self._next].strip()}"
                 self._next += 1
-            if not line or line[0] in "#$" or _ASSIGNMENT.match(line):
+            if not line or line[0] in "#$" or ("=" in line and _ASSIGNMENT.match(line)):
                 continue
             keyword = _KEYWORD.match(line)
             word = keyword[0] if keyword else line.split()[0]
@@ -276,9 +283,10 @@ class _Lines:
         """Pass over a help text: it ends at the first line that is indented less than its first one."""
         indent = None
         while self._next < len(self._lines):
-            line = self._lines[self._next].expandtabs()
-            width = len(line) - len(line.lstrip())
-            if line.strip():
+            line = self._lines[self._next]
+            text = line.lstrip()
+            if text:
+                width = len(line[: len(line) - len(text)].expandtabs())
                 indent = width if indent is None else indent
                 if width < indent or indent == 0:
                     return

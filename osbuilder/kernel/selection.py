@@ -39,9 +39,12 @@ def select(catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: st
     FragmentError for a malformed fragment, a duplicate, a contradiction, a capability without fragments, an override
     without effect, or a variant that lacks what one of its consumers needs.
     """
-    chosen = catalogue.variant(variant, arch.name)
-    if version not in chosen.kernel:
-        raise PlanError(f"kernel variant {variant} is for kernels {chosen.kernel}, not for {version}")
+    chosen = catalogue.variant(variant, arch)
+    if excluded := chosen.why_not(arch, version):
+        raise PlanError(
+            f"there is no kernel variant {variant} of {version} for {arch.name}: {excluded.reason}",
+            hint=f"It is not for kernels {excluded.kernel}: name another line (--kernel).",
+        )
     there = {name: each for name, each in catalogue.capabilities_of(variant).items() if each.applies(arch, version)}
     _check_consumers(catalogue, chosen, there, arch, version, variant)
     reader = _Reader(catalogue=catalogue, arch=arch, version=version, there=frozenset(there))

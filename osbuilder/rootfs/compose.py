@@ -16,6 +16,7 @@ from osbuilder.rootfs import check, init, skeleton, summary, time, trim
 from osbuilder.rootfs.agent import VERSION
 from osbuilder.rootfs.archive import FILES, OVERLAY
 from osbuilder.rootfs.modules import MODULES
+from osbuilder.rootfs.policy import DEFAULT, FOLDER, POLICY, install_policy
 from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.trim import Keep, Trimmed
 from osbuilder.template import render
@@ -43,8 +44,8 @@ _ABOUT_AGENT: Final = (_UNIT, init.TARGET)
 class Compose:
     """Turn a bootstrapped root into a guest's: input `rootfs` (rootfs.tar) and input `agent` (agent) -> rootfs.tar.
 
-    With `modules`, the input of that name are kernel modules for it. Inputs `overlay-0` and so on are laid over it in
-    their order, when all else is done: what they bring stays.
+    With `modules`, the input of that name are kernel modules for it; with `policy`, the input policy is the agent's.
+    Inputs `overlay-0` and so on are laid over it in their order, when all else is done: what they bring stays.
     `files` are the texts that go into the tree, or templates of them, by name, so that they are part of the key.
     `epoch` (seconds since 1970) is the latest time that a file bears. `base` is None for a tree that a user brings: its
     os-release says what it is.
@@ -59,6 +60,7 @@ class Compose:
     keep: tuple[Keep, ...] = ()
     without_units: tuple[str, ...] = ()
     modules: bool = False
+    policy: bool = False
     overlays: int = 0
     files: tuple[tuple[str, str], ...] = ()
 
@@ -74,6 +76,7 @@ class Compose:
         keep: tuple[Keep, ...] = (),
         without_units: tuple[str, ...] = (),
         modules: bool = False,
+        policy: bool = False,
         overlays: int = 0,
     ) -> Compose:
         """Return the action for what lies below and an agent, with this package's files."""
@@ -86,6 +89,7 @@ class Compose:
             keep=keep,
             without_units=without_units,
             modules=modules,
+            policy=policy,
             overlays=overlays,
             files=tuple((name, _file(text)) for name, text in sorted(_FILES.items())),
         )
@@ -99,6 +103,7 @@ class Compose:
             + (", ".join(keep.value for keep in self.keep) or "what a guest reads"),
             *without,
             *_describe_modules(self.modules),
+            *((f"install the agent's policy in /{FOLDER}, as {DEFAULT}",) if self.policy else ()),
             *(f"lay overlay-{number} over it" for number in range(self.overlays)),
             f"write {summary.PATH}, check the tree, write {ROOTFS_TAR}",
         )
@@ -125,6 +130,9 @@ class Compose:
         needed = (f"{agent.name}.service", init.TARGET)
         trimmed = trim.trim(tree, keep=self.keep, without_units=self.without_units, needed=needed)
         modules = _lay_modules(job, tree) if self.modules else []
+        if self.policy:
+            policy = job.inputs[POLICY]
+            install_policy(tree, policy.facts["name"], policy.path(POLICY).read_bytes())
         overlays = self._lay_overlays(job, tree)
         _write_summary(tree, self, agent=agent, init=self.init)
 

@@ -10,14 +10,9 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES, host_arch
-from osbuilder.guest.qemu import RootKind
-from osbuilder.guest.report import Result
-from osbuilder.request import BootRequest, KernelRequest
-
-# No machine of these tests has them: vsock wants vhost-vsock on the host, a PTP clock KVM. QEMU emulates no huge pages
-# for s390x; under KVM its guests have them.
-NOT_HERE = frozenset({"vsock", "ptp"})
-NOT_EMULATED = {"s390x": {"hugepages"}}
+from osbuilder.guest.boot import dax
+from osbuilder.guest.qemu import Device, RootKind
+from osbuilder.request import BootRequest, Filesystem, KernelRequest
 
 MACHINES = [
     pytest.param(
@@ -48,18 +43,11 @@ def test_guests_that_are_only_their_agent_keep_every_promise_of_their_kernel(ben
         assert report.pid1
         # All that the agent has where the kernel line is too short for the names.
         assert promised <= {probe.name for probe in report.probes}
-        mapped = each.trial.root is RootKind.PMEM
-        assert any(option.startswith("dax") for option in report.root.options) is mapped
-        assert report.root.fstype == ("ext4" if each.trial.root is not RootKind.INITRD else report.root.fstype)
-    passed = {
-        probe.name
-        for each in verdict.tried
-        if each.boot
-        for probe in each.boot.report.probes
-        if probe.result is Result.PASS
-    }
-    absent = set() if any(machine.nvdimm for machine in ARCHES[arch].machines) else {"pmem", "root-dax"}
-    assert promised - passed <= NOT_HERE | absent | NOT_EMULATED.get(arch, set()), verdict.table()
+        assert dax(report) is each.trial.root.mapped
+        if each.trial.root is not RootKind.INITRD:
+            assert report.root.fstype == (each.trial.filesystem or Filesystem.EXT4).value
+        hvc = Device.CONSOLE in each.trial.devices
+        assert ("console=hvc0" in report.kernel.cmdline) is (hvc or arch == "ppc64le")
 
 
 @pytest.mark.parametrize(("arch", "machine"), MACHINES)

@@ -11,6 +11,7 @@ import pytest
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import BootError
 from osbuilder.guest.boot import dax
+from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
 from osbuilder.launch import Outcome
@@ -18,8 +19,10 @@ from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 
 # Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. No root
-# is verified here (test_verity.py), SELinux and AppArmor are off unless they are chosen (test_security_modules.py).
-NOT_HERE = frozenset({"vsock", "ptp", "iommu", "virtio-pmem", "root-verity", "selinux", "apparmor"})
+# is verified here (test_verity.py), SELinux and AppArmor are off unless they are chosen (test_security_modules.py), and
+# nothing is plugged while they run (test_plugging.py), and nobody shares a folder (test_shares.py).
+PLUGGED = frozenset(plug.probe for plug in Plug)
+NOT_HERE = PLUGGED | {"vsock", "ptp", "iommu", "virtio-pmem", "root-verity", "selinux", "apparmor", "9p", "virtiofs"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

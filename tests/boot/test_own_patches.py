@@ -103,3 +103,45 @@ def test_a_guest_whose_cpu_did_not_run_for_a_moment_finds_the_frequency_of_its_t
     # (Such a host may make the kernel distrust its TSC later on, for other reasons.)
     assert re.search(r"tsc: Detected \d+\.\d+ MHz processor", said)
     assert "could not calculate TSC khz" not in said
+
+
+def kaslr(bench: Workbench, files: tuple[Path, Path], folder: Path, *, kernel: str, words: tuple[str, ...]) -> str:
+    """Return what the probe of that name says of a guest."""
+    vmlinux, initrd = files
+    guest = Guest(
+        arch=X86_64,
+        machine=X86_64.machine("q35"),
+        accel=Accel.TCG,
+        kernel=vmlinux.with_name(kernel),
+        root=RootKind.INITRD,
+        initrd=initrd,
+        cmdline=("osbuilder.probes=kaslr", *words),
+    )
+    folder.mkdir()
+    with bench.builder("qemu") as (engine, builder):
+        place = BuilderPlace(engine=engine, builder=builder, folder=folder, label="test-kaslr")
+        boot = start(guest, place, required=(), accels=(Accel.TCG,), timeout_s=180, remember=lambda _: None)
+    (probe,) = boot.report.probes
+    return f"{probe.result.value}: {probe.detail}"
+
+
+def test_a_guest_that_is_entered_through_pvh_has_its_memory_elsewhere_each_time(
+    bench: Workbench, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    said = [kaslr(bench, files, tmp_path / str(n), kernel="vmlinux", words=()) for n in range(2)]
+    found = [
+        re.fullmatch(r"pass: entered through PVH: memory is at (\w+), vmalloc at (\w+); .*", each) for each in said
+    ]
+    assert found[0], said
+    assert found[1], said
+    assert found[0].groups() != found[1].groups()
+    assert said[0].endswith("the text is where it was loaded")
+    assert kaslr(bench, files, tmp_path / "off", kernel="vmlinux", words=("nokaslr",)).startswith("skip: nokaslr")
+
+
+def test_the_compressed_kernel_moves_its_text_as_well(
+    bench: Workbench, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    said = kaslr(bench, files, tmp_path / "vmlinuz", kernel="vmlinuz", words=())
+    assert said.startswith("pass: entered by the boot protocol"), said
+    assert said.endswith("the text was moved")

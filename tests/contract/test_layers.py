@@ -14,10 +14,25 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
     frozenset(
         f"osbuilder.{name}"
-        for name in ("again", "api", "doctor", "kernels", "launch", "locks", "patchcheck", "reporter", "verify")
+        for name in (
+            "again",
+            "api",
+            "doctor",
+            "everything",
+            "guestroot",
+            "kernels",
+            "launch",
+            "locks",
+            "patchcheck",
+            "reporter",
+            "tidy",
+            "trials",
+            "verify",
+        )
     ),
     frozenset(
         {
+            "osbuilder.capabilities",
             "osbuilder.plan",
             "osbuilder.kernelplan",
             "osbuilder.execute",

@@ -44,6 +44,7 @@ REQUESTS: dict[str, BuildRequest] = {
     "image-extension": ImageRequest(rootfs=RootfsRequest(distro="debian", arch="x86_64", extension=True)),
     "image": ImageRequest(rootfs=DEBIAN),
     "image-plain": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EXT4, dax=False, free_space_mib=64, align_mib=1),
+    "image-erofs": ImageRequest(rootfs=DEBIAN, filesystem=Filesystem.EROFS, measured=True),
     "image-measured": ImageRequest(rootfs=DEBIAN, measured=True),
     "initrd": InitrdRequest(rootfs=DEBIAN, compression=Compression.ZSTD),
     "kernel": KernelRequest(arch="x86_64"),
@@ -62,7 +63,7 @@ def plan_of(request: BuildRequest) -> str:
         folder=Path("/nonexistent"),
     )
     step = Planner(ROOT, settings).plan(request)
-    return plan_text(step, {each.ident: None for each in step.walk()}) + "\n"
+    return plan_text(step.walk(), {each.ident: None for each in step.walk()}) + "\n"
 
 
 @pytest.mark.parametrize("name", REQUESTS)

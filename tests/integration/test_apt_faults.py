@@ -15,6 +15,7 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.distro.apt import Bootstrap
+from osbuilder.distro.archives import Archive
 from osbuilder.distro.keyring import Keyring
 from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
 from osbuilder.step import Step
@@ -48,7 +49,13 @@ def bootstrap(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
         pytest.skip("apt's faults need bubblewrap (bwrap)")
     (tmp_path / "keyring").write_bytes(KEY.public())
 
-    def run(files: Files, *packages: str, mirrors: tuple[str, ...] = (), bench: Workbench = bench) -> Path:
+    def run(
+        files: Files,
+        *packages: str,
+        mirrors: tuple[str, ...] = (),
+        archives: tuple[Archive, ...] = (),
+        bench: Workbench = bench,
+    ) -> Path:
         for name, content in files.items():
             server.serve(f"/{name}", content if isinstance(content, Reply) else Reply(body=content))
         action = Bootstrap(
@@ -59,6 +66,7 @@ def bootstrap(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
             keyring=Keyring.of_file(tmp_path / "keyring"),
             epoch=EPOCH,
             mirrors=(*mirrors, server.url),
+            archives=archives,
             # Nothing is configured, so that no C library is needed: everything is still verified and downloaded.
             variant="extract",
             timeout_s=2,
@@ -161,7 +169,7 @@ def test_a_mirror_with_a_wrong_signature_is_not_passed_over(bootstrap: Run, serv
             Repository(key=KEY, packages=(BASE, TOY), valid_until=EPOCH + 86400).files(),
             VerificationError,
             "an outdated or future index of trixie",
-            id="replayed",
+            id="expired",
         ),
         pytest.param(
             {TOY.path: Reply(status=404)},
@@ -182,6 +190,60 @@ def test_a_mirrors_fault_is_told_with_what_to_do(
     assert server.url in str(caught.value)
     assert caught.value.hint
     assert any(note.startswith("log: ") for note in caught.value.__notes__)
+
+
+UPDATES = Archive(suite="trixie-updates", components=("main",))
+
+
+def test_a_mirror_without_the_updates_that_it_should_have_is_told_with_the_setting(
+    bootstrap: Run, server: FaultyServer
+) -> None:
+    with pytest.raises(FetchError, match=f"the mirror {server.url} has no trixie-updates") as caught:
+        bootstrap(FILES, archives=(UPDATES,))
+    assert "In the setting archives `URL trixie-updates` says where else it is, `none` does without." in (
+        caught.value.hint
+    )
+
+
+def test_the_updates_may_be_on_the_next_mirror(bootstrap: Run) -> None:
+    with FaultyServer() as first:
+        for name, content in FILES.items():
+            first.serve(f"/{name}", Reply(body=content))
+        files = {**FILES, **Repository(key=KEY, packages=(), suite="trixie-updates").files()}
+        with pytest.raises(UsageError, match="package toyy does not exist"):  # which only the second one can know
+            bootstrap(files, "toyy", mirrors=(first.url,), archives=(UPDATES,))
+
+
+@pytest.mark.parametrize("fault", ["refuses connections", "does not answer", "answered 503"])
+def test_a_security_archive_that_fails_is_told_apart_from_the_mirror(
+    bootstrap: Run, server: FaultyServer, fault: str
+) -> None:
+    with FaultyServer() as elsewhere:
+        elsewhere.serve(
+            "/dists/trixie-security/InRelease",
+            Reply(status=503) if "503" in fault else Reply(hang_before_headers=True),
+        )
+        # Another address than the mirror's: apt gives a host up whole.
+        url = closed_url("/security").replace("127.0.0.1", "127.0.0.2") if "refuses" in fault else elsewhere.url
+        security = Archive(suite="trixie-security", url=url, components=("main",))
+        with pytest.raises(FetchError, match=fault) as caught:
+            bootstrap(FILES, mirrors=(f"{server.url}/",), archives=(security,))
+    assert caught.value.message.count(fault) == 1  # no other mirror was tried: it could not help
+    assert url in caught.value.message
+    assert server.url not in caught.value.message
+    assert "(setting archives)" in caught.value.hint
+    assert "`URL trixie-security` says where else it is, `none` does without." in caught.value.hint
+
+
+def test_an_archive_whose_key_is_not_trusted_is_refused(bootstrap: Run) -> None:
+    with FaultyServer() as elsewhere:
+        for name, content in Repository(key=STRANGER, packages=(TOY,), suite="stable").files().items():
+            elsewhere.serve(f"/{name}", Reply(body=content))
+        other = Archive(suite="stable", url=elsewhere.url, components=("main",))
+        with pytest.raises(
+            VerificationError, match=rf"the archive {elsewhere.url} \(stable\) serves an index of stable"
+        ):
+            bootstrap(FILES, archives=(other,))
 
 
 def test_a_mirror_with_https_is_trusted_by_the_setting_alone(bench: Workbench, bootstrap: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.apt_lock import Resolve
+from osbuilder.distro.archives import Archive
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.lock import RESOLVED, Resolved
 from osbuilder.errors import UsageError, VerificationError
@@ -27,7 +29,10 @@ BASE = Toy(name="base-files", fields={"Essential": "yes", "Priority": "required"
 DOLL = Toy(name="doll", version="2:1.0~rc1+b1")
 TOY = Toy(name="toy", fields={"Depends": "doll"})
 IDLE = Toy(name="idle")
-FILES = Repository(key=KEY, packages=(BASE, DOLL, IDLE, TOY)).files()
+GOOD = Repository(key=KEY, packages=(BASE, DOLL, IDLE, TOY))
+FILES = GOOD.files()
+INDEX = "dists/trixie/main/binary-amd64/Packages.gz"
+UPDATES = Archive(suite="trixie-updates", components=("main",))
 
 
 @pytest.fixture
@@ -43,7 +48,12 @@ def resolve(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Callable[
     if shutil.which("bwrap") is None:
         pytest.skip("asking apt needs bubblewrap (bwrap)")
 
-    def ask(*requests: tuple[str, ...], key: Key = KEY) -> Resolved:
+    def ask(
+        *requests: tuple[str, ...],
+        key: Key = KEY,
+        mirrors: tuple[str, ...] = (),
+        archives: tuple[Archive, ...] = (),
+    ) -> Resolved:
         (tmp_path / "keyring").write_bytes(key.public())
         action = Bootstrap(
             suite="trixie",
@@ -52,7 +62,8 @@ def resolve(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Callable[
             packages=(),
             keyring=Keyring.of_file(tmp_path / "keyring"),
             epoch=EPOCH,
-            mirrors=(server.url,),
+            mirrors=(*mirrors, server.url),
+            archives=archives,
             timeout_s=2,
             attempts=1,
         )
@@ -92,3 +103,67 @@ def test_a_package_that_does_not_exist_cannot_be_locked(resolve: Callable[..., R
 def test_an_index_that_another_key_signed_locks_nothing(resolve: Callable[..., Resolved]) -> None:
     with pytest.raises(VerificationError, match="none of the trusted keys has signed"):
         resolve(("toy",), key=Key.of_seed(2))
+
+
+def _serve(server: FaultyServer, repository: Repository) -> None:
+    for name, content in repository.files().items():
+        server.serve(f"/{name}", Reply(body=content))
+
+
+def test_a_lock_takes_the_newest_of_the_mirror_and_of_the_archives_beside_it(
+    resolve: Callable[..., Resolved], server: FaultyServer
+) -> None:
+    newer = (dataclasses.replace(BASE, version="1.1"), dataclasses.replace(DOLL, version="2:1.0-2"))
+    _serve(server, Repository(key=KEY, packages=newer[:1], suite="trixie-updates"))
+    with FaultyServer() as elsewhere:
+        _serve(elsewhere, Repository(key=KEY, packages=newer[1:], suite="trixie-security"))
+        archives = (
+            UPDATES,
+            Archive(suite="trixie-security", url=elsewhere.url, components=("main",)),
+        )
+        resolved = resolve(("toy",), archives=archives)
+    assert [(each.name, each.version, each.path, each.sha256) for each in resolved.packages] == [
+        (package.name, package.version, package.path, hashlib.sha256(package.deb()).hexdigest())
+        for package in (*newer, TOY)
+    ]
+    assert {index.name for index in resolved.indexes} == {
+        "dists/trixie",
+        "dists/trixie-security",
+        "dists/trixie-updates",
+    }
+
+
+def test_an_old_state_that_is_served_again_is_refused_on_the_mirror_and_beside_it(
+    resolve: Callable[..., Resolved], server: FaultyServer
+) -> None:
+    newer = dataclasses.replace(GOOD, date=EPOCH + 30 * 86400)
+    updates = dataclasses.replace(newer, suite="trixie-updates", packages=())
+    for repository in (newer, updates):
+        _serve(server, repository)
+    assert resolve(("toy",), archives=(UPDATES,))
+    # Servers behind one address are not all of one day.
+    _serve(server, dataclasses.replace(newer, date=newer.date - 86400))
+    assert resolve(("toy",))
+    _serve(server, GOOD)
+    with pytest.raises(
+        VerificationError,
+        match=r"dists/trixie/InRelease is out of date, or an old state that is served again: its date is of 2025-08-09,"
+        r" one of 2025-09-08 was seen before",
+    ):
+        resolve(("toy",))
+    _serve(server, newer)
+    _serve(server, dataclasses.replace(updates, date=EPOCH))
+    with pytest.raises(VerificationError, match="dists/trixie-updates/InRelease is out of date"):
+        resolve(("toy",), archives=(UPDATES,))
+
+
+def test_an_old_state_at_another_address_is_no_replay_and_one_that_is_gives_way_to_the_next_mirror(
+    resolve: Callable[..., Resolved], server: FaultyServer
+) -> None:
+    newer = dataclasses.replace(GOOD, date=EPOCH + 30 * 86400)
+    with FaultyServer() as first:
+        _serve(first, newer)
+        assert resolve(("toy",), mirrors=(first.url,)).indexes[0].date.startswith("Mon, 08 Sep")
+        _serve(first, GOOD)
+        assert resolve(("toy",), mirrors=(first.url,))
+    assert server.seen(f"/{INDEX}")

@@ -39,6 +39,7 @@ PIN = AgentPin(
     cargo=CargoPin(
         seccomp="seccomp",
         policy="policy",
+        policy_file="policy/tiny.rego",
         make=("src/version.rs", "tiny-agent.service"),
         units=("tiny-agent.service",),
         version_file="VERSION",
@@ -117,7 +118,10 @@ def test_an_agent_is_static_tells_its_version_and_comes_out_the_same_from_empty_
     assert first.facts["version"] == (first.folder / "version").read_text() == "0.3.1-test"
     assert first.facts["features"] == ["policy", "seccomp"]
     assert b"/work/" not in data
-    unit = Tree.read(first.folder / "files.tar").read_bytes("usr/lib/systemd/system/tiny-agent.service")
+    files = Tree.read(first.folder / "files.tar")
+    assert files.read_bytes("etc/kata-opa/default-policy.rego") == (CRATE / "policy/tiny.rego").read_bytes()
+    assert files.get("etc/kata-opa/default-policy.rego").target == first.facts["policy"] == "tiny.rego"
+    unit = files.read_bytes("usr/lib/systemd/system/tiny-agent.service")
     assert b"Description=tiny agent 0.3.1-test" in unit
     (first.folder / "agent").chmod(0o755)
     said = subprocess.run([first.folder / "agent", "--once"], check=True, capture_output=True, text=True).stdout
@@ -126,6 +130,9 @@ def test_an_agent_is_static_tells_its_version_and_comes_out_the_same_from_empty_
 
 def test_an_agent_for_another_architecture_is_static_and_for_that_one(smithy: Smithy) -> None:
     outcome = smithy.agent(PIN, CRATE, arch="aarch64")
+    # Without policies in it, it brings none.
+    assert outcome.facts["policy"] is None
+    assert not Tree.read(outcome.folder / "files.tar").exists("etc")
     elf = parse_elf((outcome.folder / "agent").read_bytes())
     assert fits(elf, parse_arch("aarch64"))
     assert elf.interpreter == ""

@@ -155,3 +155,14 @@ def test_clean_removes_results_and_nothing_else(tmp_path: Path) -> None:
     inv("clean", folder=tmp_path)
     assert sorted(path.name for path in (tmp_path / "build").iterdir()) == ["notes"]
     assert (tmp_path / "other").exists()
+
+
+def test_what_fetch_would_get_and_what_the_cache_would_lose_is_said_and_not_done(tmp_path: Path) -> None:
+    ran = inv("fetch", "--dry", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "compiler/builder (would run)\n" in ran.stdout
+    assert "debian-6.12/source (would run)\n" in ran.stdout
+    assert not (tmp_path / "store").exists()
+    ran = inv("cache", "--gc", "--dry", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "removed" not in ran.stdout

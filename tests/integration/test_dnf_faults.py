@@ -6,6 +6,7 @@ shares the host's 127.0.0.1 when a command names the network; what dnf then says
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -72,7 +73,9 @@ def install(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
         pytest.skip("dnf's faults need bubblewrap (bwrap)")
     (tmp_path / "keyring").write_bytes(KEY.public())
 
-    def run(files: Files, *packages: str, mirrors: tuple[str, ...] = (), signed: bool = True) -> Path:
+    def run(
+        files: Files, *packages: str, mirrors: tuple[str, ...] = (), signed: bool = True, epoch: int = EPOCH
+    ) -> Path:
         for name, content in files.items():
             server.serve(f"/os/{name}", content if isinstance(content, Reply) else Reply(body=content))
         action = Install(
@@ -82,7 +85,7 @@ def install(bench: Workbench, server: FaultyServer, tmp_path: Path) -> Run:
             packages=packages or ("toy",),
             keyring=Keyring.of_file(tmp_path / "keyring"),
             database="/usr/lib/sysimage/rpm",
-            epoch=EPOCH,
+            epoch=epoch,
             mirrors=(*mirrors, server.url),
             timeout_s=2,
             attempts=1,
@@ -210,6 +213,32 @@ def _faulty(good: Mapping[str, bytes], name: str, fault: Reply | Mapping[str, in
     if "cut" in fault:
         return Reply(body=body[: -fault["cut"]])
     return Reply(body=body, send_bytes=fault["send_bytes"], hang=bool(fault.get("hang")))
+
+
+def _later(good: Mapping[str, bytes], days: int) -> Mapping[str, bytes]:
+    """Return the same repository as if it had been made some days later."""
+    repomd = re.sub(rb"(?<=<timestamp>)\d+", str(EPOCH + days * 86400).encode(), good[REPOMD])
+    return {**good, REPOMD: repomd, f"{REPOMD}.asc": KEY.sign(repomd).encode()}
+
+
+def test_an_old_state_that_is_served_again_is_refused(
+    install: Run, server: FaultyServer, good: Mapping[str, bytes]
+) -> None:
+    assert install(_later(good, 30))
+    # Servers behind one address are not all of one day. Each time another key: nothing comes from the store.
+    assert install(_later(good, 29), epoch=EPOCH + 1)
+    with pytest.raises(
+        VerificationError,
+        match=rf"{server.url}/os is out of date, or an old state that is served again: its newest list is of"
+        " 2025-01-01, one of 2025-01-31 was seen before",
+    ):
+        install(good, epoch=EPOCH + 2)
+    with FaultyServer() as other:
+        for name, content in good.items():
+            other.serve(f"/os/{name}", Reply(body=content))
+        # It gives way to the next mirror; and elsewhere the old state is none that was newer before.
+        assert install({}, mirrors=(other.url,), epoch=EPOCH + 3)
+        assert other.seen(f"/os/{REPOMD}")
 
 
 def test_keys_that_the_builder_does_not_have_are_told(bench: Workbench, install: Run) -> None:

@@ -6,6 +6,7 @@ each architecture that it is for, on the default line always, on an older and a 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES
 from osbuilder.errors import PlanError
-from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.catalogue import Exclusion, load_catalogue, matrix
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.contract import parse_config
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
@@ -30,7 +31,7 @@ LINES = (DEFAULT_LINE, "debian-7.2", "debian-6.1")
 
 
 def kernels(*, declared: bool) -> list[object]:
-    """Return line, variant and architecture of every kernel whose version its variant is for, or of all others."""
+    """Return line, variant and architecture of every kernel that its variant is for, or of those of other versions."""
     return [
         pytest.param(
             line,
@@ -41,8 +42,12 @@ def kernels(*, declared: bool) -> list[object]:
         )
         for line in LINES
         for variant, arch in matrix(CATALOGUE)
-        if (KernelVersion.parse(line.removeprefix("debian-")) in CATALOGUE.variants[variant].kernel) is declared
+        if (excluded(line, variant, arch) is None) is declared
     ]
+
+
+def excluded(line: str, variant: str, arch: str) -> Exclusion | None:
+    return CATALOGUE.variants[variant].why_not(ARCHES[arch], KernelVersion.parse(line.removeprefix("debian-")))
 
 
 def step_of(bench: Workbench, request: KernelRequest, name: str) -> Step:
@@ -65,7 +70,9 @@ def test_every_kernel_holds_what_its_fragments_request(bench: Workbench, line: s
 
 @pytest.mark.parametrize(("line", "variant", "arch"), kernels(declared=False))
 def test_a_variant_that_is_not_for_a_version_is_refused(bench: Workbench, line: str, variant: str, arch: str) -> None:
-    with pytest.raises(PlanError, match=f"kernel variant {variant} is for kernels >="):
+    why = excluded(line, variant, arch)
+    assert why
+    with pytest.raises(PlanError, match=re.escape(why.reason)):
         config_of(bench, KernelRequest(arch=arch, line=line, variant=variant))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from osbuilder.api import Workbench
+from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
-from osbuilder.errors import CommandFailed, ContractError, StoreError
+from osbuilder.errors import CommandFailed, ContractError, StoreError, ToolMissing
+from osbuilder.kernel.answers import AskToolchain
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.resolver import MakeResolver
@@ -40,7 +42,8 @@ def source(base: Path, changes: Mapping[str, str] | None = None) -> Artifact:
 def configure(compiler: Compiler, base: Path, kernel: Artifact, fragment: str = "CONFIG_FAST=y\n") -> Outcome:
     configs = write_configs(base / "configs", {"common/speed.conf": fragment})
     resolver = compiler.run(MakeResolver(), source=kernel).artifact()
-    return compiler.run(Configure.of_catalogue(configs, X86_64), resolver=resolver)
+    answers = compiler.run(AskToolchain.for_arch(X86_64), resolver=resolver).artifact()
+    return compiler.run(Configure.of_catalogue(configs, X86_64), answers=answers, resolver=resolver)
 
 
 def compile_(compiler: Compiler, base: Path, changes: Mapping[str, str] | None = None) -> Outcome:
@@ -72,6 +75,22 @@ def test_the_same_kernel_comes_out_again_from_other_folders_with_and_without_a_c
         "options_y": 1,
     }
     assert outcomes[0].facts["cpu_s"] > 0
+
+
+def test_another_engine_compiles_the_same_kernel_from_an_empty_cache(bench: Workbench, tmp_path: Path) -> None:
+    other = "sandbox" if bench.executor.engine.name != "sandbox" else "docker"
+    again = open_workbench((f"engine={other}",), stream=sys.stderr, root=bench.root)
+    try:
+        assert again.executor.engine.name == other
+    except ToolMissing as error:
+        pytest.skip(f"there is no second engine to compare with: {error.message}")
+    one, two = (
+        compile_(Compiler(each, tmp_path / name), tmp_path / f"{name}-inputs")
+        for name, each in (("one", bench), ("two", again))
+    )
+    assert one.facts["ccache"] == two.facts["ccache"] == {"hits": 0, "misses": 2}
+    for name in ("vmlinux", "vmlinuz", "config", "System.map"):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes(), name
 
 
 def test_a_kernel_tells_the_fixed_builder_and_the_time_of_its_source(compiler: Compiler, tmp_path: Path) -> None:

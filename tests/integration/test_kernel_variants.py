@@ -9,7 +9,7 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES
-from osbuilder.errors import UsageError
+from osbuilder.errors import PlanError, UsageError
 from osbuilder.kernel.catalogue import load_catalogue
 from osbuilder.kernel.contract import parse_config
 from osbuilder.request import KernelRequest
@@ -43,6 +43,15 @@ def test_the_debug_kernel_is_made_with_pahole_and_has_what_tracers_need(bench: W
     assert values(bench, "base")["PAHOLE_VERSION"] == "0"
 
 
+def test_a_confidential_kernel_can_prove_itself_on_every_architecture_that_has_such_guests(bench: Workbench) -> None:
+    amd_intel = values(bench, "confidential")
+    assert {"SEV_GUEST", "TDX_GUEST_DRIVER", "TSM_REPORTS", "EFI_SECRET", "TCG_CRB"} <= amd_intel.keys()
+    secure = values(bench, "confidential", arch="s390x")
+    assert (secure["S390_UV_UAPI"], secure["ARCH_HAS_FORCE_DMA_UNENCRYPTED"]) == ("y", "y")
+    with pytest.raises(PlanError, match=r"no kernel variant confidential of 6\.12\.\d+ for aarch64: guests in realms"):
+        values(bench, "confidential", arch="aarch64")
+
+
 def test_every_base_kernel_sets_up_a_verified_root_from_the_command_line(bench: Workbench) -> None:
     found = values(bench, "base")
     assert (found["DM_INIT"], found["DM_VERITY"], found["CRYPTO_SHA256"]) == ("y", "y", "y")
@@ -73,12 +82,16 @@ def test_the_fragments_carry_over_to_a_newer_kernel_from_the_backports(bench: Wo
 
 
 def test_the_contract_of_a_line_is_a_table_of_all_its_kernels(bench: Workbench) -> None:
-    head, *rows = [line.split() for line in bench.kernels.contract().splitlines()]
+    table, reasons = bench.kernels.contract().split("\n\n")
+    head, *rows = [line.split() for line in table.splitlines()]
     assert head == ["VARIANT", *ARCHES]
     assert [row[0] for row in rows] == list(load_catalogue(ROOT / "kernel" / "configs").variants)
     _, count, *others = next(row for row in rows if row[0] == "minimal")
     assert int(count) < int(rows[0][1])
-    assert others == ["=y", "-", "-", "-", "-"]
+    assert (others[0], others[2:]) == ("=y", ["=y", "-", "-", "-"])
+    assert "no confidential for aarch64 <6.13.0: guests in realms (CCA) came with 6.13, and so did their reports" in (
+        reasons.splitlines()
+    )
 
 
 def test_an_explanation_names_the_line_the_definition_and_the_chain(bench: Workbench) -> None:

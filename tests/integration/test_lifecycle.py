@@ -141,7 +141,8 @@ def test_an_artifact_that_was_damaged_is_built_again(home: Home) -> None:
 
 FULL = """
 import sys
-from osbuilder.api import open_workbench, render_error
+from osbuilder.api import open_workbench
+from osbuilder.errors import render_error
 from osbuilder.errors import OsbuilderError
 from osbuilder.request import AgentRequest
 try:

@@ -211,6 +211,24 @@ def test_without_a_network_what_is_missing_is_told_before_anything_runs(
         offline.build(request(locked=False))
 
 
+def test_without_a_network_what_is_not_locked_is_told_how_to_get_it_in_steps_that_work(
+    locked: Workbench, server: FaultyServer
+) -> None:
+    offline = workbench(locked.root, server, "offline=true")
+    with pytest.raises(OfflineError) as caught:
+        offline.build(request("musl", locked=False))
+    assert caught.value.hint == (
+        "Packages that are not locked come from a mirror each time. While there is a network: "
+        "inv lock --distro alpine --arch x86_64 --package musl, and then "
+        f"inv fetch --distro alpine --arch x86_64 --agent {BUSYBOX}; build with --locked."
+    )
+    # What it says, done.
+    bench = workbench(locked.root, server)
+    bench.locks.write(RootfsRequest(distro="alpine", arch="x86_64", packages=("musl",)))
+    bench.locks.fetch([RootfsRequest(distro="alpine", arch="x86_64", agent=str(BUSYBOX), locked=True)])
+    assert offline.build(request("musl")).files
+
+
 def test_what_was_fetched_builds_when_the_mirror_is_gone(locked: Workbench, server: FaultyServer) -> None:
     (step,) = (step for step in locked.planner.plan(request()).walk() if step.name == "locked")
     locked.executor.run(step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,12 @@ Make = Callable[[Tree, int], Path]
 @pytest.fixture(scope="module")
 def make(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     """Return what makes and checks the ext4 of a tree with some MiB of free space, at an offset as in an image."""
+    folders: list[Path] = []
     with bench.builder("rootfs") as (engine, builder):
 
         def made(tree: Tree, free_space_mib: int = 0) -> Path:
             folder = tmp_path_factory.mktemp("ext4")
+            folders.append(folder)
             for name in ("out", "work", "xattrs"):
                 (folder / name).mkdir()
             (folder / "out").chmod(0o777)
@@ -76,6 +79,8 @@ def make(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             return cut_out(folder / "out" / "image", folder / "fs")
 
         yield made
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def cut_out(image: Path, target: Path) -> Path:

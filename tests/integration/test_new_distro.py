@@ -14,7 +14,8 @@ import pytest
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.distro.recipe import PackageManager, load_recipe
 from osbuilder.distro.skeleton import write_skeleton
-from osbuilder.errors import UsageError
+from osbuilder.errors import OsbuilderError, UsageError
+from osbuilder.reporter import reporter_for
 from osbuilder.request import RootfsRequest
 from osbuilder.tree import Tree
 from tests.mirrors.alpine import alpine
@@ -56,7 +57,7 @@ def test_a_twelfth_distribution_is_one_folder(checkout: Path, tmp_path: Path) ->
     """Follows docs/add-a-distro.md with a distribution of apk's, whose mirror is on loopback."""
     before = _state(checkout)
     bench = open_workbench((f"build={tmp_path}/build",), stream=sys.stderr, root=checkout)
-    path = bench.new_distro("twelfth", package_manager="apk")
+    path, _ = bench.new_distro("twelfth", package_manager="apk")
 
     # What the skeleton marks FILL IN: this distribution's packages are those of the small Alpine.
     recipe = path.read_text().replace('default-release: "1"', 'default-release: "3.24"').replace('"1":', '"3.24":')
@@ -83,6 +84,7 @@ def test_a_twelfth_distribution_is_one_folder(checkout: Path, tmp_path: Path) ->
     ("name", "manager", "message"),
     [
         ("debian", PackageManager.APT, "there is a distribution 'debian' already"),
+        ("mariner", PackageManager.APT, "'mariner' is an alias of the distribution azurelinux"),
         ("all", PackageManager.APT, "not a name for a distribution: 'all'"),
         ("../x", PackageManager.APT, r"not a name for a distribution: '\.\./x'"),
         ("mine", PackageManager.OCI, "a recipe for package manager oci has nothing to be filled in"),
@@ -107,13 +109,16 @@ def test_a_skeleton_installs_nothing_before_its_keys_are_filled_in(checkout: Pat
 def several(
     alpine_settings: tuple[str, ...], gentoo_settings: tuple[str, ...], checkout: Path, tmp_path: Path
 ) -> Iterator[tuple[Workbench, FaultyServer]]:
-    """A workbench of some recipes: three that can be built, one whose mirror is broken, two whose nobody named.
+    """A workbench of some recipes: three that can be built, one whose mirror is broken, one whose nobody named.
 
     Debian is there for the builders, and says that it has no architecture of this test.
     """
     for path in (checkout / "distros").iterdir():
-        if path.name not in ("alpine", "archlinux", "clearlinux", "debian", "gentoo", "oci", "scratch"):
+        if path.name not in ("alpine", "clearlinux", "debian", "gentoo", "oci", "scratch"):
             shutil.rmtree(path)
+    # An image that no other test puts into the store.
+    oci = checkout / "distros/oci/recipe.yaml"
+    oci.write_text(oci.read_text().replace("docker.io/library/alpine:3.24", "docker.io/library/nowhere:1"))
     debian = checkout / "distros/debian/recipe.yaml"
     debian.write_text(re.sub(r"(?m)^arches: .*$", "arches: [ppc64le]", debian.read_text()))
     with FaultyServer() as server:
@@ -131,23 +136,68 @@ def test_one_that_fails_stops_no_other_and_fails_the_whole(several: tuple[Workbe
     everything = bench.build_all(RootfsRequest(distro="all", arch="x86_64"))
     assert list(everything.built) == ["alpine", "gentoo", "scratch"]
     assert list(everything.failed) == ["oci"]
-    assert list(everything.left_out) == ["archlinux", "clearlinux", "debian"]
+    assert list(everything.left_out) == ["clearlinux", "debian"]
     rows = {line.split()[0]: line for line in everything.table().splitlines()}
     assert "built" in rows["gentoo"]
     assert rows["gentoo"].endswith("kata-gentoo-openrc.rootfs.tar")
-    assert "no mirror of archlinux" in rows["archlinux"]
     assert "Intel ended Clear Linux OS" in rows["clearlinux"]
     assert "FAILED" in rows["oci"]
-    with pytest.raises(Exception, match=rf"(?s)1 of 4 failed.*oci: error: {server.url} has no manifests/3.24"):
+    with pytest.raises(Exception, match=rf"(?s)1 of 4 failed.*oci: error: {server.url} has no manifests/1"):
         everything.check()
 
 
 def test_what_lacks_an_architecture_is_left_out(several: tuple[Workbench, FaultyServer]) -> None:
     bench, _ = several
     everything = bench.build_all(RootfsRequest(distro="all", arch="riscv64", agent="/nowhere/agent"))
-    assert "alpine has no architecture 'riscv64'" in str(everything.left_out["alpine"])
-    assert "Arch Linux is x86_64 alone" in str(everything.left_out["archlinux"])
+    assert "alpine 3.24 is not offered for riscv64: " in str(everything.left_out["alpine"])
+    assert "Clear Linux OS was made for x86_64 alone" in str(everything.left_out["clearlinux"])
     assert set(everything.failed) == {"gentoo", "oci", "scratch"}
+
+
+def test_a_missing_lock_is_a_failure_and_so_is_a_stale_one(
+    several: tuple[Workbench, FaultyServer], checkout: Path
+) -> None:
+    bench, _ = several
+    request = RootfsRequest(distro="all", arch="x86_64", locked=True)
+    plans = bench.plan_all(request)
+    assert plans.steps == {}
+    assert set(plans.left_out) == {"clearlinux", "debian", "scratch"}  # which has nothing to lock
+    assert set(plans.failed) == {"alpine", "gentoo", "oci"}
+    assert "alpine 3.24 has no lock for x86_64" in str(plans.failed["alpine"])
+
+    bench.locks.write(RootfsRequest(distro="gentoo", arch="x86_64"))
+    recipe = checkout / "distros/gentoo/recipe.yaml"
+    assert set(bench.plan_all(request).steps) == {"gentoo"}
+    recipe.write_text(recipe.read_text().replace("keys-url: https://", "keys-url: https://other."))
+    # What has been planned is not planned again.
+    everything = Workbench(bench.settings, root=checkout, reporter=reporter_for(sys.stderr)).build_all(request)
+    assert "the lock of gentoo openrc for x86_64 is stale" in str(everything.failed["gentoo"])
+    with pytest.raises(OsbuilderError, match=r"(?s)3 of 3 failed.*has no lock.*is stale"):
+        everything.check()
+
+
+def test_it_is_a_failure_when_nothing_is_built(several: tuple[Workbench, FaultyServer], checkout: Path) -> None:
+    bench, _ = several
+    for name in ("alpine", "gentoo", "oci", "scratch"):
+        shutil.rmtree(checkout / "distros" / name)
+    everything = bench.build_all(RootfsRequest(distro="all", arch="x86_64"))
+    assert (everything.built, everything.failed) == ({}, {})
+    with pytest.raises(OsbuilderError, match="nothing to build: 2 distributions, and each is left out"):
+        everything.check()
+
+
+def test_a_dry_run_of_all_prints_every_plan_and_runs_nothing(several: tuple[Workbench, FaultyServer]) -> None:
+    bench, server = several
+    plans = bench.plan_all(RootfsRequest(distro="all", arch="x86_64"))
+    text = plans.text(bench.peek)
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        f"# {name}" for name in ("alpine", "clearlinux", "debian", "gentoo", "oci", "scratch")
+    ]
+    assert "# alpine\n1. " in text
+    assert "oci-docker.io-library-nowhere-1-x86_64-agent/reference (would run)" in text
+    assert "# clearlinux\nleft out: no key of clearlinux is known" in text
+    plans.check()
+    assert server.seen("/v2/library/nowhere/manifests/1") == []
 
 
 def test_a_release_goes_with_no_distribution_in_particular(several: tuple[Workbench, FaultyServer]) -> None:
@@ -163,6 +213,22 @@ def test_the_command_prints_the_table_and_its_exit_code_tells() -> None:
     assert "left out" in rows["clearlinux"]
     assert "failed\n" in done.stderr
     assert done.returncode == 1
+
+
+def test_the_command_without_a_lock_fails_and_a_dry_run_of_all_says_so_too() -> None:
+    for further in ((), ("--dry",)):
+        argv = ["./inv", "rootfs", "--distro", "all", "--locked", *further]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+        assert "debian trixie has no lock for x86_64" in done.stdout
+        assert re.search(r"error: (\d+) of \1 failed", done.stderr)
+        assert done.returncode == 1
+
+
+def test_a_skeleton_can_be_looked_at_first() -> None:
+    argv = ["./inv", "distro.new", "mine", "--package-manager", "dnf", "--dry"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.startswith(f"would write {ROOT}/distros/mine/recipe.yaml:\n\n# mine as a guest.")
+    assert not (ROOT / "distros/mine").exists()
 
 
 def test_one_file_is_not_written_for_many() -> None:

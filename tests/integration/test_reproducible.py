@@ -15,6 +15,7 @@ from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import ToolMissing
 from osbuilder.request import BuildRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
 from osbuilder.step import Step
+from osbuilder.store import remove_tree
 from tests.integration.engines import Stranger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,12 +65,14 @@ def test_another_user_in_another_checkout_builds_the_same_image_and_initrd(
         built = Path(stdout.decode().split()[0])
         assert digest(built) == expected[name], name
         assert built.stat().st_uid == stranger.uid
+    remove_tree(home)
 
 
-def test_another_engine_compiles_the_same_kernel(bench: Workbench, tmp_path: Path) -> None:
-    """With what the first compilation left in the ccache, so that it does not take as long again.
+def test_another_engine_makes_the_same_kernel_of_the_same_objects(bench: Workbench, tmp_path: Path) -> None:
+    """Configures and links it there, from the objects that the first compilation left in the ccache.
 
-    That a cache changes no byte is tested with a small kernel in test_kernel_source.py.
+    That another engine compiles the same objects from an empty ccache is tested with a small kernel, in
+    test_kernel_faults.py, and that a cache changes no byte.
     """
     first = bench.build(KernelRequest())
     other = "sandbox" if bench.executor.engine.name != "sandbox" else "docker"

@@ -56,8 +56,8 @@ def test_a_mirror_is_not_trusted_without_its_key(
     ubuntu_settings: tuple[str, ...], tmp_path: Path, bench: Workbench
 ) -> None:
     """Ubuntu's own keys, of the package ubuntu-keyring, have not signed what a test made."""
-    mirror, _ = ubuntu_settings
-    pinned = workbench_under("sandbox", tmp_path, mirror)
+    mirror, _, alone = ubuntu_settings
+    pinned = workbench_under("sandbox", tmp_path, mirror, alone)
     with pytest.raises(VerificationError, match="none of the trusted keys has signed"):
         pinned.executor.run(_packages_step(pinned, Init.AGENT))
 

@@ -81,7 +81,7 @@ class Toy:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A suite for one architecture (Debian's name), as `origin` calls itself."""
+    """A suite for one architecture (Debian's name), as `origin` calls itself; `date` is that of its state."""
 
     key: Key
     packages: tuple[Package, ...]
@@ -89,6 +89,7 @@ class Repository:
     components: tuple[str, ...] = ("main",)
     architecture: str = "amd64"
     origin: str = "Test"
+    date: int = EPOCH
     valid_until: int | None = None
 
     def files(self) -> dict[str, bytes]:
@@ -111,7 +112,7 @@ class Repository:
             f"Codename: {self.suite}",
             f"Architectures: {self.architecture}",
             f"Components: {' '.join(self.components)}",
-            f"Date: {_date(EPOCH)}",
+            f"Date: {_date(self.date)}",
         ]
         if self.valid_until is not None:
             lines.append(f"Valid-Until: {_date(self.valid_until)}")

@@ -1,6 +1,6 @@
 """Real pacman repositories: packages, their signatures and databases, made without pacman.
 
-    python -m tests.mirrors.pacman              # makes the mirror, serves it, prints the settings that name it
+    python -m tests.mirrors pacman FOLDER --serve     # makes the mirror, serves it, prints the settings for it
 
 What guests are installed from are Debian's systemd and tools, repackaged under the names that the recipe asks for.
 
@@ -9,31 +9,25 @@ Sources: PKGINFO as makepkg 7 writes it; databases as repo-add 7 writes them; RF
 
 from __future__ import annotations
 
-import argparse
 import base64
-import contextlib
 import dataclasses
 import functools
 import gzip
 import hashlib
 import io
 import re
-import sys
 import tarfile
-import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zstandard
 
-from osbuilder.distro.recipe import Recipe, find_recipe
+from osbuilder.distro.recipe import Recipe
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Entry, Kind
-from tests.mirrors.rpm import served
 from tests.mirrors.rpm_guest import BASE, LEFT_OUT, read_lists, share_out
 from tests.openpgp import Key
 
@@ -80,6 +74,7 @@ class Package:
     conflicts: tuple[str, ...] = ()
     install: str = ""
     key: Key | None = KEY
+    built: int = BUILT
 
     @property
     def file_name(self) -> str:
@@ -94,7 +89,7 @@ class Package:
             ("pkgbase", self.name),
             ("pkgver", self.version),
             ("pkgdesc", "A package of a test"),
-            ("builddate", str(BUILT)),
+            ("builddate", str(self.built)),
             ("packager", "Test Packager <packager@example.org>"),
             ("size", str(sum(entry.content.size_bytes for _, entry in self.members))),
             ("arch", "x86_64"),
@@ -127,7 +122,7 @@ class Package:
             "ISIZE": (str(sum(entry.content.size_bytes for _, entry in self.members)),),
             "SHA256SUM": (hashlib.sha256(self.content).hexdigest(),),
             "ARCH": ("x86_64",),
-            "BUILDDATE": (str(BUILT),),
+            "BUILDDATE": (str(self.built),),
             "PACKAGER": ("Test Packager <packager@example.org>",),
             "CONFLICTS": self.conflicts,
             "DEPENDS": self.depends,
@@ -223,26 +218,3 @@ def settings_for(url: str, folder: Path) -> tuple[str, ...]:
     key = folder / "archlinux-key.gpg"
     key.write_bytes(KEY.public())
     return (f"mirrors=archlinux={url}", f"keyrings=archlinux={key}")
-
-
-def main(arguments: list[str]) -> int:
-    """Make a mirror of Arch Linux and serve it until the keyboard interrupts."""
-    from osbuilder.api import open_workbench
-
-    parser = argparse.ArgumentParser(prog="python -m tests.mirrors.pacman", description=main.__doc__)
-    parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1 (default: any that is free)")
-    wanted = parser.parse_args(arguments)
-    bench = open_workbench((), stream=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="osbuilder-mirror-") as name:
-        folder = Path(name)
-        files = repository(guest(bench))
-        lay_out(files, find_recipe("archlinux", bench.planner.distros), folder / "mirror")
-        with served(folder / "mirror", wanted.port) as url, contextlib.suppress(KeyboardInterrupt):
-            flags = [f"--setting {setting}" for setting in settings_for(url, folder)]
-            print("./inv rootfs --distro archlinux", *flags, flush=True)  # noqa: T201 - for the person who serves it
-            threading.Event().wait()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

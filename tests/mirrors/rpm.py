@@ -1,6 +1,6 @@
 """Real rpm repositories, made in a builder: rpmbuild, rpmsign and createrepo_c, served on 127.0.0.1.
 
-    python -m tests.mirrors.rpm fedora          # makes the mirror, serves it, prints the settings that name it
+    python -m tests.mirrors rpm FOLDER --serve     # makes the mirror, serves it, prints the settings for it
 
 A repository is a step like any other: it stays in the store until what it is made from changes. What guests are
 installed from is in tests.mirrors.rpm_guest.
@@ -8,12 +8,9 @@ installed from is in tests.mirrors.rpm_guest.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import sys
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.arch import host_arch
-from osbuilder.distro.recipe import PackageManager, Recipe, find_recipe, load_recipes
+from osbuilder.distro.recipe import PackageManager, Recipe, load_recipes
 from osbuilder.engine.base import Command
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.engine.script import lines, render
@@ -192,28 +189,3 @@ def served(folder: Path, port: int = 0) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def main(arguments: list[str]) -> int:
-    """Make the mirror of a distribution and serve it until the keyboard interrupts."""
-    from osbuilder.api import open_workbench
-    from tests.mirrors.rpm_guest import guest_step
-
-    parser = argparse.ArgumentParser(prog="python -m tests.mirrors.rpm", description=main.__doc__)
-    parser.add_argument("distro", help="a recipe of distros/ whose package manager is dnf")
-    parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1 (default: any that is free)")
-    wanted = parser.parse_args(arguments)
-    bench = open_workbench((), stream=sys.stderr)
-    recipe = find_recipe(wanted.distro, bench.planner.distros)
-    with tempfile.TemporaryDirectory(prefix="osbuilder-mirror-") as name:
-        folder = Path(name)
-        lay_out(bench, guest_step(bench), (recipe,), folder / "mirror")
-        with served(folder / "mirror", wanted.port) as url, contextlib.suppress(KeyboardInterrupt):
-            flags = [f"--setting {setting}" for setting in settings_for(recipe, url, folder)]
-            print("./inv rootfs --distro", recipe.name, *flags, flush=True)  # noqa: T201 - for the person who serves it
-            threading.Event().wait()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.distro import debs
-from osbuilder.distro.apt import Bootstrap, take_releases
+from osbuilder.distro.apt import Bootstrap
+from osbuilder.distro.apt_releases import take_releases
 from osbuilder.distro.deb import Deb, read_deb
 from osbuilder.distro.recipe import find_recipe, select_packages
 from osbuilder.pid1 import Init
@@ -117,4 +118,4 @@ def settings_for(url: str, folder: Path) -> tuple[str, ...]:
     """Return the settings that name a mirror and its key, whose file is written into a folder."""
     key = folder / "ubuntu-key.gpg"
     key.write_bytes(KEY.public())
-    return (f"mirrors=ubuntu={url}", f"keyrings=ubuntu={key}")
+    return (f"mirrors=ubuntu={url}", f"keyrings=ubuntu={key}", "archives=ubuntu=none")

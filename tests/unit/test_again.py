@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from osbuilder.again import build_again
+from osbuilder.again import building_again
 from osbuilder.api import CHECKOUT, Workbench, open_workbench
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
 
@@ -51,11 +51,20 @@ def plan(runs: Path, *, dice: bool = False) -> Step:
 
 
 def test_all_but_the_downloads_is_made_twice_and_the_store_is_as_before(bench: Workbench, tmp_path: Path) -> None:
-    assert build_again(bench, plan(tmp_path / "runs")) == ()
+    with building_again(bench) as differing:
+        assert differing(plan(tmp_path / "runs")) == ()
     assert (tmp_path / "runs").read_text().split() == ["Fetched", "Made", "Made", "Made", "Made"]
     assert list((bench.store.root / "tmp").iterdir()) == []
     assert len(list(bench.store.artifacts())) == 3
 
 
+def test_what_two_results_have_in_common_is_made_again_once(bench: Workbench, tmp_path: Path) -> None:
+    with building_again(bench) as differing:
+        assert differing(plan(tmp_path / "runs")) == ()
+        assert differing(plan(tmp_path / "runs", dice=True)) == ("dice",)
+    assert (tmp_path / "runs").read_text().split() == ["Fetched", *["Made"] * 6]
+
+
 def test_the_files_that_differ_are_named(bench: Workbench, tmp_path: Path) -> None:
-    assert build_again(bench, plan(tmp_path / "runs", dice=True)) == ("dice",)
+    with building_again(bench) as differing:
+        assert differing(plan(tmp_path / "runs", dice=True)) == ("dice",)

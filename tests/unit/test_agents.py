@@ -66,6 +66,8 @@ def test_seccomp_is_on_and_policy_off_unless_a_request_switches_them() -> None:
     usual, switched = built(plan(*GIT)), built(plan(*GIT, "seccomp=no", "policy=yes"))
     assert (usual.features, usual.seccomp) == (("seccomp",), True)
     assert (switched.features, switched.seccomp) == (("agent-policy",), False)
+    assert (usual.policy_file, switched.policy_file) == (None, "src/kata-opa/allow-all.rego")
+    assert "cp /work/source/src/kata-opa/allow-all.rego /out/policy" in "\n".join(switched.describe())
     environment = "\n".join(usual.describe())
     assert "LIBSECCOMP_LINK_TYPE=static" in environment
     assert "LIBSECCOMP" not in "\n".join(switched.describe())

@@ -11,12 +11,11 @@ from osbuilder.distro.apk.declared import ApkRecipe
 from osbuilder.distro.apk.install import InstallPackages
 from osbuilder.distro.order import Order
 from osbuilder.distro.recipe import Recipe, choose, select_packages
-from osbuilder.errors import DecodeError, PlanError, UsageError
+from osbuilder.errors import DecodeError, NoMirror, PlanError, UsageError
 from osbuilder.step import parameters
 
 SHA512 = "0" * 128
 APK = f"""\
-mirrors: [https://one.example/alpine, https://two.example/alpine]
 keys-url: https://example.org/keys
 keys: [{{arch: x86_64, name: a.rsa.pub, sha512: "{SHA512}"}}, {{arch: s390x, name: b.rsa.pub, sha512: "{SHA512}"}}]
 scripts: [{{package: busybox, kinds: [trigger], applets: /bin/busybox, why: x}}]
@@ -37,7 +36,8 @@ apk:
 def _order(text: str = RECIPE, **changes: object) -> Order:
     recipe = decode.loads(text, Recipe, where="recipe.yaml")
     choice = choose(recipe, release=None, arch=parse_arch("x86_64"), init=None)
-    return Order(choice=choice, packages=select_packages(choice), epoch=7, **changes)  # type: ignore[arg-type]
+    given = {"mirrors": ("https://one.example/alpine",), **changes}
+    return Order(choice=choice, packages=select_packages(choice), epoch=7, **given)  # type: ignore[arg-type]
 
 
 def _action(text: str = RECIPE, **changes: object) -> InstallPackages:
@@ -65,7 +65,7 @@ def test_a_malformed_entry_is_refused_with_its_place(old: str, new: str, message
 
 def test_a_recipe_without_keys_is_refused() -> None:
     with pytest.raises(DecodeError, match="keys: expected at least one; nothing is installed unverified"):
-        decode.loads("mirrors: []\nkeys-url: https://x/k\nkeys: []\n", ApkRecipe, where="recipe.yaml")
+        decode.loads("keys-url: https://x/k\nkeys: []\n", ApkRecipe, where="recipe.yaml")
 
 
 def test_only_the_architectures_own_keys_are_trusted() -> None:
@@ -83,12 +83,17 @@ def test_apk_without_its_entry_in_the_recipe_is_refused() -> None:
         _action(f"{apt}keyring: /k.gpg\n")
 
 
-def test_the_settings_mirrors_components_and_keyring_come_first(tmp_path: Path) -> None:
+def test_the_settings_components_and_keyring_come_first(tmp_path: Path) -> None:
     (tmp_path / "ours.pub").write_bytes(b"key")
     action = _action(mirrors=("https://own.example/alpine",), components=("main", "own"), keyring=tmp_path / "ours.pub")
     assert (action.mirrors, action.components) == (("https://own.example/alpine",), ("main", "own"))
     assert (action.keyring.pinned, action.keyring.file_name) == ((), "ours.pub")
-    assert _action().mirrors == ("https://one.example/alpine", "https://two.example/alpine")
+
+
+def test_without_any_mirror_it_is_said_where_one_is_named() -> None:
+    with pytest.raises(NoMirror, match="no mirror of toy 1 is known: its recipe names none") as caught:
+        _action(mirrors=())
+    assert caught.value.hint == "Give the URL that has v1/ below it: --setting mirrors=toy=URL"
 
 
 def test_what_is_no_address_of_a_mirror_is_refused() -> None:

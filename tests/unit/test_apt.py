@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from osbuilder.distro.apt import Bootstrap, read_releases
+from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.apt_errors import explain
+from osbuilder.distro.apt_releases import read_releases
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.errors import (

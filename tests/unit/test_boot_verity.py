@@ -15,9 +15,11 @@ from osbuilder.guest.boot import Boot, start
 from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import parse_report
+from osbuilder.image.initrd import Compression
+from osbuilder.image.layout import plan_layout, write_headers
 from osbuilder.image.verity import Verity, root_hash_file
 from osbuilder.launch import asked
-from osbuilder.request import BootRequest, ImageRequest, RootfsRequest
+from osbuilder.request import BootRequest, Filesystem, ImageRequest, RootfsRequest
 from tests.unit.test_report import encode, sample
 from tests.unit.test_verity import measured
 
@@ -198,8 +200,31 @@ def test_a_verified_root_that_cannot_be_is_refused(bench: Workbench, tmp_path: P
         PlanError, match="kernel variant minimal cannot verify a root: it lacks the capability dm-verity"
     ):
         bench.describe_boot(BootRequest(distro="scratch", arch="x86_64", variant="minimal", root=RootKind.VERITY))
+    for wish, problem in (
+        ({"root": RootKind.VIRTIO_SCSI}, "cannot have its root on virtio-scsi: it lacks the capability virtio-scsi"),
+        ({"root": RootKind.VIRTIO_PMEM}, "cannot have its root on virtio-pmem: it lacks the capability virtio-pmem"),
+        ({"filesystem": Filesystem.EROFS}, "cannot read erofs: it lacks that capability"),
+    ):
+        with pytest.raises(PlanError, match=f"kernel variant minimal {problem}"):
+            bench.describe_boot(BootRequest(distro="scratch", arch="x86_64", variant="minimal", **wish))
     with pytest.raises(UsageError, match=r"--root-hash .*/none: expected a file, it is missing"):
         bench.describe_boot(BootRequest(image=image, arch="x86_64", root_hash=tmp_path / "none"))
+
+
+def test_the_root_of_an_image_is_mounted_as_what_its_partition_holds(bench: Workbench, tmp_path: Path) -> None:
+    image = tmp_path / "an.image"
+    layout = plan_layout(sizes_bytes=(8192,), dax_header=False, align_mib=1)
+    for magic, fstype in ((b"\xe2\xe1\xf5\xe0", "erofs"), (bytes(56) + b"\x53\xef", "ext4"), (b"", "ext4")):
+        image.write_bytes(bytes(layout.header_bytes + 1024) + magic + bytes(4096))
+        write_headers(layout, image)
+        plan = bench.describe_boot(BootRequest(image=image, arch="x86_64"))
+        assert f"root=/dev/vda1 {'rootflags=data=ordered,errors=remount-ro ' * (fstype == 'ext4')}ro" in plan
+        assert f"rootfstype={fstype}" in plan
+    built = bench.describe_boot(
+        BootRequest(distro="scratch", arch="x86_64", root=RootKind.VIRTIO_SCSI, filesystem=Filesystem.EROFS)
+    )
+    assert "mkfs.erofs --tar=f" in built
+    assert "root=/dev/sda1 ro rootfstype=erofs" in built
 
 
 def test_requests_that_contradict_themselves_are_refused() -> None:
@@ -211,6 +236,16 @@ def test_requests_that_contradict_themselves_are_refused() -> None:
     rootfs = RootfsRequest(distro="scratch")
     with pytest.raises(UsageError, match="--measured and --free-space-mib exclude each other"):
         ImageRequest(rootfs=rootfs, measured=True, free_space_mib=1)
+    with pytest.raises(UsageError, match="--fs erofs and --free-space-mib exclude each other"):
+        ImageRequest(rootfs=rootfs, filesystem=Filesystem.EROFS, free_space_mib=1)
+    for given, problem in (
+        ({"image": Path("x"), "filesystem": Filesystem.EROFS}, "--fs and --image exclude each other"),
+        ({"initrd": Path("x"), "compression": Compression.GZIP}, "--compression and --initrd exclude each other"),
+        ({"distro": "debian", "compression": Compression.GZIP}, "--compression is about initrds"),
+        ({"root": RootKind.INITRD, "filesystem": Filesystem.EROFS}, "--fs and --root initrd exclude each other"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            BootRequest(**given)
     for name in ("", "a/b", "-a", "a b"):
         with pytest.raises(UsageError, match="--build-variant: expected letters, digits and dashes, got"):
             ImageRequest(rootfs=rootfs, build_variant=name)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from osbuilder import show
-from osbuilder.arch import parse_arch
+from osbuilder.arch import ARCHES, parse_arch
+from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
 from osbuilder.kernel import fragments
 from osbuilder.kernel.catalogue import load_catalogue, matrix
@@ -242,7 +242,8 @@ TWO = {
     "common/a.conf": "CONFIG_A=1\n",
     "common/b.conf": "CONFIG_B=y\n",
     "common/extra.conf": "CONFIG_EXTRA=y\n",
-    "variant/more/variant.yaml": "{purpose: p, arches: [x86_64], consumers: [anyone], brings: [extra]}\n",
+    "variant/more/variant.yaml": "purpose: p\nconsumers: [anyone]\nbrings: [extra]\n"
+    "excluded: [{arches: [aarch64, s390x], reason: its VMM does not run there}]\n",
 }
 
 
@@ -312,18 +313,38 @@ def test_an_override_of_what_the_base_does_not_ask_for_is_refused(tmp_path: Path
 def test_a_variant_of_another_architecture_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     catalogue = load_catalogue(write_configs(tmp_path, TWO))
     with pytest.raises(UsageError) as refused:
-        catalogue.variant("more", "s390x")
-    assert refused.value.message == "kernel variant more is for x86_64, not for s390x"
+        catalogue.variant("more", parse_arch("s390x"))
+    assert refused.value.message == "kernel variant more is not for s390x: its VMM does not run there"
     assert refused.value.hint == "Variants for s390x: base."
+    assert ("more", "s390x") not in matrix(catalogue)
     with pytest.raises(UsageError, match="unknown kernel variant 'mor'") as unknown:
-        catalogue.variant("mor", "x86_64")
+        catalogue.variant("mor", parse_arch("x86_64"))
     assert unknown.value.hint == "Did you mean more? Known: base, more."
 
 
 def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
-    files = {**TWO, "variant/new/variant.yaml": variant('kernel: ">=6.7"\n')}
-    with pytest.raises(PlanError, match=r"kernel variant new is for kernels >=6\.7\.0, not for 6\.1\.5"):
+    files = {**TWO, "variant/new/variant.yaml": variant('excluded: [{kernel: "<6.7", reason: it came with 6.7}]\n')}
+    with pytest.raises(PlanError) as refused:
         chosen(tmp_path, files, "6.1.5", "new")
+    assert refused.value.message == "there is no kernel variant new of 6.1.5 for x86_64: it came with 6.7"
+    assert refused.value.hint == "It is not for kernels <6.7.0: name another line (--kernel)."
+    assert asked(chosen(tmp_path, files, "6.7.0", "new"))
+
+
+def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path: Path) -> None:
+    excluded = "excluded: [{arches: [aarch64], kernel: '<6.13', reason: realms came with 6.13}]\n"
+    catalogue = load_catalogue(write_configs(tmp_path, {**TWO, "variant/new/variant.yaml": variant(excluded)}))
+    old, new = KernelVersion.parse("6.12.117"), KernelVersion.parse("6.13")
+    assert {arch for name, arch in matrix(catalogue) if name == "new"} == set(ARCHES)
+    assert select(catalogue, parse_arch("x86_64"), old, "new").requests
+    assert select(catalogue, parse_arch("aarch64"), new, "new").requests
+    words = r"there is no kernel variant new of 6\.12\.117 for aarch64: realms came with 6\.13"
+    with pytest.raises(PlanError, match=words):
+        select(catalogue, parse_arch("aarch64"), old, "new")
+    assert list(exclusions(catalogue)) == [
+        "no more for aarch64, s390x: its VMM does not run there",
+        "no new for aarch64 <6.13.0: realms came with 6.13",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +356,10 @@ def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
         ("capabilities: {a: {purpose: p, unproven: u}}\n", "capability a is one of capabilities.yaml"),
         ("overrides: [{symbol: CONFIG_A, reason: r}]\n", "expected a symbol without CONFIG_"),
         ("tool: [x]\n", "unknown key 'tool'"),
-        ("arches: [x86]\n", "unknown architecture 'x86'"),
+        ("arches: [x86_64]\n", "unknown key 'arches'"),
+        ("excluded: [{arches: [x86], reason: r}]\n", "unknown architecture 'x86'"),
+        ("excluded: [{arches: [x86_64]}]\n", "missing key 'reason'"),
+        ("excluded: [{reason: r}]\n", "expected a reason, and architectures, a kernel range, or both"),
         ("patches: mine\n", "patches go with a line: they are for its source"),
     ],
 )
@@ -376,7 +400,7 @@ consumers:
 
 
 def test_a_variant_that_a_consumer_could_not_use_is_refused(tmp_path: Path) -> None:
-    declared = "purpose: p\narches: [x86_64]\nconsumers: [vmm]\nonly: [a]\n"
+    declared = "purpose: p\nconsumers: [vmm]\nonly: [a]\n"
     files = {**TWO, "consumers.yaml": CONSUMERS, "variant/v/variant.yaml": declared}
     with pytest.raises(FragmentError) as refused:
         chosen(tmp_path, files, variant="v")
@@ -420,12 +444,11 @@ def test_the_table_says_fragments_probes_who_needs_it_and_where_it_is(tmp_path: 
         "consumers.yaml": CONSUMERS,
         "capabilities.yaml": TWO["capabilities.yaml"] + OLD,
     }
-    table = show.capabilities_text(load_catalogue(write_configs(tmp_path, files)), variant=None, arch=None).splitlines()
+    table = capabilities_text(load_catalogue(write_configs(tmp_path, files))).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in table[1:-2]}
-    assert rows["a"] == ["all", "vmm", "a", "p", "p"]
-    assert rows["extra"] == ["more", "-", "extra", "p", "p"]
-    assert rows["old"] == ["x86_64", "<6.5.0", "-", "b-old", "c-old", "was", "-"]
-    assert table[-1] == "old: no probe. too old"
+    assert rows["a"] == ["p", "all", "p", "vmm"]
+    assert rows["extra"] == ["p", "more", "p", "-"]
+    assert rows["old:"] == ["b-old", "c-old", "was", "x86_64", "<6.5.0", "none:", "too", "old", "-"]
 
 
 # --- what we ship
@@ -438,8 +461,8 @@ VERSIONS = ("6.1.192", "6.12.117", "7.2.13")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_shipped_fragments_merge_for_every_kernel(name: str, arch: str, version: str) -> None:
     number = KernelVersion.parse(version)
-    if number not in SHIPPED.variants[name].kernel:
-        with pytest.raises(PlanError):
+    if excluded := SHIPPED.variants[name].why_not(parse_arch(arch), number):
+        with pytest.raises(PlanError, match=re.escape(excluded.reason)):
             select(SHIPPED, parse_arch(arch), number, name)
         return
     selection = select(SHIPPED, parse_arch(arch), number, name)

@@ -11,6 +11,7 @@ from osbuilder.errors import ContractError, SourceError
 from osbuilder.kernel import contract, fragments, kconfig
 from osbuilder.kernel.catalogue import Waiver
 from osbuilder.kernel.conditions import ArchName, KernelRange, KernelVersion
+from tests.kernel_sources import read_tree
 
 X86_64 = parse_arch("x86_64")
 V6_12 = KernelVersion.parse("6.12.117")
@@ -137,7 +138,7 @@ def check(root: Path, requested: str, resolved: str, waivers: tuple[Waiver, ...]
     return contract.check(
         requests=fragments.merge(fragments.parse(requested, "f.conf")),
         resolved=resolved,
-        kconfig_root=root,
+        texts=read_tree(root),
         arch=X86_64,
         version=V6_12,
         waivers=waivers,
@@ -325,7 +326,7 @@ def test_a_symbol_that_exists_although_the_history_denies_it_is_an_error(tmp_pat
     (gone,) = fragments.parse("CONFIG_GONE=y\n", "common/a.conf")
     with pytest.raises(ContractError) as refused:
         contract.check(
-            requests=(), resolved="", kconfig_root=tmp_path, arch=X86_64, version=V6_12, absent=(denied, gone)
+            requests=(), resolved="", texts=read_tree(tmp_path), arch=X86_64, version=V6_12, absent=(denied, gone)
         )
     assert refused.value.message.splitlines()[1:] == [
         "history.yaml: A exists in 6.12.117 (asked for in common/a.conf:1): widen its range"
@@ -351,7 +352,7 @@ def test_a_symbol_that_exists_although_the_history_denies_it_is_an_error(tmp_pat
 def test_a_kconfig_file_that_cannot_be_read_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "Kconfig").write_text(text)
     with pytest.raises(SourceError) as refused:
-        kconfig.load(tmp_path, {"SRCARCH": "x86"})
+        kconfig.load(read_tree(tmp_path), {"SRCARCH": "x86"})
     assert words in str(refused.value)
 
 

@@ -258,6 +258,19 @@ def test_what_the_tools_say_is_told_in_plain_words(
     assert isinstance(problem.error(), kind)
 
 
+def test_a_release_that_is_not_there_is_looked_for_where_the_distribution_keeps_old_ones() -> None:
+    line = f"  - Status code: 404 for {MIRROR}/releases/30/repodata/repomd.xml (IP: ::1)"
+    own = ("https://one.example.org", "https://archive.example.org")
+    problem = explain(line, mirror=MIRROR, subject="fedora 30", keys=(), own_mirrors=own)
+    assert problem is not None
+    assert problem.next_mirror
+    assert problem.hint.endswith(
+        "A release that has ended may have moved to another server: the distribution's own are "
+        "https://one.example.org, https://archive.example.org."
+    )
+    assert install(_order()).own_mirrors == ()
+
+
 def test_a_name_that_is_like_the_missing_one_is_suggested() -> None:
     log = "No match for argument: chronny\n"
     problem = explain(log, mirror=MIRROR, subject="fedora 44", keys=(), names=("bash", "chrony"))

@@ -15,6 +15,7 @@ from osbuilder.kernel.difference import Side, render_difference
 from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.selection import select
 from tests.kernel_configs import write_configs
+from tests.kernel_sources import read_tree
 
 X86_64 = parse_arch("x86_64")
 KCONFIG = """\
@@ -64,7 +65,7 @@ def explanation(tmp_path: Path) -> Explanation:
     configs = write_configs(tmp_path / "configs", {"common/speed.conf": FRAGMENT})
     (tmp_path / "Kconfig").write_text(KCONFIG)
     return Explanation(
-        tree=load_tree(tmp_path, X86_64),
+        tree=load_tree(read_tree(tmp_path), X86_64),
         values=parse_config(RESOLVED),
         selection=select(load_catalogue(configs), X86_64, KernelVersion.parse("6.12.117")),
         kernel="6.12.117 (x86_64, base)",

@@ -35,10 +35,13 @@ TAKEN: tuple[tuple[str, str, str, str], ...] = (
     ("LIBC", "gnu", f"agent {KATA} --arch x86_64", "x86_64-unknown-linux-gnu"),
     ("SECCOMP", "no", f"agent {KATA}", "cargo"),
     ("AGENT_POLICY", "yes", f"agent {KATA}", "agent-policy"),
+    ("AGENT_POLICY_FILE", "allow.rego", f"image {KATA} --agent-option policy=yes", r"copy allow\.rego \(sha256"),
     ("COCO_GUEST_COMPONENTS_TARBALL", "agent.tar", "image", r"agent\.tar"),
     ("PAUSE_IMAGE_TARBALL", "./agent.tar", "rootfs", r"agent\.tar"),
     ("GUEST_HOOKS_TARBALL", "agent.tar", "initrd", r"agent\.tar"),
     ("KERNEL_MODULES_DIR", "6.12.57", "image", r"read the folder 6\.12\.57"),
+    ("DISTRO", "alpine", "image", r"alpine-3\.24-x86_64-agent"),
+    ("DISTRO", "cbl-mariner", "rootfs", "azurelinux-3.0-x86_64-systemd"),
     ("EXTRA_PKGS", "strace  tcpdump", "rootfs", r"--include=\S*,strace,\S*tcpdump"),
     ("OS_VERSION", "bookworm", "rootfs", "debian-bookworm-"),
     ("REPO_URL", "http://mirror.example.org/debian", "rootfs", "mirror.example.org"),
@@ -55,13 +58,19 @@ TAKEN: tuple[tuple[str, str, str, str], ...] = (
 )
 # The variables of the interface, by hand, so that none is lost from the table.
 _INTERFACE = """
-AGENT_VERSION OSBUILDER_VERSION ROOTFS_DIR AGENT_BIN AGENT_INIT AGENT_SOURCE_BIN AGENT_TARBALL AGENT_POLICY
+DISTRO AGENT_VERSION OSBUILDER_VERSION ROOTFS_DIR AGENT_BIN AGENT_INIT AGENT_SOURCE_BIN AGENT_TARBALL AGENT_POLICY
 AGENT_POLICY_FILE COCO_GUEST_COMPONENTS_TARBALL PAUSE_IMAGE_TARBALL GUEST_HOOKS_TARBALL CONFIDENTIAL_GUEST
 MEASURED_ROOTFS EXTRA_PKGS OS_VERSION REPO_URL REPO_COMPONENTS DISTRO_REPO DNF_CONF PKG_MANAGER KERNEL_MODULES_DIR
 LIBC SECCOMP SELINUX USE_DOCKER USE_PODMAN DOCKER_RUNTIME IMAGE_REGISTRY http_proxy https_proxy GRACEFUL_EXIT
 BUILD_CAN_FAIL KBUILD_SIGN_PIN ROOTFS_ONLY ROOT_FREE_SPACE FS_TYPE BLOCK_SIZE IMAGE_SIZE_ALIGNMENT_MB
 SKIP_DAX_HEADER BUILD_VARIANT SKIP_ROOTFS_CHECK DESTDIR PREFIX KERNEL_DEBUG_ENABLED
 """
+# Those that settings read under the same name: a value, and the setting.
+SAME: tuple[tuple[str, str, str], ...] = (
+    ("http_proxy", "http://proxy.example.org:3128", "http_proxy"),
+    ("https_proxy", "http://proxy.example.org:3129", "https_proxy"),
+    ("KBUILD_SIGN_PIN", "hunter2", "module_signing_pin"),
+)
 SETTINGS = {"USE_DOCKER": "engine=docker", "USE_PODMAN": "engine=podman"}
 
 
@@ -73,6 +82,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OSBUILDER_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-agent").write_bytes(elf())
+    (tmp_path / "allow.rego").write_text("package agent_policy\n")
     (tmp_path / "6.12.57").mkdir()
     (tmp_path / "6.12.57/modules.dep").touch()
     tree = Tree()
@@ -90,7 +100,8 @@ def inv(words: str, capsys: pytest.CaptureFixture[str], *further: str) -> tuple[
 
     capsys.readouterr()
     command, _, flags = words.partition(" ")
-    Program(namespace=tasks.namespace).run(["inv", command, "--dry", *flags.split(), *further], exit=False)
+    dry = () if command == "settings" else ("--dry",)
+    Program(namespace=tasks.namespace).run(["inv", command, *dry, *flags.split(), *further], exit=False)
     said = capsys.readouterr()
     return said.out, said.err
 
@@ -173,9 +184,71 @@ def test_a_switch_that_is_off_asks_for_what_is_so_anyway(
     assert f"note: {row.variable}=no (Kata's): as it is here anyway" in inv(command_of(row), capsys)[1]
 
 
-@pytest.mark.parametrize("row", rows(Fate.SAME), ids=lambda row: row.variable)
-def test_a_variable_of_the_same_name_is_one_that_the_settings_read(row: Row) -> None:
-    assert row.variable in [name for field in fields() for name in field.metadata["environment"]]
+@pytest.mark.parametrize(("name", "value", "setting"), SAME)
+def test_a_variable_of_the_same_name_is_read_by_the_settings(
+    name: str, value: str, setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    settings = load_settings({})
+    assert (getattr(settings, setting), settings.origins[setting]) == (value, name)
+    row = next(line for line in inv("settings", capsys)[0].splitlines() if line.startswith(f"{setting} "))
+    shown = "***" if name == "KBUILD_SIGN_PIN" else value
+    assert row.split()[1:3] == [shown, name]
+
+
+def test_every_variable_of_the_same_name_is_tried() -> None:
+    assert {row.variable for row in rows(Fate.SAME)} == {name for name, *_ in SAME}
+
+
+@pytest.mark.parametrize(
+    ("policy", "words", "why"),
+    [
+        ("", "image", "a policy is installed with AGENT_POLICY=yes only (here: --agent-policy)"),
+        ("no", "image", "a policy is installed with AGENT_POLICY=yes only (here: --agent-policy)"),
+        ("yes", "image --extension", "an extension has neither an agent nor an init"),
+    ],
+)
+def test_a_policy_without_the_switch_is_not_installed_and_said_so(
+    policy: str, words: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without, _ = inv(words, capsys)
+    monkeypatch.setenv("AGENT_POLICY", policy)
+    monkeypatch.setenv("AGENT_POLICY_FILE", "allow.rego")
+    plan, notes = inv(words, capsys)
+    assert plan == without
+    assert f"note: AGENT_POLICY_FILE=allow.rego (Kata's) has no effect: {why}\n" in notes
+
+
+def test_a_policy_goes_to_a_guest_whose_agent_is_built_already(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"AGENT_POLICY": "yes", "AGENT_POLICY_FILE": "allow.rego", "AGENT_TARBALL": "agent.tar"}.items():
+        monkeypatch.setenv(name, value)
+    plan, notes = inv("image", capsys)
+    assert "install the agent's policy in /etc/kata-opa, as default-policy.rego" in plan
+    assert "AGENT_POLICY_FILE=allow.rego (Kata's): taken as --agent-policy ./allow.rego\n" in notes
+    assert "AGENT_POLICY=yes (Kata's) has no effect: the agent is not compiled here, it is ./agent.tar\n" in notes
+
+
+def test_a_mirror_is_that_of_the_distribution_that_a_variable_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISTRO", "cbl-mariner")
+    monkeypatch.setenv("REPO_URL", "https://mirror.example.org/azl")
+    assert "base: https://mirror.example.org/azl/3.0/prod/base/x86_64" in inv("rootfs", capsys)[0]
+
+
+def test_a_distribution_means_nothing_to_a_tree_that_is_provisioned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "image --provision agent.tar"
+    without, _ = inv(words, capsys)
+    monkeypatch.setenv("DISTRO", "alpine")
+    plan, notes = inv(words, capsys)
+    assert plan == without
+    assert notes == (
+        "note: DISTRO=alpine (Kata's) has no effect: the tree that is provisioned is no distribution's (--provision)\n"
+    )
 
 
 def test_a_flag_wins_and_the_note_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

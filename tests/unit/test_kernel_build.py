@@ -11,6 +11,7 @@ import pytest
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.engine.script import lines, render
 from osbuilder.errors import ContractError, FragmentError
+from osbuilder.kernel import answers
 from osbuilder.kernel.build import plan_kernel
 from osbuilder.kernel.compile import Compile, cpu_seconds, timestamp
 from osbuilder.kernel.configure import Configure
@@ -22,6 +23,7 @@ from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact
 from tests.jobs import Ran, RecordingJob, artifact
 from tests.kernel_configs import write_configs
+from tests.kernel_sources import members, pack
 
 X86_64 = parse_arch("x86_64")
 LINE = KernelLine(package="linux-source-6.12", suite="trixie")
@@ -67,6 +69,7 @@ def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) 
     assert idents(kernel) == [
         "debian-6.12/source",
         "debian-6.12/resolver",
+        "debian-6.12-x86_64/answers",
         "debian-6.12-x86_64/config",
         "debian-6.12-x86_64/kernel",
     ]
@@ -78,6 +81,7 @@ def test_only_what_asks_the_compiler_runs_where_the_architectures_own_is(tmp_pat
     assert {step.name: step.builder.subject for step in steps if step.builder} == {
         "source": "any",
         "resolver": "any",
+        "answers": "own",
         "config": "own",
         "kernel": "own",
     }
@@ -93,6 +97,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
         "debian-6.12/source",
         "debian-6.12/patched",
         "debian-6.12/resolver",
+        "debian-6.12-x86_64/answers",
         "debian-6.12-x86_64/config",
         "debian-6.12-x86_64/kernel",
     ]
@@ -127,8 +132,16 @@ def source_artifact(base: Path) -> Artifact:
 def resolver_artifact(base: Path) -> Artifact:
     folder = base / "resolver"
     folder.mkdir()
-    (folder / RESOLVER).touch()
+    (folder / RESOLVER).write_bytes(pack(members({"Kconfig": KCONFIG}, top="linux")))
     return artifact(folder, {"version": SOURCE["version"]})
+
+
+def answers_artifact(base: Path) -> Artifact:
+    folder = base / "answers"
+    folder.mkdir()
+    for name in answers.FILES:
+        (folder / name).touch()
+    return artifact(folder, {"answers": 0})
 
 
 def resolve(config: str) -> object:
@@ -136,15 +149,14 @@ def resolve(config: str) -> object:
         assert not ran.command.network
         assert ran.inputs["requests"].read_text() == "CONFIG_FAST=y\n"
         (ran.output / "config").write_text(config)
-        (ran.output / "kconfig").mkdir()
-        (ran.output / "kconfig" / "Kconfig").write_text(KCONFIG)
 
     return act
 
 
 def configure(tmp_path: Path, config: str) -> tuple[RecordingJob, Configure]:
     action = Configure.of_catalogue(write_kernel(tmp_path) / "configs", X86_64)
-    job = RecordingJob(tmp_path / "job", resolve(config), resolver=resolver_artifact(tmp_path))  # type: ignore[arg-type]
+    inputs = {"answers": answers_artifact(tmp_path), "resolver": resolver_artifact(tmp_path)}
+    job = RecordingJob(tmp_path / "job", resolve(config), **inputs)  # type: ignore[arg-type]
     return job, action
 
 
@@ -165,10 +177,20 @@ def test_a_request_that_did_not_survive_is_a_broken_contract_and_delivers_nothin
     assert list(job.out.iterdir()) == []
 
 
-def test_the_resolution_names_the_compiler_and_writes_outside_the_source(tmp_path: Path) -> None:
-    text = "\n".join(Configure.of_catalogue(write_kernel(tmp_path) / "configs", X86_64).describe())
-    assert "make -C /work/linux O=/work/build ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu-" in text
-    assert "KCONFIG_ALLCONFIG=/in/requests allnoconfig" in text
+def test_the_toolchain_is_asked_by_the_compilers_name_and_outside_the_source() -> None:
+    text = "\n".join(answers.AskToolchain.for_arch(X86_64).describe())
+    assert "make -C /work/linux O=/work/build ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu- allnoconfig" in text
+    assert 'ln -s /work/tool /work/tools/x86_64-linux-gnu-"$tool"' in text
+
+
+def test_how_many_answers_were_written_down_is_told(tmp_path: Path) -> None:
+    def act(ran: Ran) -> None:
+        assert not ran.command.network
+        assert ran.inputs["resolver"].name == RESOLVER
+        (ran.output / answers.ANSWERS).write_bytes(b"which?\0this\0and?\0\0")
+
+    job = RecordingJob(tmp_path / "job", act, resolver=resolver_artifact(tmp_path))
+    assert answers.AskToolchain.for_arch(X86_64).run(job) == {"answers": 2}
 
 
 def test_what_resolving_takes_of_a_source_is_dated_by_the_source(tmp_path: Path) -> None:
@@ -250,7 +272,7 @@ def test_what_a_debugger_wants_is_kept_where_a_variant_says_so(tmp_path: Path) -
 
 
 def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: Path) -> None:
-    declared = "{purpose: p, arches: [x86_64], consumers: [anyone], tools: [dwarves], debug-info: true}\n"
+    declared = "{purpose: p, consumers: [anyone], tools: [dwarves], debug-info: true}\n"
     root = write_kernel(tmp_path)
     write_configs(root / "configs", {"variant/debug/variant.yaml": declared, "common/speed.conf": "CONFIG_FAST=y\n"})
 
@@ -270,12 +292,14 @@ def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: 
     assert idents(kernel) == [
         "debian-6.12/source",
         "debian-6.12/resolver",
+        "debian-6.12-x86_64-dwarves/answers",
         "debian-6.12-x86_64-debug/config",
         "debian-6.12-x86_64-debug/kernel",
     ]
     assert {step.ident: step.builder.subject for step in kernel.walk() if step.builder} == {
         "debian-6.12/source": "b",
         "debian-6.12/resolver": "b",
+        "debian-6.12-x86_64-dwarves/answers": "b-dwarves",
         "debian-6.12-x86_64-debug/config": "b-dwarves",
         "debian-6.12-x86_64-debug/kernel": "b-dwarves",
     }

@@ -34,7 +34,7 @@ from tests.unit.test_kernel_build import built, config_artifact, source_artifact
 X86_64 = parse_arch("x86_64")
 RSA = bytes.fromhex("06092a864886f70d010101")
 PRIVATE = "TGV0IG5vYm9keSByZWFkIHRoaXM="
-DECLARED = "{purpose: p, arches: [x86_64], consumers: [anyone], tools: [kmod], modules: true}\n"
+DECLARED = "{purpose: p, consumers: [anyone], tools: [kmod], modules: true}\n"
 
 
 def pem(path: Path, *, certificate: bytes = b"0" + RSA, kind: str = "PRIVATE KEY", key: str = PRIVATE) -> Path:
@@ -115,6 +115,7 @@ def test_with_a_key_a_last_step_signs_and_the_kernel_knows_the_certificate(tmp_p
     assert [step.ident for step in signed.walk() if step.name != "builder"] == [
         "line/source",
         "line/resolver",
+        "line-x86_64-kmod/answers",
         "line-x86_64-gpu/config",
         "line-x86_64-gpu/kernel",
         "line-x86_64-gpu/signed",
@@ -136,7 +137,7 @@ def test_nothing_of_a_private_key_is_in_plans_keys_or_settings(tmp_path: Path) -
     path = pem(tmp_path / "key.pem", kind="ENCRYPTED PRIVATE KEY")
     wanted = planner(tmp_path, module_signing_key=str(path), module_signing_pin="s3cret")
     step = wanted.plan(KernelRequest(arch="x86_64", variant="nvidia-gpu"))
-    told = plan_text(step, {each.ident: None for each in step.walk()}) + settings_text(wanted.settings)
+    told = plan_text(step.walk(), {each.ident: None for each in step.walk()}) + settings_text(wanted.settings)
     told += json.dumps([parameters(each.action) for each in step.walk()]) + repr(step) + repr(wanted.settings)
     assert "BEGIN CERTIFICATE" in told
     assert PRIVATE not in told

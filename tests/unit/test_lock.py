@@ -134,7 +134,11 @@ def test_the_digest_of_a_recipe_is_that_of_what_counts_for_its_packages(choice: 
     for same in (
         dataclasses.replace(recipe, title="Another"),
         dataclasses.replace(recipe, features={"debug": "said otherwise"}),
-        dataclasses.replace(recipe, releases={"trixie": choice.release}, default_release="trixie"),
+        dataclasses.replace(recipe, releases={"trixie": choice.release}, default_release="trixie", excluded=()),
+        dataclasses.replace(recipe, aliases=("deb",), mirrors=("https://mirror.example.org/debian",)),
+        dataclasses.replace(
+            recipe, releases={**recipe.releases, "trixie": dataclasses.replace(choice.release, aliases=("stable",))}
+        ),
     ):
         assert recipe_digest(dataclasses.replace(choice, recipe=same)) == digest
     release = dataclasses.replace(choice.release, components=("main", "contrib"))

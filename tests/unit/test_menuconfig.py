@@ -12,6 +12,7 @@ from osbuilder.errors import UsageError
 from osbuilder.kernel.contract import load_tree, parse_config
 from osbuilder.kernel.menuconfig import changes, commented, menus
 from osbuilder.terminal import terminal_size
+from tests.kernel_sources import read_tree
 
 KCONFIG = """\
 config DEVICE
@@ -35,7 +36,7 @@ endchoice
 
 def changed(tmp_path: Path, before: str, after: str) -> str:
     (tmp_path / "Kconfig").write_text(KCONFIG)
-    tree = load_tree(tmp_path, parse_arch("x86_64"))
+    tree = load_tree(read_tree(tmp_path), parse_arch("x86_64"))
     return changes(tree, parse_config(before), parse_config(after))
 
 

@@ -82,6 +82,16 @@ def test_a_dax_root_is_a_read_only_nvdimm_on_q35() -> None:
     )
 
 
+def test_a_machine_of_another_name_is_the_type_that_qemu_knows_with_modern_devices() -> None:
+    aarch64 = parse_arch("aarch64")
+    argv = render_argv(guest(arch=aarch64, machine=aarch64.machine("virt-mmio"), root=RootKind.VIRTIO_BLK))
+    assert argv[argv.index("-machine") + 1] == "virt,accel=tcg"
+    assert argv[argv.index("-global") + 1] == "virtio-mmio.force-legacy=false"
+    assert "virtio-blk-device,drive=root" in argv
+    plain = render_argv(guest(arch=aarch64, machine=aarch64.machine("virt"), root=RootKind.VIRTIO_BLK))
+    assert "-global" not in plain
+
+
 def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
     devices = (Device.NET, Device.RNG)
     assert render_argv(initrd_guest("microvm", accel=Accel.KVM, vcpus=2, devices=devices)) == (
@@ -93,6 +103,8 @@ def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
         "none",
         "-machine",
         "microvm,accel=kvm,acpi=off",
+        "-global",
+        "virtio-mmio.force-legacy=false",
         "-cpu",
         "host",
         "-smp",
@@ -158,6 +170,48 @@ def test_a_disk_root_is_a_read_only_virtio_disk(machine: str, device: str) -> No
         f"{device},drive=root",
     )
     assert not any("nvdimm" in word for word in argv)
+
+
+def test_a_root_on_scsi_is_the_only_disk_of_its_bus() -> None:
+    argv = render_argv(guest(root=RootKind.VIRTIO_SCSI, devices=USUAL_DEVICES))
+    assert [word for word in argv if "scsi" in word] == ["virtio-scsi-pci", "scsi-hd,drive=root"]
+    line = render_cmdline(guest(root=RootKind.VIRTIO_SCSI))
+    assert " root=/dev/sda1 rootflags=data=ordered,errors=remount-ro ro " in line
+    assert "virtio-scsi-device" in render_argv(guest("microvm", root=RootKind.VIRTIO_SCSI))
+
+
+def test_a_root_on_virtio_pmem_is_mapped_without_an_nvdimm() -> None:
+    argv = render_argv(guest(root=RootKind.VIRTIO_PMEM))
+    assert argv[argv.index("-machine") + 1] == "q35,accel=tcg"
+    assert argv[argv.index("-m") + 1] == "256M,slots=1,maxmem=512M"
+    at = argv.index("-object")
+    assert argv[at : at + 4] == (
+        "-object",
+        "memory-backend-file,id=root,mem-path=/w/guest.img,size=268435456,share=on,readonly=on",
+        "-device",
+        "virtio-pmem-pci,memdev=root",
+    )
+    assert render_cmdline(guest(root=RootKind.VIRTIO_PMEM)) == render_cmdline(guest())
+    virt = parse_arch("aarch64")
+    on_arm = guest(root=RootKind.VIRTIO_PMEM)
+    with pytest.raises(PlanError, match="QEMU has no device virtio-pmem for this machine"):
+        render_argv(dataclasses.replace(on_arm, arch=virt, machine=virt.machines[0]))
+    with pytest.raises(PlanError, match="the machine has no PCI bus for a device virtio-pmem"):
+        render_argv(guest("microvm", root=RootKind.VIRTIO_PMEM))
+    with pytest.raises(PlanError, match="expected an image of a multiple of 128 MiB"):
+        render_argv(guest(root=RootKind.VIRTIO_PMEM, image_size_bytes=1 << 20))
+
+
+def test_a_virtio_console_is_the_console_and_the_report_goes_there() -> None:
+    with_hvc = initrd_guest(devices=(Device.CONSOLE,))
+    assert render_cmdline(with_hvc).startswith("console=hvc0 ")
+    argv = render_argv(with_hvc)
+    assert argv[argv.index("-chardev") :][:2] == ("-chardev", "file,id=console,path=/w/console")
+    assert "virtconsole,chardev=console" in argv
+    assert not any(word == "-serial" or "virtserialport" in word for word in argv)
+    power = parse_arch("ppc64le")
+    with pytest.raises(PlanError, match="its console hvc0 is no virtio-console's"):
+        render_argv(dataclasses.replace(with_hvc, arch=power, machine=power.machines[0]))
 
 
 def test_a_disk_root_has_no_dax_on_its_kernel_line() -> None:
@@ -245,6 +299,23 @@ def test_a_persistent_memory_has_its_place_in_the_guests_address_space() -> None
     )
     mapped = render_argv(guest(devices=(Device.PMEM,)))
     assert mapped[mapped.index("-m") + 1] == "256M,slots=1,maxmem=528M"
+
+
+def test_a_shared_folder_is_on_the_bus_of_the_machine_and_virtiofsd_maps_the_memory() -> None:
+    share = PurePosixPath("/w/a,b")
+    argv = render_argv(initrd_guest(devices=(Device.PLAN9,), share=share))
+    assert argv[-4:] == (
+        *("-fsdev", "local,id=share,path=/w/a,,b,security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=share,mount_tag=osbuilder"),
+    )
+    assert not any("memory" in word for word in argv)
+    argv = render_argv(initrd_guest("microvm", devices=(Device.VIRTIOFS,), share=share, memory_mib=64))
+    assert argv[-4:] == (
+        *("-chardev", "socket,id=virtiofsd,path=/w/a,,b.socket"),
+        *("-device", "vhost-user-fs-device,chardev=virtiofsd,tag=osbuilder"),
+    )
+    assert argv[argv.index("-object") + 1] == "memory-backend-memfd,id=memory,size=64M,share=on"
+    assert argv[argv.index("-machine") + 1].endswith(",memory-backend=memory")
 
 
 def test_vsock_is_attached_only_when_asked_for() -> None:

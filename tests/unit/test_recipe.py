@@ -18,7 +18,7 @@ from osbuilder.distro.recipe import (
     load_recipe,
     select_packages,
 )
-from osbuilder.errors import DecodeError, PlanError, UsageError
+from osbuilder.errors import DecodeError, NotOffered, PlanError, UsageError
 from osbuilder.pid1 import Init
 
 KEY = "B8B8 0B5B 623E AB6A D877 5C45 B7C5 D7D6 3509 47F8"
@@ -103,8 +103,38 @@ def test_an_unknown_release_is_refused_with_a_suggestion() -> None:
 
 
 def test_an_excluded_pair_says_why() -> None:
-    with pytest.raises(PlanError, match="toy old does not exist for x86_64: it was never built"):
+    with pytest.raises(PlanError, match="toy old is not offered for x86_64: it was never built"):
         choose(_recipe(), release="old", arch=X86_64, init=None)
+
+
+def test_an_exclusion_without_a_release_is_for_all_of_them() -> None:
+    recipe = _recipe(TEXT.replace("  - {release: old, arch: x86_64,", "  - {arch: s390x,"))
+    for release in ("new", "old"):
+        with pytest.raises(NotOffered, match=f"toy {release} is not offered for s390x: it was never built"):
+            choose(recipe, release=release, arch=parse_arch("s390x"), init=None)
+
+
+@pytest.mark.parametrize(("text", "name"), [("old", "old"), ("1", "old"), ("2", "new"), ("stable", "new")])
+def test_a_release_is_found_by_its_name_its_version_and_its_aliases(text: str, name: str) -> None:
+    recipe = _recipe(
+        TEXT.replace('{version: "2",', '{version: "2", aliases: [stable],').replace(
+            "arch: x86_64, why", "arch: s390x, why"
+        )
+    )
+    assert choose(recipe, release=text, arch=X86_64, init=None).release_name == name
+
+
+def test_a_version_of_several_releases_is_refused() -> None:
+    recipe = _recipe(TEXT.replace('version: "1"', 'version: "2"'))
+    with pytest.raises(UsageError, match="release '2' of toy is several: new, old"):
+        choose(recipe, release="2", arch=X86_64, init=None)
+
+
+def test_a_distro_is_found_by_an_alias(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "debian", "alpine")
+    path = folder / "alpine/recipe.yaml"
+    path.write_text(path.read_text().replace("title:", "aliases: [mountain]\ntitle:"))
+    assert find_recipe("mountain", folder).name == "alpine"
 
 
 def test_an_architecture_that_the_recipe_lacks_is_refused() -> None:
@@ -142,6 +172,7 @@ def test_the_day_of_a_release_is_midnight_utc() -> None:
         ("why: it was never built", "because: x", "unknown key 'because'"),
         ("[kmod, chrony]", "[kmod, -y]", "not a package name: '-y'"),
         ("release: old, arch: x86_64, why", "release: oldest, arch: x86_64, why", "excluded: no release 'oldest'"),
+        ("release: old, arch: x86_64, why", "arch: x86_64, why", "excluded: x86_64 is among arches"),
     ],
 )
 def test_a_malformed_recipe_is_refused_with_its_place(old: str, new: str, message: str) -> None:

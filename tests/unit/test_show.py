@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from osbuilder.distro.recipe import load_recipes
-from osbuilder.show import distros_json, sizes_text
+from osbuilder.show import distros_json, distros_text, sizes_text
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -52,4 +52,16 @@ def test_a_program_learns_of_every_distribution_what_it_can_be_built_as() -> Non
     assert "selinux" in listed["centos"]["features"]
     for name, recipe in recipes.items():
         assert listed[name]["default_release"] in listed[name]["releases"]
-        assert [each["why"] for each in listed[name]["excluded"]] == [each.why for each in recipe.excluded]
+        assert {each["why"] for each in listed[name]["excluded"]} == {each.why for each in recipe.excluded}
+        for each in listed[name]["excluded"]:
+            assert recipe.why_excluded(each["release"], each["arch"]) == each["why"]
+    assert {"release": "43", "arch": "riscv64", "why": "Fedora's releases are not made for it"} in listed["fedora"][
+        "excluded"
+    ]
+
+
+def test_a_release_is_listed_with_what_else_it_may_be_called() -> None:
+    rows = {line.split()[0]: line for line in distros_text(load_recipes(ROOT / "distros")).splitlines() if line}
+    assert "resolute (26.04) noble (24.04)" in rows["ubuntu"]
+    assert "tumbleweed 15.6 (leap)" in rows["opensuse"]
+    assert "44 43 " in rows["fedora"]

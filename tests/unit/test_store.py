@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from osbuilder.errors import StoreError
 from osbuilder.store import Artifact, Store, explain
+from tests.loopback import make_room, nothing_of_it_stays
 
 KEY = "1" * 64
 OTHER = "2" * 64
 
 
 def publish(
-    store: Store, key: str = KEY, *, content: bytes = b"bytes", inputs: dict[str, str] | None = None
+    store: Store,
+    key: str = KEY,
+    *,
+    content: bytes = b"bytes",
+    inputs: dict[str, str] | None = None,
+    facts: dict[str, str] | None = None,
+    name: str = "file",
 ) -> Artifact:
     with store.lock(key), store.workspace(key, "tea/pour") as space:
-        (space.out / "file").write_bytes(content)
-        return store.publish(space, key=key, ident="tea/pour", body={"facts": {}, "input_keys": inputs or {}})
+        (space.out / name).write_bytes(content)
+        return store.publish(space, key=key, ident="tea/pour", body={"facts": facts or {}, "input_keys": inputs or {}})
 
 
 def test_a_published_artifact_is_found_with_its_digest(tmp_path: Path) -> None:
@@ -177,3 +185,57 @@ def test_a_full_disk_says_what_is_free_and_how_to_free_some(tmp_path: Path) -> N
 def test_an_unknown_file_of_an_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"tea/pour\) has no file 'nothing'"):
         publish(Store(tmp_path)).path("nothing")
+
+
+def test_tests_leave_nothing_of_their_mirrors_and_a_users_target_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    publish(store, "a" * 64)
+    for ident in ("tea/pour", "tea/drink"):
+        store.remember(ident, "a" * 64)
+    with nothing_of_it_stays(tmp_path):
+        publish(store, "b" * 64, facts={"mirror": "http://127.0.0.1:1/tea"})
+        publish(store, "c" * 64, inputs={"leaves": "b" * 64})
+        publish(store, "d" * 64, inputs={"water": "a" * 64})
+        for ident, key in (("tea/pour", "c"), ("tea/drink", "d"), ("tea/spill", "b")):
+            store.remember(ident, key * 64)
+    assert {artifact.key[0] for artifact in store.artifacts()} == {"a", "d"}
+    refs = {str(path.relative_to(tmp_path / "refs")): path.read_text()[0] for path in tmp_path.glob("refs/*/*")}
+    assert refs == {"tea/pour": "a", "tea/drink": "d"}
+
+
+def test_large_builders_go_where_the_disk_is_nearly_full_unpacked_ones_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    builder, other = publish(store, "a" * 64, content=bytes(1 << 20), name="builder.tar"), publish(store, "b" * 64)
+    large, small = (store.folder("trees") / (name * 64) for name in "cd")
+    for tree, size in ((large, 1 << 20), (small, 1 << 10)):
+        tree.mkdir()
+        (tree / "file").write_bytes(bytes(size))
+    monkeypatch.setattr("tests.loopback._LARGE_BYTES", 1 << 20)
+    everything = {builder.folder, other.folder, large, small}
+    usage = shutil.disk_usage(tmp_path)
+    for room, left in (
+        ([6], everything),
+        ([5, 6], everything - {large}),
+        ([5, 5], everything - {large, builder.folder}),
+    ):
+        free = iter(room)
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage._replace(free=next(free) << 30))
+        make_room(tmp_path)
+        assert {path for path in everything if path.is_dir()} == left
+
+
+def test_between_tests_only_unpacked_builders_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    builder = publish(store, "a" * 64, content=bytes(1 << 20), name="builder.tar")
+    tree = store.folder("trees") / ("c" * 64)
+    tree.mkdir()
+    (tree / "file").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr("tests.loopback._LARGE_BETWEEN_TESTS_BYTES", 1 << 20)
+    usage = shutil.disk_usage(tmp_path)
+    for free_gib, there in ((3, True), (2, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free_gib << 30: usage._replace(free=free))
+        make_room(tmp_path, between_tests=True)
+        assert tree.is_dir() is there
+    assert builder.folder.is_dir()

@@ -26,7 +26,6 @@ arches: [x86_64]
 inits: [agent]
 packages: {{always: []}}
 archive:
-  mirrors: [https://mirror.example.org]
   keys-url: https://mirror.example.org/keys.gpg
   tarballs:
     - {{arch: x86_64, latest: "a/latest-{{release}}.txt"}}

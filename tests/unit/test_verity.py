@@ -264,13 +264,15 @@ def tree(fstab: str | None) -> Tree:
     [None, "", "# /dev/vda1 / ext4 defaults 0 1\n", "/dev/dm-0 / ext4 ro,noatime 0 0\n", "tmpfs /tmp tmpfs rw 0 0\n"],
 )
 def test_a_tree_that_leaves_its_root_read_only_can_be_measured(fstab: str | None) -> None:
-    check_read_only(tree(fstab))
+    check_read_only(tree(fstab), "a measured root")
 
 
 @pytest.mark.parametrize(
     "line", ["/dev/vda1 / ext4 defaults 0 1", "  LABEL=root\t/\text4\trw,errors=remount-ro", "x /"]
 )
 def test_a_tree_that_wants_its_root_writable_is_refused_with_the_line(line: str) -> None:
-    with pytest.raises(ImageError, match="expected the option ro in line 2, got ") as caught:
-        check_read_only(tree(f"# first\n{line}\n"))
+    with pytest.raises(
+        ImageError, match=r"an erofs is read-only, .*: expected the option ro in line 2, got "
+    ) as caught:
+        check_read_only(tree(f"# first\n{line}\n"), "an erofs")
     assert line.strip().split()[0] in caught.value.message

@@ -8,6 +8,8 @@ import pytest
 
 from osbuilder.arch import parse_arch
 from osbuilder.errors import DecodeError, UsageError
+from osbuilder.plan import Planner
+from osbuilder.settings import load_settings
 from osbuilder.versions import FILE, load_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,14 @@ def test_qemu_is_that_of_the_guest_whatever_the_host() -> None:
     x86_64, aarch64 = parse_arch("x86_64"), parse_arch("aarch64")
     assert pin.packages_for(x86_64, host=x86_64) == ("qemu-system-x86", "seabios")
     assert pin.packages_for(aarch64, host=x86_64) == ("qemu-system-arm",)
+
+
+def test_architectures_that_add_nothing_to_a_builder_share_one_step() -> None:
+    planner = Planner(ROOT, load_settings({}))
+    steps = [planner.builder("rootfs", parse_arch(name), ("kmod",)) for name in ("aarch64", "s390x")]
+    assert steps[0] is steps[1]
+    assert steps[0].ident == "rootfs-kmod/builder"
+    assert planner.builder("qemu", parse_arch("aarch64")) is not planner.builder("qemu", parse_arch("s390x"))
 
 
 def test_what_a_builder_adds_for_its_guests_is_one_of_the_known_things(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a recipe says of an apk distribution: its mirrors, its signing keys, and what its install scripts amount to."""
+"""What a recipe says of an apk distribution: its signing keys, and what its install scripts amount to."""
 
 from __future__ import annotations
 
@@ -77,11 +77,9 @@ class DeclaredScript:
 class ApkRecipe:
     """The part of a recipe that only apk reads.
 
-    `keys` are fetched from `keys_url` and held against their sha512. `mirrors` are the distribution's own, for when the
-    setting names none: apk has no mirror built in.
+    `keys` are fetched from `keys_url` and held against their sha512.
     """
 
-    mirrors: tuple[str, ...]
     keys_url: str = dataclasses.field(metadata={"key": "keys-url"})
     keys: tuple[SigningKey, ...]
     scripts: tuple[DeclaredScript, ...] = ()

@@ -22,6 +22,7 @@ from osbuilder.distro.apk.keys import TrustedKeys
 from osbuilder.distro.apk.mirror import Repositories, fetch_indexes, fetch_keys, fetch_packages
 from osbuilder.distro.apk.solver import solve
 from osbuilder.distro.apk.unpack import Installation, Unpacked, unpack, written_folders
+from osbuilder.distro.told import need_mirror
 from osbuilder.errors import FetchError, PlanError, UsageError
 from osbuilder.fetch import shown
 from osbuilder.step import NOT_IN_KEY
@@ -222,7 +223,7 @@ def _repository_facts(repositories: Repositories, number: int) -> dict[str, str]
 
 
 def bootstrap(order: Order) -> InstallPackages:
-    """Return the action for an order (the adapter of package manager apk). Raises UsageError, PlanError."""
+    """Return the action for an order (the adapter of package manager apk). Raises UsageError, PlanError, NoMirror."""
     choice = order.choice
     declared = choice.recipe.apk
     if declared is None:
@@ -231,6 +232,7 @@ def bootstrap(order: Order) -> InstallPackages:
     pinned = tuple(key for key in declared.keys if key.arch == arch)
     if not pinned and order.keyring is None:
         raise PlanError(f"no key of {choice.recipe.name} for {arch} is pinned: nothing is installed unverified")
+    need_mirror(order.mirrors, subject=f"{choice.recipe.name} {choice.release_name}", below=f"v{choice.release_name}")
     return InstallPackages(
         release=choice.release_name,
         arch=arch,
@@ -238,7 +240,7 @@ def bootstrap(order: Order) -> InstallPackages:
         packages=order.packages.everything,
         keyring=Keyring.of_file(order.keyring) if order.keyring else Keyring(pinned=pinned, url=declared.keys_url),
         scripts=declared.scripts,
-        mirrors=order.mirrors or declared.mirrors,
+        mirrors=order.mirrors,
         released=choice.release.released.epoch,
         epoch=order.epoch,
     )

@@ -137,8 +137,3 @@ def install(order: Order, lock: Lock, locked: tuple[LockedPackage, ...]) -> Inst
     # What does not reach the root is not in the key: whom to trust, the lock says.
     base = dataclasses.replace(base, keyring=Keyring(), mirrors=base.mirrors[:1])
     return InstallLocked(base=base, locked=locked, keys=lock.keys)
-
-
-def mirrors(order: Order) -> tuple[str, ...]:
-    """Return the mirrors of an order: the setting's, else the recipe's own."""
-    return bootstrap(order).mirrors

@@ -16,7 +16,7 @@ from osbuilder.distro.apk.archive import SignedIndex, VerifiedPackage, open_inde
 from osbuilder.distro.apk.declared import SigningKey
 from osbuilder.distro.apk.index import Package, newest_build
 from osbuilder.distro.apk.keys import TrustedKey, TrustedKeys, sha512_of
-from osbuilder.distro.indexes import Checked, from_first, on_one_line, refuse_old
+from osbuilder.distro.indexes import LAG_MAX_S, Checked, from_first, on_one_line, refuse_old
 from osbuilder.errors import FetchError, VerificationError
 from osbuilder.fetch import Source, shown
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 INDEX: Final = "APKINDEX.tar.gz"
 _INDEX_MAX_BYTES: Final = 64 << 20
 _KEY_MAX_BYTES: Final = 64 << 10
-# Mirrors are minutes to hours behind one another; one that is a week behind has stopped, or serves an old state.
-_LAG_MAX_S: Final = 7 * 86400
 _SEEN: Final = "apk-indexes"
 # Each waits for the network more than it computes.
 _CONNECTIONS: Final = 6
@@ -108,7 +106,7 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
         raise on_one_line(error) from error
     (index,) = opened
     memory = job.cache(_SEEN) / f"{folder.replace('/', '-')}-{index.key_name}.json"
-    refuse_old(memory, newest_build(index.text), day=day, lag_max_s=_LAG_MAX_S, url=shown(url))
+    refuse_old(memory, newest_build(index.text), day=day, lag_max_s=LAG_MAX_S, url=shown(url))
     return index
 
 

@@ -1,0 +1,106 @@
+"""What QEMU is told so that something can be plugged, and what becomes of a boot where it was of no use."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import PurePath
+
+import pytest
+
+from osbuilder.api import CHECKOUT
+from osbuilder.arch import ARCHES
+from osbuilder.errors import BootError, PlanError
+from osbuilder.guest import hotplug
+from osbuilder.guest.boot import Boot
+from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.report import ProbeResult, Result, parse_port
+from tests.unit.test_report import encode, sample
+
+X86_64 = ARCHES["x86_64"]
+GUEST = Guest(
+    arch=X86_64,
+    machine=X86_64.machine("q35"),
+    accel=Accel.TCG,
+    kernel=PurePath("/k/vmlinux"),
+    root=RootKind.INITRD,
+    initrd=PurePath("/k/initrd"),
+    console=PurePath("/out/console"),
+    plugs=tuple(Plug),
+)
+
+
+def options(guest: Guest, name: str) -> list[str]:
+    argv = render_argv(guest)
+    return [value for option, value in itertools.pairwise(argv) if option == name]
+
+
+def test_a_guest_that_things_are_plugged_into_has_room_for_them_and_qemu_listens() -> None:
+    assert options(GUEST, "-smp") == ["cpus=1,maxcpus=2,sockets=1,cores=2,threads=1"]
+    assert options(GUEST, "-m") == ["256M,slots=2,maxmem=640M"]
+    assert options(GUEST, "-mon") == ["chardev=qmp,mode=control"]
+    assert "pcie-root-port,id=root-port,chassis=1,slot=1" in options(GUEST, "-device")
+    assert "osbuilder.plug=cpu,memory,virtio-mem,pci" in render_cmdline(GUEST).split()
+
+
+def test_one_that_nothing_is_plugged_into_is_as_it_was() -> None:
+    plain = dataclasses.replace(GUEST, plugs=())
+    assert options(plain, "-smp") == ["1"]
+    assert options(plain, "-m") == ["256M"]
+    assert options(plain, "-mon") == []
+    assert "osbuilder.plug" not in render_cmdline(plain)
+
+
+def test_a_machine_that_nothing_can_be_plugged_into_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"microvm.*nobody knows how to plug cpu"):
+        render_argv(dataclasses.replace(GUEST, machine=X86_64.machine("microvm"), plugs=(Plug.CPU,)))
+
+
+def test_machines_name_only_what_can_be_plugged() -> None:
+    known = {plug.value for plug in Plug}
+    assert all(set(machine.plugs) <= known for arch in ARCHES.values() for machine in arch.machines)
+
+
+def test_the_agent_has_a_probe_for_each_and_asks_with_words_that_are_answered() -> None:
+    table = (CHECKOUT / "agents/probe/table.c").read_text()
+    asking = (CHECKOUT / "agents/probe/probes_plug.c").read_text()
+    for plug in Plug:
+        assert f'"{plug.probe}"' in table
+    answered = hotplug.answers(tuple(Plug), cpu="max-x86_64-cpu", vcpus=1)
+    assert set(answered) == {"cpu", "memory", "virtio-mem", "pci", "pci-gone"}
+    for word, commands in answered.items():
+        assert f'"{word}"' in asking
+        assert all({"execute", "arguments"} == set(json.loads(line)) for line in commands.splitlines())
+
+
+def test_what_qemu_refuses_is_read_from_its_answers_whatever_else_it_says() -> None:
+    said = b'{"return": {}}\n{"error": {"class": "GenericError", "desc": "no slot"}}\n[1]\n{"ret'
+    assert hotplug.refusals(said) == ("no slot",)
+
+
+def booted(plug: Plug, result: Result | None, *, accel: Accel) -> Boot:
+    probes = (ProbeResult(name=plug.probe, result=result, detail="so it is", duration_us=1),) if result else ()
+    report = dataclasses.replace(parse_port(encode(sample()) + b"\n"), probes=probes)
+    guest = dataclasses.replace(GUEST, plugs=(plug,), accel=accel)
+    return Boot(reported=report, guest=guest, wall_s=1, refused=("no slot",))
+
+
+@pytest.mark.parametrize(
+    ("result", "wrong"), [(Result.SKIP, "of no use"), (Result.FAIL, "of no use"), (None, "not asked")]
+)
+@pytest.mark.parametrize(("plug", "accel"), [(Plug.CPU, Accel.KVM), (Plug.PCI, Accel.TCG)])
+def test_a_boot_into_which_something_was_plugged_needs_the_probe_to_pass(
+    plug: Plug, accel: Accel, result: Result | None, wrong: str
+) -> None:
+    booted(plug, Result.PASS, accel=accel).check()
+    with pytest.raises(BootError, match=wrong) as caught:
+        booted(plug, result, accel=accel).check()
+    assert "no slot" in (caught.value.hint or "")
+
+
+def test_under_emulation_a_kernel_may_have_no_room_for_a_cpu_but_not_lose_one() -> None:
+    booted(Plug.CPU, Result.SKIP, accel=Accel.TCG).check()
+    with pytest.raises(BootError, match="of no use"):
+        booted(Plug.CPU, Result.FAIL, accel=Accel.TCG).check()
