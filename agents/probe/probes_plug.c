@@ -186,16 +186,22 @@ void probe_cpu_plug(void)
 #define USABLE_KIB (PLUGGED_KIB / 8 * 7)
 
 struct new_memory {
-	struct memory_facts before;
+	struct memory_facts before, now;
 	struct names blocks;
+	char block[64];
 };
 
+/* MemTotal has grown before the block it grew by says that it is online: it is "going-online" for a moment. */
 static bool memory_came(void *context)
 {
-	const struct new_memory *memory = context;
-	struct memory_facts now;
+	struct new_memory *memory = context;
+	char path[128], state[16];
 
-	return facts_memory(&now) && now.total_kib >= memory->before.total_kib + USABLE_KIB;
+	if (!facts_memory(&memory->now) || memory->now.total_kib < memory->before.total_kib + USABLE_KIB ||
+	    !new_name(MEMORY, &memory->blocks, memory->block, sizeof(memory->block)))
+		return false;
+	snprintf(path, sizeof(path), MEMORY "/%s/state", memory->block);
+	return read_text(path, state, sizeof(state)) > 0 && strcmp(state, "online") == 0;
 }
 
 /* The physical address of a page of this process: proc_pid_pagemap(5). */
@@ -235,8 +241,7 @@ static void use(unsigned long long start, unsigned long long end, unsigned long 
 static void plug_memory(const char *what)
 {
 	struct new_memory memory;
-	struct memory_facts after;
-	char block[64], path[128], state[16];
+	char text[64];
 	unsigned long long number, size;
 
 	require_host(what);
@@ -244,16 +249,12 @@ static void plug_memory(const char *what)
 		fail("/proc/meminfo names no MemTotal and MemAvailable");
 	memory.blocks = names_of(MEMORY);
 	unsigned int ms = await(what, memory_came, &memory);
-	facts_memory(&after);
-	if (!new_name(MEMORY, &memory.blocks, block, sizeof(block)) || sscanf(block, "memory%llu", &number) != 1 ||
-	    read_text(MEMORY "/block_size_bytes", path, sizeof(path)) <= 0 || sscanf(path, "%llx", &size) != 1)
-		fail("there is more memory, but no block more of it");
-	snprintf(path, sizeof(path), MEMORY "/%s/state", block);
-	if (read_text(path, state, sizeof(state)) <= 0 || strcmp(state, "online") != 0)
-		fail("%s is not online", block);
+	if (sscanf(memory.block, "memory%llu", &number) != 1 ||
+	    read_text(MEMORY "/block_size_bytes", text, sizeof(text)) <= 0 || sscanf(text, "%llx", &size) != 1)
+		fail("%s came, of a number or a size that cannot be read", memory.block);
 	use(number * size, (number + 1) * size, memory.before.available_kib + PLUGGED_KIB / 4);
 	pass("%llu of %llu KiB usable after %u ms; a page of %s is written and read",
-	     after.total_kib - memory.before.total_kib, PLUGGED_KIB, ms, block);
+	     memory.now.total_kib - memory.before.total_kib, PLUGGED_KIB, ms, memory.block);
 }
 
 void probe_memory_plug(void)
