@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osbuilder import decode, show
+from osbuilder import decode, packageplan, show
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.adapters import locker_of
 from osbuilder.distro.lock import (
@@ -134,7 +134,7 @@ class Locks:
         if choice.recipe.package_manager is not PackageManager.NONE:
             lock = load_lock(planner.distros, choice)
             for packages in lock.requests:
-                yield planner.locked_packages(choice, lock, packages)
+                yield packageplan.plan_fetching(planner, choice, lock, packages)
 
     def _emulator(self, request: KernelRequest) -> Step | None:
         return emulator(self._bench, parse_arch(request.arch) if request.arch else host_arch())
@@ -158,10 +158,10 @@ class Locks:
 
     def _step(self, choice: Choice, requests: tuple[tuple[str, ...], ...]) -> Step:
         planner = self._bench.planner
-        order = planner.order(choice, Selection(default=(), extra=()))
+        order = packageplan.order_of(planner, choice, Selection(default=(), extra=()))
         return Step(
             name="lock",
             subject=f"{choice.label}-{choice.arch.name}",
             action=locker_of(order).resolve(order, requests, secrets.token_hex(8)),
-            builder=planner.package_builder(choice.recipe),
+            builder=packageplan.package_builder(planner, choice.recipe),
         )

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
-from osbuilder import __version__
+from osbuilder import __version__, packageplan
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
 from osbuilder.arch import Arch, host_arch, parse_arch
-from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
 from osbuilder.distro.archives import find_archives
-from osbuilder.distro.lock import Lock, find_request, load_lock, lock_command
-from osbuilder.distro.order import Order
-from osbuilder.distro.pool import FetchPackages
-from osbuilder.distro.recipe import Choice, Recipe, Selection, choose, find_recipe, select_packages
+from osbuilder.distro.recipe import Choice, Recipe, choose, find_recipe, select_packages
 from osbuilder.engine.builder import COMPONENTS, BootstrapBuilder
 from osbuilder.errors import NotOffered, UsageError
 from osbuilder.image import erofs
@@ -50,7 +45,6 @@ from osbuilder.versions import Versions, load_versions
 # The distribution that builders are made of.
 _BUILDER_DISTRO = "debian"
 
-
 # The distribution whose mirrors are registries.
 _IMAGES = "oci"
 
@@ -75,7 +69,7 @@ class Ground:
     @property
     def subject(self) -> str:
         """What the steps on it are about."""
-        return _subject(self.name, self.arch, self.init)
+        return packageplan.subject_of(self.name, self.arch, self.init)
 
 
 class Planner:
@@ -149,8 +143,8 @@ class Planner:
     def _builder(self, name: str, subject: str, further: tuple[str, ...]) -> Step:
         pin = self.versions.builder(name)
         recipe = find_recipe(_BUILDER_DISTRO, self.distros)
-        mirrors = _named(self.settings.mirrors, recipe)
-        named = _named(self.settings.archives, recipe)
+        mirrors = packageplan.named(self.settings.mirrors, recipe)
+        named = packageplan.named(self.settings.archives, recipe)
         archives = find_archives(recipe, pin.suite, named, components=COMPONENTS, mirrors=mirrors)
         return Step(
             name="builder",
@@ -163,7 +157,7 @@ class Planner:
                 # A user's further archives are for guests.
                 archives=archives.release,
                 base_image=self.settings.base_image,
-                epoch=self._epoch(recipe, pin.suite),
+                epoch=self.epoch(recipe, pin.suite),
             ),
         )
 
@@ -215,14 +209,14 @@ class Planner:
             name=self.name(request),
             arch=choice.arch,
             init=choice.init,
-            epoch=self._epoch(choice.recipe, choice.release_name),
+            epoch=self.epoch(choice.recipe, choice.release_name),
             base=Base(
                 name=choice.recipe.name,
                 release=choice.told_release,
                 default_packages=packages.default,
                 extra_packages=packages.extra,
             ),
-            tree=self._packages(choice, packages, locked=request.locked),
+            tree=packageplan.plan(self, choice, packages, locked=request.locked),
         )
 
     def _provided(self, request: RootfsRequest, path: Path) -> Ground:
@@ -231,7 +225,7 @@ class Planner:
         arch = _arch(request.arch)
         init = None if request.extension else request.init or Init.SYSTEMD
         name = self.name(request)
-        tree = Step(name="provided", subject=_subject(name, arch, init), action=action)
+        tree = Step(name="provided", subject=packageplan.subject_of(name, arch, init), action=action)
         return Ground(name=name, arch=arch, init=init, epoch=action.epoch, base=None, tree=tree)
 
     @functools.cache  # noqa: B019
@@ -291,77 +285,10 @@ class Planner:
             inputs=(("agent", agent), ("rootfs", ground.tree), *_modules(request), *_policy(request), *overlays),
         )
 
-    def _packages(self, choice: Choice, packages: Selection, *, locked: bool = False) -> Step:
-        order = self.order(choice, packages)
-        subject = _subject(choice.label, choice.arch, choice.init)
-        if locked:
-            locker = locker_of(order)
-            lock = load_lock(self.distros, choice)
-            found = find_request(lock, choice, packages.everything)
-            return Step(
-                name="packages",
-                subject=subject,
-                action=locker.install(order, lock, found),
-                inputs=(("locked", self.locked_packages(choice, lock, packages.everything)),),
-                builder=self.package_builder(choice.recipe) if locker.in_builder else None,
-            )
-        installation = plan_bootstrap(order)
-        inputs = []
-        if installation.twin:
-            inputs.append(("twin", self._packages(dataclasses.replace(choice, arch=host_arch()), packages)))
-        if installation.first:
-            name, before = installation.first
-            inputs.append((name, Step(name=name, subject=subject, action=before)))
-        return Step(
-            name="packages",
-            subject=subject,
-            action=installation.action,
-            inputs=tuple(inputs),
-            builder=self.builder(installation.builder) if installation.builder else None,
-        )
-
-    def order(self, choice: Choice, packages: Selection) -> Order:
-        """Return what the adapter of a choice's package manager is asked for."""
-        recipe = choice.recipe
-        return Order(
-            choice=choice,
-            packages=packages,
-            epoch=self._epoch(recipe, choice.release_name),
-            mirrors=_named(self.settings.mirrors, recipe) or recipe.mirrors,
-            archives=_named(self.settings.archives, recipe),
-            components=_named(self.settings.components, recipe),
-            keyring=self._keyring(recipe),
-            foreign=self.settings.foreign,
-            timeout_s=self.settings.read_timeout_s,
-            attempts=self.settings.attempts,
-        )
-
-    def package_builder(self, recipe: Recipe) -> Step | None:
-        """Return the builder that a recipe's package manager runs in, if it needs one."""
-        name = adapter_of(recipe.package_manager).builder
-        return self.builder(name) if name else None
-
-    def locked_packages(self, choice: Choice, lock: Lock, request: tuple[str, ...]) -> Step:
-        """Return the step that fetches what a lock has for a request. Raises PlanError when it has not that one."""
-        order = self.order(choice, Selection(default=request, extra=()))
-        locker = locker_of(order)
-        plain = FetchPackages(
-            packages=find_request(lock, choice, request),
-            mirrors=locker.mirrors(order),
-            subject=f"the lock of {lock.subject}",
-            remedy=lock_command(choice),
-        )
-        return Step(
-            name="locked",
-            # A lock serves several inits, which may ask for the same packages.
-            subject="-".join((choice.label, lock.arch, str(lock.requests.index(request)))),
-            action=locker.fetch(order, plain),
-        )
-
     def supplies(self, choice: Choice, agent_name: str | None) -> tuple[Step, ...]:
         """Return the steps that whatever is made of a choice needs beside its packages: builders, and the agent's."""
         agent, _ = self._agent(agent_name, NO_OPTIONS, choice.arch)
-        package_builder = self.package_builder(choice.recipe)
+        package_builder = packageplan.package_builder(self, choice.recipe)
         return (self.builder("rootfs"), agent, *((package_builder,) if package_builder else ()))
 
     def _image(self, request: ImageRequest) -> Step:
@@ -407,14 +334,7 @@ class Planner:
 
         return plan_line_source(self, name)
 
-    def _keyring(self, recipe: Recipe) -> Path | None:
-        """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""
-        named = _named(self.settings.keyrings, recipe)
-        if len(named) > 1:
-            raise UsageError(f"setting keyrings: expected one file for {recipe.name}, got {len(named)}")
-        return Path(named[0]) if named else None
-
-    def _epoch(self, recipe: Recipe, release: str) -> int:
+    def epoch(self, recipe: Recipe, release: str) -> int:
         """Return the latest time that a file may bear: the setting, else the day of the release."""
         if self.settings.source_date_epoch is not None:
             return self.settings.source_date_epoch
@@ -437,11 +357,6 @@ def _policy(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:
     return ((POLICY, Step(name=POLICY, subject=action.name, action=action)),)
 
 
-def _named(setting: Mapping[str, tuple[str, ...]], recipe: Recipe) -> tuple[str, ...]:
-    """Return what a setting has for a distribution, by its name or an alias."""
-    return next((tuple(setting[name]) for name in (recipe.name, *recipe.aliases) if name in setting), ())
-
-
 def _arch(name: str | None) -> Arch:
     return parse_arch(name) if name else host_arch()
 
@@ -454,7 +369,3 @@ def _check_labelled(choice: Choice) -> None:
             f"--selinux: {recipe.name} has no policy: its recipe has no feature {SELINUX}",
             hint="Name a distribution whose recipe has it (`inv distros --json`), or bring a tree that has a policy.",
         )
-
-
-def _subject(name: str, arch: Arch, init: Init | None) -> str:
-    return f"{name}-{arch.name}-{init.value if init else 'extension'}"

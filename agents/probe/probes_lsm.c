@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* The same numbers on every architecture (since 5.13); older C libraries do not name them. */
@@ -205,9 +206,18 @@ static bool has_function(const char *name)
 	return found;
 }
 
+/* Until init loads a policy everything runs as the kernel, and a file that has no label counts as unlabeled. */
+static void read_domain(const char *path, char *domain, size_t size)
+{
+	if (read_text(path, domain, size) <= 0)
+		fail_errno("%s", path);
+	if (strstr(domain, ":kernel_t:") || strstr(domain, ":unlabeled_t:"))
+		fail("a policy is loaded, but %s is %s: the image's files have no labels", path, domain);
+}
+
 void probe_selinux(void)
 {
-	char modules[256], enforce[8], version[8];
+	char modules[256], enforce[8], version[8], init[128], own[128], file[128] = "";
 
 	mount_security(modules, sizeof(modules));
 	bool on = has_word(modules, "selinux");
@@ -217,7 +227,13 @@ void probe_selinux(void)
 	if (read_text("mnt/policyvers", version, sizeof(version)) <= 0 ||
 	    read_text("mnt/enforce", enforce, sizeof(enforce)) <= 0)
 		fail_errno("selinuxfs");
-	pass("on, takes policies up to version %s, enforce is %s", version, enforce);
+	if (read_text("/proc/1/attr/current", init, sizeof(init)) > 0 && strcmp(init, "kernel") == 0)
+		pass("on, no policy is loaded; it takes policies up to version %s, enforce is %s", version, enforce);
+	read_domain("/proc/1/attr/current", init, sizeof(init));
+	read_domain("/proc/self/attr/current", own, sizeof(own));
+	if (getxattr("/proc/self/exe", "security.selinux", file, sizeof(file) - 1) <= 0 || strstr(file, ":unlabeled_t:"))
+		fail("a policy is loaded, but the agent's file has no label: %s", file);
+	pass("on, enforce is %s; init is %s, the agent %s from a file of %s", enforce, init, own, file);
 }
 
 void probe_apparmor(void)

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap
 from osbuilder.distro.archives import Archive
-from osbuilder.distro.deb import render_index, render_release
+from osbuilder.distro.deb import expand_debs, render_index, render_release
 from osbuilder.distro.dpkg import parse_fields, read_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
@@ -163,14 +163,21 @@ class InstallLocked:
     hook: str = INSTALL_HOOK
 
     def describe(self) -> tuple[str, ...]:
-        return (f"index the {len(self.locked)} locked packages as a repository", shlex.join(self._command().argv))
+        return (
+            f"expand the {len(self.locked)} locked packages, index them as a repository",
+            shlex.join(self._command().argv),
+        )
 
     def run(self, job: Job) -> Mapping[str, Json]:
         # The packages' own scripts run, for another architecture too: what is locked has no twin.
         self.bootstrap.check_host(otherwise=_UNLOCKED)
-        pool = job.inputs["locked"].folder
+        pool = job.work / "pool"
+        pool.mkdir()
+        # dpkg expands one package after the other, and the essential ones twice.
+        locked = [job.inputs["locked"].path(package.file_name) for package in self.locked]
+        expand_debs(locked, pool, jobs=job.jobs)
         architecture = self.bootstrap.architecture
-        index = render_index((pool / package.file_name for package in self.locked), folder="pool")
+        index = render_index((pool / path.name for path in locked), folder="pool")
         suite = job.work / "dists" / self.bootstrap.suite
         binary = suite / _COMPONENT / f"binary-{architecture}"
         binary.mkdir(parents=True)

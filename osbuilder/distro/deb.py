@@ -11,11 +11,11 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from osbuilder.distro.dpkg import parse_fields
 from osbuilder.errors import TreeError
-from osbuilder.tree.entry import Archive, Entry
+from osbuilder.tree.entry import CHUNK_BYTES, Archive, Entry, MemoryArchive
 from osbuilder.tree.expand import expand_bytes
 from osbuilder.tree.tarread import Member, read_members
 
@@ -73,6 +73,31 @@ def read_control(path: Path) -> str:
     control = _control_files(path, _archives(path, "control")["control"])
     text = control["control"].content.read().decode("utf-8", "replace")
     return "\n".join(line for line in text.splitlines() if line.strip()) + "\n"
+
+
+def expand_debs(paths: Iterable[Path], folder: Path, *, jobs: int) -> None:
+    """Write packages into a folder, `jobs` at once, with plain tar archives in them: dpkg installs the same from those.
+
+    Raises TreeError for a file that is no package.
+    """
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(_expand_deb, path, folder / path.name) for path in paths]:
+            done.result()
+
+
+def _expand_deb(path: Path, target: Path) -> None:
+    with target.open("wb") as file:
+        file.write(_MAGIC)
+        _add_member(file, "debian-binary", MemoryArchive(b"2.0\n", path.name))
+        for part, archive in _archives(path, "control", "data").items():
+            _add_member(file, f"{part}.tar", archive)
+
+
+def _add_member(file: BinaryIO, name: str, content: Archive) -> None:
+    # ar(5): name, time, user, group, mode, size and the header's end. Members begin at even places.
+    file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{content.size_bytes:<10}`\n".encode("ascii"))
+    file.writelines(content.read_at(at, CHUNK_BYTES) for at in range(0, content.size_bytes, CHUNK_BYTES))
+    file.write(b"\n" * (content.size_bytes % 2))
 
 
 def _control_files(path: Path, archive: Archive) -> Mapping[str, Entry]:

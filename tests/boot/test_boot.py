@@ -122,6 +122,14 @@ def test_an_image_with_the_agent_as_init_boots_without_systemd(guests: Guests) -
     assert dax(report)
 
 
+def test_the_older_release_comes_up_and_keeps_every_promise_of_its_kernel(bench: Workbench) -> None:
+    image = bench.build(ImageRequest(rootfs=RootfsRequest(distro="debian", release="bookworm"))).files[0]
+    outcome = bench.boot(BootRequest(image=image, machine="q35", root=RootKind.PMEM))
+    outcome.check()
+    assert [probe.name for probe in outcome.boot.report.probes if probe.result is Result.FAIL] == []
+    assert dax(outcome.boot.report)
+
+
 def test_a_guest_that_says_nothing_is_an_error_with_the_end_of_its_console(guests: Guests, tmp_path: Path) -> None:
     broken = tmp_path / "broken.initrd"
     broken.write_bytes(b"not a cpio archive")

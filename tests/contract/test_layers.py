@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "osbuilder.capabilities",
             "osbuilder.plan",
             "osbuilder.kernelplan",
+            "osbuilder.packageplan",
             "osbuilder.execute",
             "osbuilder.publish",
             "osbuilder.request",

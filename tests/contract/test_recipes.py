@@ -20,6 +20,7 @@ from osbuilder.distro.recipe import (
     load_recipes,
     select_packages,
 )
+from osbuilder.packageplan import order_of
 from osbuilder.plan import Planner
 from osbuilder.settings import load_settings
 from osbuilder.step import key_of, parameters
@@ -88,7 +89,7 @@ def test_the_mirrors_of_a_recipe_are_asked_unless_the_setting_names_others(recip
     for settings, expected in (({}, recipe.mirrors), ({"mirrors": f"{recipe.name}={other}"}, (other,))):
         planner = Planner(FOLDER.parent, load_settings(settings, environment={"HOME": "/"}, folder=FOLDER))
         choice = choose(recipe, release=None, arch=ARCHES[recipe.arches[0]], init=None)
-        assert planner.order(choice, Selection(default=(), extra=())).mirrors == expected
+        assert order_of(planner, choice, Selection(default=(), extra=())).mirrors == expected
 
 
 def test_an_architecture_is_offered_or_excluded_with_a_reason(recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shutil
@@ -19,6 +20,7 @@ from osbuilder.request import ImageRequest, InitrdRequest, RootfsRequest
 from osbuilder.tree import Tree
 from tests.integration.engines import workbench_under
 from tests.mirrors import apk
+from tests.mirrors.alpine import alpine as mirror
 from tests.mirrors.apk import File, Package, Repository, SigningKey
 from tests.servers import FaultyServer, Reply
 
@@ -43,6 +45,20 @@ def test_the_guest_has_a_shell_a_libc_and_the_agent_as_init(tree: Tree) -> None:
     assert tree.read_bytes("lib/libc.musl-x86_64.so.1").startswith(b"\x7fELF")
     assert tree.resolve("sbin/init") == "usr/bin/osbuilder-probe"
     assert b"ID=alpine" in tree.read_bytes("etc/os-release")
+
+
+def test_each_stable_branch_is_installed_from_its_own_folder(alpine: Workbench, tmp_path: Path) -> None:
+    key = SigningKey.named()
+    (tmp_path / "key").write_bytes(key.public)
+    for release in alpine.planner.choice(ALPINE).recipe.releases:
+        with FaultyServer() as server:
+            for name, content in mirror(key, release=release).items():
+                server.serve(f"/{name}", Reply(body=content))
+            settings = (f"mirrors=alpine={server.url}", f"keyrings=alpine={tmp_path / 'key'}", f"build={tmp_path}")
+            bench = open_workbench(settings, stream=io.StringIO(), root=ROOT)
+            request = dataclasses.replace(ALPINE, release=release)
+            tree = Tree.read(bench.build(request).artifact.path("rootfs.tar"))
+        assert tree.read_bytes("etc/alpine-release") == f"{release}.0\n".encode()
 
 
 def test_what_scripts_would_have_done_is_done_with_none_of_them_run(alpine: Workbench, tree: Tree) -> None:

@@ -105,7 +105,7 @@ def alpine(
     """
     packages = tuple(
         dataclasses.replace(each, version=versions.get(each.name, each.version))
-        for each in _packages(arch, busybox, musl)
+        for each in _packages(release, arch, busybox, musl)
     )
     main = Repository(key=key, packages=packages, path=f"v{release}/main/{arch}")
     # busybox-doc and docs: what comes by install_if, and only then.
@@ -127,10 +127,10 @@ def alpine(
     return {**main.files(), **community.files()}
 
 
-def _packages(arch: str, busybox: Path, musl: Path) -> tuple[Package, ...]:
+def _packages(release: str, arch: str, busybox: Path, musl: Path) -> tuple[Package, ...]:
     libc = f"so:libc.musl-{arch}.so.1"
     return (
-        *_base(arch),
+        *_base(release, arch),
         Package(
             name="musl",
             version="1.2.5-r21",
@@ -207,7 +207,7 @@ def _packages(arch: str, busybox: Path, musl: Path) -> tuple[Package, ...]:
     )
 
 
-def _base(arch: str) -> tuple[Package, ...]:
+def _base(release: str, arch: str) -> tuple[Package, ...]:
     folders = (
         "dev etc home lib media mnt opt proc run srv sys usr/bin usr/lib usr/sbin usr/share var/cache var/lib var/log"
     )
@@ -246,7 +246,7 @@ def _base(arch: str) -> tuple[Package, ...]:
             arch=arch,
             files=(
                 File("etc/os-release", b'NAME="Alpine Linux"\nID=alpine\n'),
-                File("etc/alpine-release", b"3.24.0\n"),
+                File("etc/alpine-release", f"{release}.0\n".encode()),
             ),
             depends=("alpine-keys",),
         ),

@@ -19,6 +19,7 @@ from osbuilder.distro.lock import LockedPackage
 from osbuilder.distro.recipe import Selection, find_recipe
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import FetchError, ToolMissing, UsageError, VerificationError
+from osbuilder.packageplan import order_of
 from osbuilder.plan import Planner
 from osbuilder.reporter import LineReporter
 from osbuilder.request import RootfsRequest
@@ -164,7 +165,7 @@ def test_locked_packages_are_looked_for_on_the_mirrors_and_beside_them() -> None
         {"mirrors": f"debian={MIRROR}"}, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent")
     )
     planner = Planner(ROOT, settings)
-    order = planner.order(planner.choice(RootfsRequest(distro="debian")), Selection(default=(), extra=()))
+    order = order_of(planner, planner.choice(RootfsRequest(distro="debian")), Selection(default=(), extra=()))
     assert addresses(order) == (MIRROR, SECURITY)
 
 

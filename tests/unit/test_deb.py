@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from osbuilder.distro.deb import read_control, read_deb, read_debs, render_index, render_release
+from osbuilder.distro.deb import expand_debs, read_control, read_deb, read_debs, render_index, render_release
 from osbuilder.errors import TreeError
 from tests.mirrors.apt import Toy, ar, tar
 
@@ -67,6 +67,29 @@ def test_a_control_paragraph_has_no_blank_lines_and_its_archive_is_all_that_is_e
 def test_packages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     paths = tuple(write(tmp_path, Toy(name=name).deb(), f"{9 - at}.deb") for at, name in enumerate(("b", "a", "c")))
     assert [deb.name for deb in read_debs(paths, jobs=2)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, zstandard.compress, bytes])
+def test_an_expanded_package_is_the_package_with_plain_archives_in_it(tmp_path: Path, pack: object) -> None:
+    assert callable(pack)
+    control = tar({"./control": b"Package: toy\nVersion: 1\n"}) + b"odd"
+    data = tar({"./etc/toy": b"x" * 3000})
+    parts = {"debian-binary": b"2.0\n", "control.tar.x": pack(control), "_new": b"?", "data.tar.x": pack(data)}
+    packed = write(tmp_path, ar(parts))
+    (tmp_path / "pool").mkdir()
+    expand_debs([packed], tmp_path / "pool", jobs=2)
+    members = (tmp_path / "pool" / "toy.deb").read_bytes()
+    begin = b"!<arch>\ndebian-binary   0           0     0     100644  4         `\n2.0\n"
+    control_at = begin + f"control.tar     0           0     0     100644  {len(control):<10}`\n".encode()
+    data_at = f"\ndata.tar        0           0     0     100644  {len(data):<10}`\n".encode()
+    assert members == control_at + control + data_at + data
+
+
+def test_what_cannot_be_expanded_is_refused_by_name(tmp_path: Path) -> None:
+    good, bad = write(tmp_path, TOY.deb(), "good.deb"), write(tmp_path, TOY.deb()[:-100], "bad.deb")
+    (tmp_path / "pool").mkdir()
+    with pytest.raises(TreeError, match=r"truncated Debian package \(.*bad\.deb\)"):
+        expand_debs([good, bad], tmp_path / "pool", jobs=1)
 
 
 def test_an_index_has_a_paragraph_a_package_and_a_release_names_it(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def test_labels_come_last_and_the_policy_is_installed() -> None:
 
 
 def test_a_distribution_without_a_policy_is_refused() -> None:
-    with pytest.raises(PlanError, match="--selinux: debian has no policy: its recipe has no feature selinux"):
-        plan(RootfsRequest(distro="debian", arch="x86_64", selinux=True))
+    with pytest.raises(PlanError, match="--selinux: ubuntu has no policy: its recipe has no feature selinux"):
+        plan(RootfsRequest(distro="ubuntu", arch="x86_64", selinux=True))
 
 
 def test_an_agent_as_init_is_refused_it_loads_no_policy() -> None:
