@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, tidy, why
-from osbuilder.agents.pin import is_given
+from osbuilder.agents.pin import NO_OPTIONS, is_given
 from osbuilder.arch import Arch, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
@@ -363,7 +363,7 @@ def _lock_flags(rootfs: RootfsRequest) -> Iterator[str]:
     for name, value in (("distro", rootfs.distro), ("release", rootfs.release), ("arch", rootfs.arch)):
         if value is not None:
             yield from (f"--{name}", value)
-    for flag, values in (("--package", rootfs.packages), ("--feature", rootfs.features)):
+    for flag, values in (("--package", rootfs.packages), ("--feature", rootfs.all_features)):
         for value in values:
             yield from (flag, value)
 
@@ -371,15 +371,18 @@ def _lock_flags(rootfs: RootfsRequest) -> Iterator[str]:
 def _fetch_flags(request: BuildRequest) -> Iterator[str]:
     """Yield the flags with which `inv fetch` gets what a request needs."""
     flags: tuple[tuple[str, str | None], ...]
+    options = NO_OPTIONS
     match request:
         case AgentRequest():
             flags = (("agent", request.agent), ("arch", request.arch))
+            options = request.agent_options
         case KernelRequest() | HeadersRequest():
             kernel = request.kernel if isinstance(request, HeadersRequest) else request
             variant = kernel.variant if kernel.variant != "base" else None
             flags = (("kernel", kernel.line), ("variant", variant), ("arch", kernel.arch))
         case _:
             rootfs = _rootfs_of(request)
+            options = rootfs.agent_options
             flags = (
                 ("distro", rootfs.distro),
                 ("release", rootfs.release),
@@ -389,3 +392,5 @@ def _fetch_flags(request: BuildRequest) -> Iterator[str]:
     for name, value in flags:
         if value is not None:
             yield from (f"--{name}", value)
+    for word in options.words():
+        yield from ("--agent-option", word)

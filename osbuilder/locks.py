@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder import decode, packageplan, show
+from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.adapters import locker_of
 from osbuilder.distro.lock import (
@@ -25,6 +26,7 @@ from osbuilder.distro.recipe import PackageManager, Selection, choose, select_pa
 from osbuilder.errors import LockMoved, OsbuilderError, UsageError
 from osbuilder.launch import emulator
 from osbuilder.request import AgentRequest, BuildRequest, HeadersRequest, KernelRequest, RootfsRequest
+from osbuilder.rootfs.selinux import FEATURE as SELINUX
 from osbuilder.step import Step, is_online
 
 if TYPE_CHECKING:
@@ -107,7 +109,9 @@ class Locks:
         steps = (step for request in requests for step in self._needed(request))
         return {step.ident: step for step in steps if is_online(step.action)}
 
-    def locked_requests(self, agent: str | None = None) -> tuple[RootfsRequest, ...]:
+    def locked_requests(
+        self, agent: str | None = None, options: AgentOptions = NO_OPTIONS
+    ) -> tuple[RootfsRequest, ...]:
         """Return a request for each lock of the checkout. Raises UsageError for none, DecodeError for a bad file."""
         distros = self._bench.planner.distros
         locks = [decode.load(path, Lock) for path in sorted(distros.glob(f"*/{FOLDER}/*.json"))]
@@ -116,7 +120,14 @@ class Locks:
                 f"nothing is locked ({distros}/*/{FOLDER})", hint="Lock a distribution: inv lock --distro NAME"
             )
         return tuple(
-            RootfsRequest(distro=each.distro, release=each.release, arch=each.arch, agent=agent, locked=True)
+            RootfsRequest(
+                distro=each.distro,
+                release=each.release,
+                arch=each.arch,
+                agent=agent,
+                agent_options=options,
+                locked=True,
+            )
             for each in locks
         )
 
@@ -129,12 +140,14 @@ class Locks:
             return
         rootfs = request if isinstance(request, RootfsRequest) else request.rootfs
         choice = planner.choice(rootfs)
-        for supply in planner.supplies(choice, rootfs.agent):
+        for supply in planner.supplies(rootfs):
             yield from supply.walk()
         if choice.recipe.package_manager is not PackageManager.NONE:
             lock = load_lock(planner.distros, choice)
             for packages in lock.requests:
                 yield packageplan.plan_fetching(planner, choice, lock, packages)
+                if packageplan.has_policy(choice, packages):
+                    yield planner.builder(SELINUX)
 
     def _emulator(self, request: KernelRequest) -> Step | None:
         return emulator(self._bench, parse_arch(request.arch) if request.arch else host_arch())
@@ -148,7 +161,7 @@ class Locks:
         inits = (choice.init,) if request.init else choice.recipe.inits
         choices = [choose(choice.recipe, release=choice.release_name, arch=choice.arch, init=init) for init in inits]
         found = (
-            select_packages(each, features=request.features, extra=request.packages).everything for each in choices
+            select_packages(each, features=request.all_features, extra=request.packages).everything for each in choices
         )
         return tuple(dict.fromkeys(found))
 

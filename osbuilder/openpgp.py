@@ -1,6 +1,6 @@
-"""OpenPGP as far as osbuilder knows it: how data files name a key, and what gpgv's verdict means.
+"""OpenPGP as far as osbuilder knows it: how data files name a key, what gpgv's verdict means, and what was signed.
 
-Source of the status lines: GnuPG, doc/DETAILS, "Format of the --status-fd output".
+Sources: GnuPG, doc/DETAILS, "Format of the --status-fd output"; RFC 9580 section 7 (cleartext signature framework).
 """
 
 from __future__ import annotations
@@ -44,6 +44,25 @@ _REFUSALS: Final[Mapping[str, str]] = {
     "ERRSIG": "its signature cannot be checked",
     "NODATA": "what came as its signature is no OpenPGP signature",
 }
+
+
+_BEGIN: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
+_SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
+
+
+def signed_text(text: str) -> str:
+    """Return what the signature of a clear-signed text covers; a text without one as it is. Verifies nothing.
+
+    What stands before it, the lines of its header too, anybody may have added: no signature is over them.
+    """
+    # Lines end with a line feed and nothing else: whoever may write a header may write any character that splits one.
+    lines = [line.rstrip(" \t\r") for line in text.split("\n")]
+    if _BEGIN not in lines:
+        return text
+    header = lines.index(_BEGIN)
+    begin = lines.index("", header) + 1 if "" in lines[header:] else len(lines)
+    end = lines.index(_SIGNATURE, begin) if _SIGNATURE in lines[begin:] else len(lines)
+    return "".join(f"{line.removeprefix('- ')}\n" for line in lines[begin:end])
 
 
 def read_verdict(status: str, *, trusted: Collection[str] | None, keys: str) -> Verdict:

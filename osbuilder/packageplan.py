@@ -15,8 +15,9 @@ from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
 from osbuilder.distro.lock import find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
 from osbuilder.distro.pool import FetchPackages
-from osbuilder.distro.recipe import Selection
+from osbuilder.distro.recipe import Selection, select_packages
 from osbuilder.errors import UsageError
+from osbuilder.rootfs.selinux import FEATURE as SELINUX
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
@@ -101,6 +102,13 @@ def package_builder(planner: Planner, recipe: Recipe) -> Step | None:
     """Return the builder that a recipe's package manager runs in, if it needs one."""
     name = adapter_of(recipe.package_manager).builder
     return planner.builder(name) if name else None
+
+
+def has_policy(choice: Choice, packages: tuple[str, ...]) -> bool:
+    """Return whether a request for these packages has the SELinux policy that labels are taken from."""
+    if SELINUX not in choice.recipe.features:
+        return False
+    return {*select_packages(choice, features=(SELINUX,), extra=()).everything} <= {*packages}
 
 
 def named(setting: Mapping[str, tuple[str, ...]], recipe: Recipe) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from osbuilder import __version__, packageplan
-from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
+from osbuilder.agents.pin import AgentOptions, is_given
 from osbuilder.arch import Arch, host_arch, parse_arch
 from osbuilder.distro.archives import find_archives
 from osbuilder.distro.recipe import Choice, Recipe, choose, find_recipe, select_packages
@@ -203,8 +203,7 @@ class Planner:
         choice = self.choice(request)
         if request.labelled:
             _check_labelled(choice)
-        features = tuple(sorted({*request.features, *((SELINUX,) if request.labelled else ())}))
-        packages = select_packages(choice, features=features, extra=request.packages)
+        packages = select_packages(choice, features=request.all_features, extra=request.packages)
         return Ground(
             name=self.name(request),
             arch=choice.arch,
@@ -285,11 +284,13 @@ class Planner:
             inputs=(("agent", agent), ("rootfs", ground.tree), *_modules(request), *_policy(request), *overlays),
         )
 
-    def supplies(self, choice: Choice, agent_name: str | None) -> tuple[Step, ...]:
-        """Return the steps that whatever is made of a choice needs beside its packages: builders, and the agent's."""
-        agent, _ = self._agent(agent_name, NO_OPTIONS, choice.arch)
+    def supplies(self, request: RootfsRequest) -> tuple[Step, ...]:
+        """Return the steps that a guest needs beside its packages, whatever it becomes: builders, and the agent's."""
+        choice = self.choice(request)
+        agent, _ = self._agent(request.agent, request.agent_options, choice.arch)
         package_builder = packageplan.package_builder(self, choice.recipe)
-        return (self.builder("rootfs"), agent, *((package_builder,) if package_builder else ()))
+        images = (self.builder("rootfs"), self.builder(erofs.BUILDER))
+        return (*images, agent, *((package_builder,) if package_builder else ()))
 
     def _image(self, request: ImageRequest) -> Step:
         ground = self.ground(request.rootfs)

@@ -117,6 +117,11 @@ class RootfsRequest:
         """Whether files get SELinux labels: a policy that is installed is of no use without them."""
         return self.selinux or SELINUX in self.features
 
+    @property
+    def all_features(self) -> tuple[str, ...]:
+        """The features of the recipe that it takes, sorted: those that it names, and the policy that labels are of."""
+        return tuple(sorted({*self.features, *((SELINUX,) if self.selinux else ())}))
+
     def __post_init__(self) -> None:
         for unit in self.without_units:
             if not _UNIT.fullmatch(unit):

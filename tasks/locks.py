@@ -7,10 +7,10 @@ from typing import Any
 from invoke.context import Context
 
 from tasks.common import workbench
-from tasks.flags import AGENT, COMMON, KERNEL, ROOTFS, command
+from tasks.flags import AGENT, AGENT_OPTION, COMMON, KERNEL, ROOTFS, command
 
 _WHAT = {name: ROOTFS[name] for name in ("distro", "release", "arch")}
-_WHICH = {name: ROOTFS[name] for name in ("package", "feature")}
+_WHICH = {name: ROOTFS[name] for name in ("package", "feature", "selinux")}
 
 
 @command(
@@ -35,6 +35,7 @@ def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) 
             init=parse_choice(init, Init, "init") if init else None,
             packages=tuple(given["package"]),
             features=tuple(given["feature"]),
+            selinux=given["selinux"],
         )
         if given["dry"]:
             print(bench.locks.describe(request))
@@ -45,23 +46,25 @@ def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) 
             print(f"{path}: {len(written.packages)} packages")
 
 
-@command(_WHAT, AGENT, KERNEL, COMMON, flags={"all": "for every lock of this checkout"})
+@command(_WHAT, AGENT, AGENT_OPTION, KERNEL, COMMON, flags={"all": "for every lock of this checkout"})
 def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Get what builds take from the network into the store: a locked distribution, its agent and a kernel."""
     with workbench(given["setting"]) as bench:
+        from osbuilder.agents.pin import AgentOptions
         from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
 
-        distro, release, agent = given["distro"], given["release"], given["agent"]
+        agent, options = given["agent"], AgentOptions.parse(given["agent_option"])
         wanted: list[BuildRequest] = []
         arches = {given["arch"]}
         if all:
-            locked = bench.locks.locked_requests(agent)
+            locked = bench.locks.locked_requests(agent, options)
             arches = {each.arch for each in locked}
             wanted += locked
-        elif distro is not None:
-            wanted.append(RootfsRequest(distro=distro, release=release, arch=given["arch"], agent=agent, locked=True))
+        elif given["distro"] is not None:
+            what = {name: given[name] for name in _WHAT}
+            wanted.append(RootfsRequest(**what, agent=agent, agent_options=options, locked=True))
         else:
-            wanted.append(AgentRequest(agent=agent, arch=given["arch"]))
+            wanted.append(AgentRequest(agent=agent, arch=given["arch"], agent_options=options))
         wanted += [
             KernelRequest(arch=arch, line=given["kernel"], variant=given["variant"]) for arch in sorted(arches, key=str)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -174,6 +174,22 @@ class AgentOptions:
             source=_source(values),
             crates=_crates(values),
         )
+
+    def words(self) -> Iterator[str]:
+        """Yield the words that `parse` makes these options of."""
+        source, crates = self.source, self.crates
+        switch = {value: word for word, value in _SWITCH.items()}
+        for name, value in (
+            ("libc", self.libc and self.libc.value),
+            ("seccomp", None if self.seccomp is None else switch[self.seccomp]),
+            ("policy", None if self.policy is None else switch[self.policy]),
+            *((name, getattr(source, name)) for name in ("tree", "git", "ref", "sha256") if source),
+            *(("url", url) for url in (source and source.urls) or ()),
+            *(("crates-url", url) for url in (crates and crates.urls) or ()),
+            ("crates-sha256", crates and crates.sha256),
+        ):
+            if value is not None:
+                yield f"{name}={value}"
 
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) is not None for field in dataclasses.fields(self))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import unquote
 
 from osbuilder.distro.apt import ROOTFS_TAR, Bootstrap, bootstrap
+from osbuilder.distro.apt_releases import read_release
 from osbuilder.distro.archives import Archive
 from osbuilder.distro.deb import expand_debs, render_index, render_release
 from osbuilder.distro.dpkg import parse_fields, read_packages
@@ -120,7 +121,7 @@ def _indexes(folder: Path) -> Iterator[LockedIndex]:
         yield LockedIndex(
             name=f"dists/{path.name.rpartition('_dists_')[2].rpartition('_')[0]}",
             sha256=hashlib.sha256(content).hexdigest(),
-            date=parse_fields(content.decode("utf-8", "replace")).get("Date", ""),
+            date=read_release(content.decode("utf-8", "replace")).get("Date", ""),
         )
 
 

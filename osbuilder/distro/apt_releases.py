@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from osbuilder.distro.dpkg import parse_fields
 from osbuilder.distro.indexes import LAG_MAX_S, memory_of, refuse_old
+from osbuilder.openpgp import signed_text
 from osbuilder.step import parameters
 
 if TYPE_CHECKING:
@@ -37,9 +38,14 @@ def read_releases(folder: Path) -> list[dict[str, str]]:
     wanted = ("Origin", "Suite", "Codename", "Version", "Date")
     found = []
     for path in sorted(folder.iterdir()):
-        fields = parse_fields(path.read_text("utf-8", "replace"))
+        fields = read_release(path.read_text("utf-8", "replace"))
         found.append({name.lower(): fields[name] for name in wanted if name in fields})
     return found
+
+
+def read_release(text: str) -> dict[str, str]:
+    """Return the one-line fields of a Release or InRelease file, of what is signed in it alone."""
+    return parse_fields(signed_text(text))
 
 
 def refuse_old_releases(job: Job, folder: Path, keyring: Keyring) -> None:
@@ -64,6 +70,6 @@ def refuse_old_releases(job: Job, folder: Path, keyring: Keyring) -> None:
 def release_time(text: str) -> int | None:
     """Return the time (seconds since 1970) in a Release file's Date, None when it has none that can be read."""
     try:
-        return int(email.utils.parsedate_to_datetime(parse_fields(text)["Date"]).timestamp())
+        return int(email.utils.parsedate_to_datetime(read_release(text)["Date"]).timestamp())
     except (KeyError, ValueError):
         return None

@@ -32,6 +32,7 @@ IDLE = Toy(name="idle")
 GOOD = Repository(key=KEY, packages=(BASE, DOLL, IDLE, TOY))
 FILES = GOOD.files()
 INDEX = "dists/trixie/main/binary-amd64/Packages.gz"
+INRELEASE = "dists/trixie/InRelease"
 UPDATES = Archive(suite="trixie-updates", components=("main",))
 
 
@@ -150,6 +151,13 @@ def test_an_old_state_that_is_served_again_is_refused_on_the_mirror_and_beside_i
         match=r"dists/trixie/InRelease is out of date, or an old state that is served again: its date is of 2025-08-09,"
         r" one of 2025-09-08 was seen before",
     ):
+        resolve(("toy",))
+    # A date in the header of the signature: apt takes the file, but nobody signed that line.
+    old = GOOD.files()[INRELEASE]
+    forged = old.replace(b"Hash: SHA256\n", b"Hash: SHA256\nDate: Tue, 01 Jan 2030 00:00:00 UTC\n", 1)
+    assert forged != old
+    server.serve(f"/{INRELEASE}", Reply(body=forged))
+    with pytest.raises(VerificationError, match=r"an old state that is served again: its date is of 2025-08-09"):
         resolve(("toy",))
     _serve(server, newer)
     _serve(server, dataclasses.replace(updates, date=EPOCH))

@@ -202,6 +202,24 @@ def test_an_option_that_cannot_be_is_refused(options: tuple[str, ...], message: 
         AgentOptions.parse(options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("libc=gnu", "seccomp=no", "policy=yes", "tree=/src/agent"),
+        (
+            "git=https://a.example/a.git",
+            f"ref={COMMIT}",
+            "crates-url=https://a.example/v.tar",
+            f"crates-sha256={'5' * 64}",
+        ),
+        (f"sha256={'5' * 64}", "url=https://a.example/a.tar", "url=https://b.example/a.tar"),
+    ],
+)
+def test_options_are_told_as_they_are_given(options: tuple[str, ...]) -> None:
+    assert tuple(AgentOptions.parse(options).words()) == options
+
+
 def test_options_are_refused_for_agents_that_have_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="agent probe has no options: they are for agents that are compiled"):
         plan("libc=gnu", agent="probe")
