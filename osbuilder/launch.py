@@ -18,7 +18,7 @@ from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, P
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json
-from osbuilder.guest.shares import VIRTIOFSD, host_virtiofsd
+from osbuilder.guest.shares import SHARE, VIRTIOFSD, check_socket, host_virtiofsd
 from osbuilder.guestroot import fstype_of, root_file, root_kind, root_request, verity_of
 from osbuilder.image.verity import Verity
 from osbuilder.request import (
@@ -79,14 +79,17 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
 
     Raises UsageError and PlanError for what cannot be, BootError with the console's end when the guest did not report.
     """
+    with bench.store.in_use():
+        return _boot(bench, request)
+
+
+def _boot(bench: Workbench, request: BootRequest) -> Outcome:
     arch = _arch(request)
     _check_files(request)
     machines = _fitting(bench, request, arch)
     root = root_kind(bench, request, arch, machines)
     machine = _machine(request, arch, machines, root)
     ready = _ready(bench, request, arch)
-    if ready is not None and request.plugs:
-        raise UsageError("--plug is for guests whose agent is the probe", hint="It is what asks for what is plugged.")
     # Refuses what cannot be before anything is built.
     render_argv(_rehearsed(request, arch, machine, root, ready))
     kernel, probes = _kernel(bench, request, arch, machine)
@@ -148,10 +151,14 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
     image = (request.image or Path("kata-containers.img")) if initrd is None else None
     verity = None
     if root is RootKind.VERITY:
-        unknown = Verity(root_hash="HASH", salt="SALT", data_blocks=2)
+        # As long as they will be.
+        unknown = Verity(root_hash="HASH".ljust(64, "."), salt="SALT".ljust(64, "."), data_blocks=10**7)
         verity = verity_of(request, request.image) if request.image else unknown
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     guest = dataclasses.replace(guest, port=ready.port if ready else None)
+    if ready is None:
+        guest = asked(guest, ())
+    guest = dataclasses.replace(guest, cmdline=(*guest.cmdline, *AGENT_CMDLINE))
     if request.image is None and root.mapped:
         # The least that an nvdimm can be.
         guest = dataclasses.replace(guest, image_size_bytes=NVDIMM_ALIGN_MIB << 20)
@@ -163,6 +170,8 @@ def _ready(bench: Workbench, request: BootRequest, arch: Arch) -> Ready | None:
     ready = request.ready
     if ready is None and request.agent is not None and not is_given(request.agent):
         ready = bench.planner.versions.agent(request.agent).ready
+    if ready is not None and request.plugs:
+        raise UsageError("--plug is for guests whose agent is the probe", hint="It is what asks for what is plugged.")
     if ready is None or ready.port is None or request.kernel_file is not None:
         return ready
     if _PORTS not in bench.kernels.capabilities_of(request.variant, arch):
@@ -290,7 +299,10 @@ def _place(bench: Workbench, arch: Arch, devices: Collection[Device]) -> Iterato
     on_host = emulator(bench, arch, devices) is None
     with bench.store.scratch(f"boot-{secrets.token_hex(8)}") as folder:
         if on_host:
-            yield HostPlace(folder=folder)
+            place = HostPlace(folder=folder)
+            if Device.VIRTIOFS in devices:
+                check_socket(place.output(SHARE))
+            yield place
         else:
             with bench.builder("qemu", arch) as (engine, builder):
                 yield BuilderPlace(engine=engine, builder=builder, folder=folder, label=folder.name)

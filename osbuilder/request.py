@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Final, TypeVar
 
-from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
+from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
 from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
@@ -323,6 +323,9 @@ def _check_what_is_built(request: BootRequest) -> None:
     for flag, value in {
         "locked": request.locked,
         "modules": request.modules,
+        # One of versions.yaml says how it is known to serve, in a file too.
+        "agent": request.agent is not None and is_given(request.agent),
+        "agent-option": bool(request.agent_options),
         "fs": request.filesystem,
         "compression": request.compression,
     }.items():

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from osbuilder.step import canonical
 MANIFEST: Final = "manifest.json"
 _STAT: Final = "stat.json"
 _STORE_LOCK: Final = "store"
+_KEY: Final = re.compile("[0-9a-f]{64}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -160,7 +162,10 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        """Yield a folder that is gone afterwards; if its process is killed, the next `sweep` removes it."""
+        """Yield a folder that is gone afterwards; if its process is killed, the next `sweep` removes it.
+
+        A name serves once, so its lock goes with the folder.
+        """
         with self.lock(name):
             folder = self.root / "tmp" / name
             folder.mkdir()
@@ -168,6 +173,7 @@ class Store:
                 yield folder
             finally:
                 remove_tree(folder)
+                (self.root / "locks" / name).unlink()
 
     @contextlib.contextmanager
     def workspace(self, key: str, ident: str) -> Iterator[Workspace]:
@@ -229,6 +235,8 @@ class Store:
                 if held and folder.exists():
                     forget(folder.name)
                     remove_tree(folder)
+                if held and not _KEY.fullmatch(folder.name):
+                    (self.root / "locks" / folder.name).unlink(missing_ok=True)  # of a scratch folder
 
     def unneeded(self) -> tuple[Path, ...]:
         """Return the folder of every artifact that no target's last build needs."""
@@ -320,15 +328,21 @@ def _sync_and_hash(path: Path) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder that may be missing, and whatever is in it, read-only folders included."""
-    if not path.exists():
+    """Remove a folder that may be missing, with everything in it, also where folders forbid it to their owner."""
+    if not path.is_dir():
         return
+    _open(path)
+    for root, folders, _ in os.walk(path):
+        for name in folders:
+            _open(Path(root, name))
+    shutil.rmtree(path)
 
-    def unlock(function: Callable[[str], object], name: str, _: object) -> None:
-        Path(name).parent.chmod(0o700)
-        function(name)
 
-    shutil.rmtree(path, onerror=unlock)
+def _open(folder: Path) -> None:
+    # Somebody else's folder may do as it is; if not, removing it says so.
+    with contextlib.suppress(PermissionError):
+        if not folder.is_symlink():
+            folder.chmod(0o700)
 
 
 def _signature(path: Path) -> list[int]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from osbuilder import show
 from osbuilder.arch import ARCHES
 from osbuilder.engine.choose import container_engines
-from osbuilder.engine.trees import remove_tree as remove_unpacked
 from osbuilder.execute import BUILDER_TAR
 from osbuilder.store import Store, remove_tree
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def clean(build: Path, *, dry: bool) -> str:
     """Remove the architectures of a build folder; returns what was (or would be) removed."""
-    folders = [path for path in build.glob("*") if path.name in ARCHES and path.is_dir()]
+    folders = [path for path in build.glob("*") if path.name in ARCHES and path.is_dir() and not path.is_symlink()]
     for path in folders if not dry else ():
         remove_tree(path)
     verb = "would remove" if dry else "removed"
@@ -55,7 +54,7 @@ def _collect_builders(bench: Workbench) -> int:
     dropped = _unpacked(bench.store, kept)
     freed = sum(show.disk_bytes(tree) for tree in dropped)
     for tree in dropped:
-        remove_unpacked(tree)
+        remove_tree(tree)
     return freed + sum(engine.collect(kept) for engine in container_engines(bench.settings))
 
 

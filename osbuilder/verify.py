@@ -162,7 +162,10 @@ class Proof:
 
         With `again` each kernel is built a second time, in a store that begins empty, and the bytes are compared.
         """
-        with building_again(self._bench) if again else contextlib.nullcontext() as differing:
+        with (
+            self._bench.store.in_use(),
+            building_again(self._bench) if again else contextlib.nullcontext() as differing,
+        ):
             return self._run(trials, line=line, differing=differing, tell=tell)
 
     def _run(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from osbuilder.engine.trees import remove_tree as remove_unpacked
 from osbuilder.errors import StoreError
 from osbuilder.execute import BUILDER_TAR
 from osbuilder.show import disk_bytes
@@ -43,6 +42,12 @@ def nothing_of_it_stays(store: Path) -> Iterator[None]:
     gone = {key for key, manifest in manifests.items() if _of_loopback(manifest)}
     while further := {key for key, needed in inputs.items() if key not in gone and needed & gone}:
         gone |= further
+    # While somebody else builds, what is theirs cannot be told from what is ours.
+    with contextlib.suppress(StoreError), Store(store).alone():
+        _remove(store, gone, refs)
+
+
+def _remove(store: Path, gone: set[str], refs: Mapping[Path, str]) -> None:
     for key in gone:
         remove_tree(store / "objects" / key)
     for path in [path for path in (store / "refs").rglob("*") if path.is_file() and path.read_text().strip() in gone]:
@@ -65,7 +70,7 @@ def make_room(store: Path, *, between_tests: bool = False) -> None:
         with contextlib.suppress(StoreError), Store(store).alone():
             for folder in find(Store(store)):
                 if disk_bytes(folder) >= large_bytes:
-                    remove_unpacked(folder)
+                    remove_tree(folder)
 
 
 def _unpacked(store: Store) -> Iterator[Path]:

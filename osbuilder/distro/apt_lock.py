@@ -66,7 +66,7 @@ INSTALL_HOOK: Final = """\
 #!/bin/sh
 set -eu
 rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/apt/sources.list"
-[ ! -e "$1/usr/bin/apt-get" ] || cp /in/sources "$1/etc/apt/sources.list"
+[ ! -e "$1/usr/bin/apt-get" ] || [ ! -s /in/sources ] || cp /in/sources "$1/etc/apt/sources.list"
 """
 
 _COMPONENT: Final = "main"

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import os
 import shutil
 import stat
 import tarfile
@@ -22,6 +21,7 @@ from typing import Final
 from osbuilder.engine import base
 from osbuilder.engine.base import Builder
 from osbuilder.errors import EngineError
+from osbuilder.store import remove_tree
 
 _CHUNK_BYTES: Final = 1 << 20
 _MOUNT_POINTS: Final = ("cache", "dev", "in", "out", "proc", "run", "sys", "tmp", "var/tmp", "work")
@@ -58,18 +58,6 @@ def discard_tree(folder: Path, builder: Builder) -> None:
         with _locked(folder, builder):
             remove_tree(folder / builder.sha256)
             (folder / f"{builder.sha256}.lock").unlink()
-
-
-def remove_tree(tree: Path) -> None:
-    """Remove a folder with everything in it, also where folders forbid it to their owner."""
-    if not tree.is_dir():
-        return
-    for root, folders, _ in os.walk(tree):
-        for name in folders:
-            path = Path(root, name)
-            if not path.is_symlink():
-                path.chmod(stat.S_IRWXU)
-    shutil.rmtree(tree)
 
 
 @contextlib.contextmanager

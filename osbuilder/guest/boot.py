@@ -116,7 +116,7 @@ class HostPlace:
             process = subprocess.Popen(
                 # setpriv: QEMU ends with us, however we end.
                 ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *argv),
-                env={"PATH": os.defpath},
+                env={"PATH": shares.HOST_PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -297,7 +297,7 @@ def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | No
 
 def host_qemu(program: str) -> bool:
     """Whether this host has a QEMU of that name."""
-    return shutil.which(program) is not None
+    return shutil.which(program, path=shares.HOST_PATH) is not None
 
 
 def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) -> Boot:
@@ -311,7 +311,7 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) ->
         initrd=place.input(Path(guest.initrd)) if guest.initrd else None,
         console=place.output("console"),
         report=place.output("report"),
-        share=place.output("share"),
+        share=place.output(shares.SHARE),
         port=ready.port if ready else None,
         cmdline=(*guest.cmdline, *AGENT_CMDLINE),
     )

@@ -38,7 +38,8 @@ def write_tree(layout: Layout, image: Path, *, salt: bytes) -> Verity:
             lambda offset, length: os.pread(fd, length, data.offset_bytes + offset), data_blocks=blocks, salt=salt
         )
         tree, root_hash = verity.build_tree(leaves, salt=salt)
-        os.pwrite(fd, tree, hashes.offset_bytes)
+        stream.seek(hashes.offset_bytes)
+        stream.write(tree)
     return Verity(root_hash=root_hash, salt=salt.hex(), data_blocks=blocks)
 
 

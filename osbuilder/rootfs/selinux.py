@@ -45,26 +45,33 @@ _TYPES: Final = {
 }
 
 # Names may hold anything but NUL, so NUL ends each, in and out. A label is never empty: none is an empty word.
+# Called as C, since the bindings for Python refuse names that are not UTF-8 (selabel_open(3), selabel_lookup(3)).
 _SCRIPT: Final = """\
+import ctypes
 import errno
 import selinux
 
-option = selinux.selinux_opt()
-option.type = selinux.SELABEL_OPT_PATH
-option.value = "/in/policy/file_contexts"
-handle = selinux.selabel_open(selinux.SELABEL_CTX_FILE, option, 1)
-with open("/in/names", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-    names = stream.read().split("\\0")[:-1]
-with open("/out/labels", "w", encoding="utf-8", newline="") as stream:
+class Option(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int), ("value", ctypes.c_char_p)]
+
+library = ctypes.CDLL("libselinux.so.1", use_errno=True)
+library.selabel_open.restype = ctypes.c_void_p
+option = Option(selinux.SELABEL_OPT_PATH, b"/in/policy/file_contexts")
+handle = ctypes.c_void_p(library.selabel_open(selinux.SELABEL_CTX_FILE, ctypes.byref(option), 1))
+if not handle:
+    raise OSError(ctypes.get_errno(), "selabel_open")
+with open("/in/names", "rb") as stream:
+    names = stream.read().split(b"\\0")[:-1]
+with open("/out/labels", "wb") as stream:
     for name in names:
-        mode, _, path = name.partition(" ")
-        try:
-            _, label = selinux.selabel_lookup_raw(handle, path, int(mode))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            label = ""
-        stream.write(label + "\\0")
+        mode, _, path = name.partition(b" ")
+        label = ctypes.c_char_p()
+        if library.selabel_lookup_raw(handle, ctypes.byref(label), path, int(mode)) == 0:
+            stream.write(label.value)
+            library.freecon(label)
+        elif ctypes.get_errno() != errno.ENOENT:
+            raise OSError(ctypes.get_errno(), "selabel_lookup_raw", path)
+        stream.write(b"\\0")
 """
 
 
@@ -110,18 +117,22 @@ def policy_of(tree: Tree) -> str:
 
 
 def set_labels(tree: Tree, labels: bytes) -> int:
-    """Set what libselinux answered, one label a name in the order of the tree; return how many got one.
+    """Set what libselinux answered, one label a name in the order of the tree; return how many names have one.
 
-    The kernel keeps a label with the NUL at its end, and so does ext4. Raises RootfsError for too few answers.
+    A file with several names has one label: that of the first of them that the policy has one for. The kernel keeps a
+    label with the NUL at its end, and so does ext4. Raises RootfsError for too few answers.
     """
     answers = labels.split(b"\0")[:-1]
     names = tree.names()
     if len(answers) != len(names):
         raise RootfsError(f"libselinux answered for {len(answers)} of {len(names)} paths", hint="See the step's log.")
-    for name, label in zip(names, answers, strict=True):
+    label_of = dict(zip(names, answers, strict=True))
+    for several in tree.hard_links().values():
+        label_of |= dict.fromkeys(several, next((label_of[name] for name in several if label_of[name]), b""))
+    for name, label in label_of.items():
         others = {key: value for key, value in tree.get(name).xattrs if key != XATTR}
         tree.set_xattrs(name, {**others, **({XATTR: label + b"\0"} if label else {})})
-    return sum(1 for label in answers if label)
+    return sum(1 for label in label_of.values() if label)
 
 
 def _copy_contexts(tree: Tree, kind: str, folder: Path) -> None:

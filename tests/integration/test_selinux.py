@@ -35,6 +35,8 @@ KINDS = {
 }
 # On top of Debian's policy, what an administrator may add: a rule that wins, and a folder that counts as another.
 LOCAL = b"/usr/bin/env\t--\tsystem_u:object_r:local_env_t:s0\n/usr/share/doc(/.*)?\t<<none>>\n"
+# A name that is not UTF-8, as a tree has it.
+LATIN1 = b"usr/games/caf\xe9".decode("utf-8", "surrogateescape")
 SUBSTITUTES = b"/usr/games /usr/bin\n"
 
 
@@ -55,6 +57,7 @@ def debian(policy: tuple[Step, Artifact]) -> Tree:
     tree.add_file(f"{CONTEXTS}.local", LOCAL)
     tree.add_file(f"{CONTEXTS}.subs", SUBSTITUTES)
     tree.add_file("usr/games/odd name \"'\\ \u00e4", b"")
+    tree.add_file(LATIN1, b"")
     return tree
 
 
@@ -73,7 +76,7 @@ def asked(bench: Workbench, policy: tuple[Step, Artifact], tree: Tree, folder: P
         names = [name for name, entry in tree.items() if entry.kind is kind]
         if not names:
             continue
-        (folder / "names").write_bytes(b"".join(f"/{name}\0".encode() for name in names))
+        (folder / "names").write_bytes(b"".join(f"/{name}\0".encode("utf-8", "surrogateescape") for name in names))
         log = folder / f"log-{word}"
         argv = ("xargs", "-0", "-a", "/in/names", "matchpathcon", "-n", "-f", "/in/contexts/file_contexts")
         inputs = {"names": folder / "names", "contexts": contexts}
@@ -112,6 +115,7 @@ def test_every_path_of_a_debian_gets_the_label_that_matchpathcon_names(
     assert len(set(got.values())) > 30
     assert got["usr/bin/env"] == "system_u:object_r:local_env_t:s0"  # .local wins
     assert got["usr/games/odd name \"'\\ \u00e4"] == got["usr/bin/sort"] == "system_u:object_r:bin_t:s0"  # .subs
+    assert got[LATIN1] == "system_u:object_r:bin_t:s0"
     assert got["usr/share/doc"] == ""  # <<none>>
     assert got["usr/lib/systemd/systemd"] == "system_u:object_r:init_exec_t:s0"
     assert built.artifact.facts["labelled"] == sum(1 for label in got.values() if label)

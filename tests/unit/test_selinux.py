@@ -84,6 +84,15 @@ def test_labels_end_with_a_nul_and_other_attributes_stay() -> None:
     assert tree.get("two").xattrs == ()
 
 
+def test_a_file_with_several_names_has_the_label_of_the_first_that_has_one() -> None:
+    tree = Tree()
+    tree.add_file("a", b"")
+    tree.add_link("b", "a")
+    tree.add_link("c", "a")
+    assert set_labels(tree, b"root_t\0\0b_t\0c_t\0") == 4
+    assert dict(tree.get("a").xattrs) == {"security.selinux": b"b_t\0"}
+
+
 def test_an_answer_that_is_missing_is_noticed() -> None:
     tree = Tree()
     tree.add_file("one", b"")

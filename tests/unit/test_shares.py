@@ -23,7 +23,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / X86.qemu
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("osbuilder.guest.shares.HOST_PATH", str(tmp_path))
     monkeypatch.setattr("osbuilder.guest.shares._FOLDERS", str(tmp_path))
     return tmp_path
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from osbuilder.errors import StoreError
-from osbuilder.store import Artifact, Store, explain
+from osbuilder.store import Artifact, Store, explain, remove_tree
 from tests.loopback import make_room, nothing_of_it_stays
 
 KEY = "1" * 64
 OTHER = "2" * 64
+NOBODY = 65534
 
 
 def publish(
@@ -155,9 +159,42 @@ def test_a_scratch_folder_goes_with_its_process_or_with_the_next_sweep(tmp_path:
         store.sweep(forgotten.append)
         assert folder.exists()
     assert not folder.exists()
-    (tmp_path / "tmp" / "boot-2").mkdir()
+    for name in ("boot-2", KEY):
+        (tmp_path / "tmp" / name).mkdir()
     store.sweep(forgotten.append)
-    assert forgotten == ["boot-2"]
+    assert sorted(forgotten) == sorted(["boot-2", KEY])
+    # Its name is never used again, a key is.
+    assert [path.name for path in (tmp_path / "locks").iterdir()] == [KEY]
+
+
+@contextlib.contextmanager
+def an_ordinary_user() -> Iterator[Path]:
+    """Be somebody whom permissions keep out; yields a folder of theirs."""
+    folder = Path(tempfile.mkdtemp(prefix="osbuilder-test-"))
+    was = os.geteuid()
+    if was == 0:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        os.seteuid(was)
+        shutil.rmtree(folder)
+
+
+def test_folders_that_forbid_it_are_removed_too() -> None:
+    with an_ordinary_user() as folder:
+        for name in ("top", "top/none", "top/none/inner", "top/read"):
+            (folder / name).mkdir()
+            (folder / name / "file").write_text("")
+        (folder / "kept").mkdir(mode=0o500)
+        (folder / "top" / "link").symlink_to(folder / "kept")
+        for name, mode in (("top/none", 0), ("top/read", 0o500), ("top", 0o100)):
+            (folder / name).chmod(mode)
+        remove_tree(folder / "top")
+        assert [path.name for path in folder.iterdir()] == ["kept"]
+        assert (folder / "kept").stat().st_mode & 0o777 == 0o500
+        remove_tree(folder / "missing")
 
 
 def test_a_lock_that_is_held_is_not_given_twice(tmp_path: Path) -> None:
