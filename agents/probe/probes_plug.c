@@ -18,9 +18,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Together less than a probe's time. */
+/* For all that a probe waits for together: less than a probe's time. */
 #define WAIT_MS 8000
 #define STEP_MS 20
+
+static uint64_t waits_until_us;
+
 /* The console is shared: what was asked may have been torn by a kernel message. The host answers once. */
 #define ASK_AGAIN_MS 1000
 
@@ -28,7 +31,12 @@
 #define MEMORY "/sys/devices/system/memory"
 #define PCI_DEVICES "/sys/bus/pci/devices"
 
-/* Ends the probe unless the host plugs such a thing. */
+static bool may_wait(void)
+{
+	return boottime_us() < waits_until_us;
+}
+
+/* Ends the probe unless the host plugs such a thing; from now on it waits. */
 static void require_host(const char *what)
 {
 	char cmdline[4096];
@@ -41,6 +49,7 @@ static void require_host(const char *what)
 		list[length] = '\0';
 	if (!list || !has_word(list, what))
 		skip("the host plugs none (osbuilder.plug=%s)", what);
+	waits_until_us = boottime_us() + WAIT_MS * 1000ULL;
 }
 
 static void ask(const char *what)
@@ -57,13 +66,15 @@ static void ask(const char *what)
 /* Asks, and waits until `came` is true of `context`. Returns the milliseconds it took; ends the probe if it never is. */
 static unsigned int await(const char *what, bool (*came)(void *context), void *context)
 {
-	for (unsigned int ms = 0; ms < WAIT_MS; ms += STEP_MS, sleep_ms(STEP_MS)) {
-		if (ms % ASK_AGAIN_MS == 0)
+	uint64_t began_us = boottime_us();
+
+	for (unsigned int steps = 0; may_wait(); steps++, sleep_ms(STEP_MS)) {
+		if (steps % (ASK_AGAIN_MS / STEP_MS) == 0)
 			ask(what);
 		if (came(context))
-			return ms;
+			return (unsigned int)((boottime_us() - began_us) / 1000);
 	}
-	fail("asked for it on the console, and none came in %d s", WAIT_MS / 1000);
+	fail("asked for %s on the console, and it did not come in %d s", what, WAIT_MS / 1000);
 }
 
 struct names {
@@ -314,8 +325,8 @@ void probe_pci_plug(void)
 	require_host("pci");
 	device.before = names_of(PCI_DEVICES);
 	unsigned int came = await("pci", device_came, &device);
-	for (int attempt = 0; (fd = open_disk(device.name, path, sizeof(path))) < 0; attempt++, sleep_ms(STEP_MS))
-		if (attempt == 100)
+	for (; (fd = open_disk(device.name, path, sizeof(path))) < 0; sleep_ms(STEP_MS))
+		if (!may_wait())
 			fail("%s came, but no disk of it", device.name);
 	if (read(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
 		fail_errno("reading %s", path);
