@@ -98,7 +98,7 @@ def find_archives(
 ) -> Archives:
     """Return what is used beside the mirrors of a distribution's release.
 
-    `named` is the setting: lines, of which one with the suite of a recipe's archive takes that one's place, and the
+    `named` is the setting: lines, of which those with the suite of a recipe's archive take that one's place, and the
     word `none`, with which nothing of the recipe's is used. With `own_keys` (setting keyrings) what lies
     elsewhere than on the mirror is left out unless it is named: other keys have signed it. Raises UsageError.
     """
@@ -112,15 +112,15 @@ def find_archives(
         return Archives()
     lines = [_parse(line, distro).of_release(release, components) for line in named if line != NONE]
     own = [archive.of_release(release, components) for archive in recipe.archives]
-    places = {archive.suite: archive for archive in lines}
-    used = [places.get(archive.suite, archive) for archive in own if archive.suite in places or NONE not in named]
-    elsewhere = [archive for archive in used if archive.url and archive.suite not in places]
+    instead = {archive.suite: [line for line in lines if line.suite == archive.suite] for archive in own}
+    kept = [archive for archive in own if not instead[archive.suite] and NONE not in named]
+    elsewhere = [archive for archive in kept if archive.url]
     if own_keys:
-        used = [archive for archive in used if archive not in elsewhere]
-    suites = {archive.suite for archive in own}
+        kept = [archive for archive in kept if archive not in elsewhere]
+    used = [each for archive in own for each in (instead[archive.suite] or [archive]) if each in (*lines, *kept)]
     return Archives(
         release=tuple(used),
-        further=tuple(archive for archive in lines if archive.suite not in suites),
+        further=tuple(archive for archive in lines if archive.suite not in instead),
         notes=tuple(_note(archive, distro, left_out=own_keys) for archive in elsewhere),
     )
 

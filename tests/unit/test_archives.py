@@ -72,6 +72,15 @@ def test_a_line_with_the_suite_of_an_archive_takes_its_place_for_every_release()
         assert archives.notes == ()
 
 
+def test_two_lines_with_the_suite_of_an_archive_are_both_used() -> None:
+    archives = found(f"{COMPANY} trixie-security", "https://second.example/debian-security trixie-security")
+    assert lines(archives)[1:] == [
+        f"deb {COMPANY} trixie-security main",
+        "deb https://second.example/debian-security trixie-security main",
+    ]
+    assert archives.further == ()
+
+
 def test_another_line_stands_beside_the_recipes() -> None:
     archives = found("https://tools.example/apt stable main extra")
     assert lines(archives)[2:] == ["deb https://tools.example/apt stable main extra"]
