@@ -45,6 +45,8 @@ dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$tree" /out/{{ package
 
 _RPM: Final = """\
 version=$(echo "$1" | tr - _)
+# As uname tells it, as far as an RPM can say it: a version and a release have one dash between them (rpm-version(7)).
+uname_r=$(echo "$1" | sed 's/-/_/2g')
 cat > /work/kernel-devel.spec <<END
 Name: kernel-devel
 Version: $version
@@ -52,7 +54,7 @@ Release: 1
 Summary: Headers of the guest kernel $1
 License: GPL-2.0-only
 AutoReqProv: no
-Provides: kernel-devel-uname-r = $1
+Provides: kernel-devel-uname-r = $uname_r
 
 %description
 What modules for this kernel are built with: headers, makefiles, symbol versions, programs that the build runs.

@@ -9,7 +9,9 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.kernel.compile import Compile
+from osbuilder.kernel.headers import PACKAGE, PackHeaders
 from osbuilder.kernel.modules import CompileWithModules
+from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
 from tests.jobs import artifact
@@ -65,3 +67,15 @@ def test_headers_are_what_the_kernels_own_script_chooses_and_the_configuration(
     assert tree.children(top) == (".config", "Makefile.x86", "Module.symvers")
     assert tree.read_bytes(f"{top}/Module.symvers") == b"0x0 fork vmlinux EXPORT_SYMBOL\n"
     assert tree.read_bytes(f"{top}/.config") == b"CONFIG_FAST=y\n"
+
+
+def test_an_rpm_of_headers_says_the_release_as_far_as_a_version_can(
+    bench: Workbench, compiler: Compiler, tmp_path: Path
+) -> None:
+    small = compile_small(compiler, tmp_path / "small")
+    kernel = artifact(small.folder, {"release": "6.12.57-very-small", "version": "6.12.57", "epoch": EPOCH})
+    packer = Compiler(bench, tmp_path / "rpm", bench.planner.builder("compiler", tools=("rpm",)))
+    made = packer.run(PackHeaders.for_arch(PackageFormat.RPM, parse_arch("x86_64")), kernel=kernel)
+    assert made.facts["file"] == "kernel-devel-6.12.57_very_small-1.x86_64.rpm"
+    # Strings of an RPM's header are as they are, a NUL behind each: of what it provides, the versions.
+    assert b"\x006.12.57-very_small\0" in (made.folder / PACKAGE).read_bytes()
