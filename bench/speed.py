@@ -101,10 +101,11 @@ class Ground:
         return step, Command(argv=argv, env=env, root=True, network=True, tmpfs=("/target",))
 
     def forget(self, *names: str) -> None:
-        """Remove what some of the image's steps left."""
-        for name in names:
-            artifact = self.bench.store.last(self.steps[name].ident)
-            assert artifact is not None
+        """Remove all that some of the image's steps left, locked or not."""
+        idents = {self.steps[name].ident for name in names}
+        gone = [each for each in self.bench.store.artifacts() if each.manifest["ident"] in idents]
+        assert gone
+        for artifact in gone:
             shutil.rmtree(artifact.folder)
 
     def bare(self, step: Step, command: Command, **inputs: Path) -> float:

@@ -54,11 +54,15 @@ def _plan_locked(planner: Planner, choice: Choice, packages: Selection) -> Step:
     locker = locker_of(order)
     lock = load_lock(planner.distros, choice)
     found = find_request(lock, choice, packages.everything)
+    given = plan_fetching(planner, choice, lock, packages.everything)
+    if locker.repository:
+        action = locker.repository(found)
+        given = Step(name="repository", subject=given.subject, action=action, inputs=((given.name, given),))
     return Step(
         name="packages",
         subject=subject_of(choice.label, choice.arch, choice.init),
         action=locker.install(order, lock, found),
-        inputs=(("locked", plan_fetching(planner, choice, lock, packages.everything)),),
+        inputs=((given.name, given),),
         builder=package_builder(planner, choice.recipe) if locker.in_builder else None,
     )
 

@@ -103,7 +103,7 @@ def plan_bootstrap(order: Order) -> Installation:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Locker:
-    """What an adapter brings so that its distributions can be locked. Both return the action of a step.
+    """What an adapter brings so that its distributions can be locked. All but `mirrors` return the action of a step.
 
     `resolve(order, requests, asked)`: for each request, a list of packages by name, what the package manager would
     install now. Leaves lock.Resolved as the file lock.RESOLVED, each package with the places of its requests. `asked`
@@ -112,6 +112,9 @@ class Locker:
     `install(order, lock, packages)`: install exactly these of the lock's, without a network, from the files of the
     input `locked` (each called LockedPackage.file_name; pool.FetchPackages verified them). Leaves rootfs.tar with the
     bytes that an installation from the mirrors has, and the fact `packages`; refuses (pool.exactly) any other packages.
+
+    `repository(packages)`: make of these files something of its own, the input `repository`, which `install` takes then
+    in place of `locked`.
 
     `mirrors(order)`: below which addresses paths of packages are, where those are more than the setting's.
 
@@ -122,6 +125,7 @@ class Locker:
 
     resolve: Callable[[Order, tuple[tuple[str, ...], ...], str], Action]
     install: Callable[[Order, Lock, tuple[LockedPackage, ...]], Action]
+    repository: Callable[[tuple[LockedPackage, ...]], Action] | None = None
     mirrors: Callable[[Order], tuple[str, ...]] = lambda order: order.mirrors
     fetch: Callable[[Order, FetchPackages], Action] = lambda _, plain: plain
     in_builder: bool = True
@@ -149,7 +153,7 @@ def _locker(manager: PackageManager) -> Locker | None:
             from osbuilder.distro import apt_lock as apt
             from osbuilder.distro.apt import addresses
 
-            return Locker(resolve=apt.resolve, install=apt.install, mirrors=addresses)
+            return Locker(resolve=apt.resolve, install=apt.install, repository=apt.repository, mirrors=addresses)
         case PackageManager.ARCHIVE:
             from osbuilder.distro import archive_lock as archive
 

@@ -2,7 +2,8 @@
 
 Resolving asks apt itself, set up by mmdebstrap as for a build, in the same two stages: the essential packages, then the
 others on top of them. Installing hands mmdebstrap a repository of the locked files and nothing else: they were verified
-by their sha256 when they were fetched, so that nothing has to be signed anew, and no network is there.
+by their sha256 when they were fetched, so that nothing has to be signed anew, and no network is there. The repository
+is an artifact of its own, ready to be installed from again.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap
 """
 
 _COMPONENT: Final = "main"
+_POOL: Final = "pool"
+_INDEX: Final = "Packages"
 _UNLOCKED: Final = "Or build without --locked: a twin lends its configuration then, and nothing foreign runs."
 
 
@@ -150,8 +153,29 @@ def _chosen(folder: Path, *, below_mirror: bool) -> Iterator[LockedPackage]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MakeRepository:
+    """Make a repository of the packages of input `locked`: leaves them, expanded, with the index Packages.
+
+    dpkg expands one package after the other, and the essential ones twice; here it is done once, on all processors.
+    Raises TreeError for a file that is no package.
+    """
+
+    locked: tuple[LockedPackage, ...]
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"expand the {len(self.locked)} locked packages, index them as a repository",)
+
+    def run(self, job: Job) -> Mapping[str, Json]:
+        names = [package.file_name for package in self.locked]
+        expand_debs([job.inputs["locked"].path(name) for name in names], job.out, jobs=job.jobs)
+        index = render_index((job.out / name for name in names), folder=_POOL)
+        (job.out / _INDEX).write_text(index, "utf-8")
+        return {"packages": len(names)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InstallLocked:
-    """Install the packages of input `locked` into an empty root: leaves rootfs.tar. No network.
+    """Install the packages of input `repository` (MakeRepository) into an empty root: leaves rootfs.tar. No network.
 
     `packages` are what was asked for by name; what is locked besides comes because they need it. `sources` is the
     guest's sources.list, for a guest with apt. Facts: packages (name, version, architecture). Raises what
@@ -164,39 +188,32 @@ class InstallLocked:
     hook: str = INSTALL_HOOK
 
     def describe(self) -> tuple[str, ...]:
-        return (
-            f"expand the {len(self.locked)} locked packages, index them as a repository",
-            shlex.join(self._command().argv),
-        )
+        return (shlex.join(self._command().argv),)
 
     def run(self, job: Job) -> Mapping[str, Json]:
         # The packages' own scripts run, for another architecture too: what is locked has no twin.
         self.bootstrap.check_host(otherwise=_UNLOCKED)
-        pool = job.work / "pool"
-        pool.mkdir()
-        # dpkg expands one package after the other, and the essential ones twice.
-        locked = [job.inputs["locked"].path(package.file_name) for package in self.locked]
-        expand_debs(locked, pool, jobs=job.jobs)
+        repository = job.inputs["repository"]
+        index = repository.path(_INDEX).read_text("utf-8")
         architecture = self.bootstrap.architecture
-        index = render_index((pool / path.name for path in locked), folder="pool")
         suite = job.work / "dists" / self.bootstrap.suite
         binary = suite / _COMPONENT / f"binary-{architecture}"
         binary.mkdir(parents=True)
-        (binary / "Packages").write_text(index, "utf-8")
+        (binary / _INDEX).write_text(index, "utf-8")
         release = render_release(index, suite=self.bootstrap.suite, component=_COMPONENT, architecture=architecture)
         (suite / "Release").write_text(release, "utf-8")
         (job.work / "sources").write_text(self.sources, "utf-8")
         hook = job.work / "hook"
         hook.write_text(self.hook, "utf-8")
         hook.chmod(0o755)
-        inputs = {"dists": job.work / "dists", "pool": pool, "hook": hook, "sources": job.work / "sources"}
+        inputs = {"dists": job.work / "dists", _POOL: repository.folder, "hook": hook, "sources": job.work / "sources"}
         job.run(self._command(), inputs=inputs)
         packages = read_packages(Tree.read(job.out / ROOTFS_TAR))
         exactly(self.locked, packages, subject=f"{self.bootstrap.suite} for {architecture}")
         return {"packages": [list(package) for package in packages]}
 
     def _command(self) -> Command:
-        # /in/dists and /in/pool are a repository whose address is /in.
+        # /in/dists and /in/pool are the repository whose address is /in.
         source = f"deb [trusted=yes] copy:///in {self.bootstrap.suite} {_COMPONENT}"
         return self.bootstrap.command(source, signed=False, network=False)
 
@@ -204,6 +221,11 @@ class InstallLocked:
 def resolve(order: Order, requests: tuple[tuple[str, ...], ...], asked: str) -> Resolve:
     """Return the action that asks what an order's requests mean today (adapters.Locker)."""
     return Resolve(bootstrap=bootstrap(order), requests=requests, asked=asked)
+
+
+def repository(locked: tuple[LockedPackage, ...]) -> MakeRepository:
+    """Return the action that makes the repository that `install` takes (adapters.Locker)."""
+    return MakeRepository(locked=locked)
 
 
 def install(order: Order, _: Lock, locked: tuple[LockedPackage, ...]) -> InstallLocked:

@@ -210,6 +210,7 @@ def test_a_locked_plan_has_a_network_for_the_lock_alone_and_no_mirror_in_its_key
     (tmp_path / "versions.yaml").symlink_to(DISTROS.parent / "versions.yaml")
     (tmp_path / "agents").symlink_to(DISTROS.parent / "agents")
     request = RootfsRequest(distro="debian", arch="x86_64", locked=True)
+    names = ("locked", "repository", "packages")
 
     def steps(mirror: str) -> dict[str, Step]:
         settings = load_settings({"mirrors": f"debian={mirror}"}, environment={"HOME": "/"}, folder=tmp_path)
@@ -218,12 +219,12 @@ def test_a_locked_plan_has_a_network_for_the_lock_alone_and_no_mirror_in_its_key
         path = lock_path(planner.distros, wanted)
         resolved = Resolved(indexes=(), packages=(package("a"),))
         write_lock(path, Lock.of(wanted, (select_packages(wanted).everything,), resolved))
-        return {step.name: step for step in planner.plan(request).walk() if step.name in ("locked", "packages")}
+        return {step.name: step for step in planner.plan(request).walk() if step.name in names}
 
     one, two = steps("https://one/debian"), steps("https://two/debian")
-    assert [is_online(one[name].action) for name in ("locked", "packages")] == [True, False]
-    assert [name for name, _ in one["packages"].inputs] == ["locked"]
-    for name in ("locked", "packages"):
+    assert [is_online(one[name].action) for name in names] == [True, False, False]
+    assert [[name for name, _ in one[step].inputs] for step in names] == [[], ["locked"], ["repository"]]
+    for name in names:
         assert parameters(one[name].action) == parameters(two[name].action)
     commands = "\n".join(one["packages"].action.describe())
     assert "'deb [trusted=yes] copy:///in trixie main'" in commands
