@@ -176,6 +176,12 @@ class Kernels:
         capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
         return capabilities
 
+    def probes(self) -> tuple[str, ...]:
+        """Return the probes that any kernel's capabilities name, each once."""
+        catalogue = self._catalogue()
+        capabilities = (each for name in catalogue.variants for each in catalogue.capabilities_of(name).values())
+        return tuple(dict.fromkeys(probe for capability in capabilities for probe in capability.probes))
+
     def variants(self, arch: Arch) -> tuple[str, ...]:
         """Return the names of the variants for an architecture."""
         return tuple(name for name, variant in self._catalogue().variants.items() if variant.on(arch))

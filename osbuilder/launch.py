@@ -96,7 +96,7 @@ def _boot(bench: Workbench, request: BootRequest) -> Outcome:
     image, initrd, verity = root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     if ready is None:
-        guest = asked(guest, probes)
+        guest = asked(guest, probes, bench.kernels.probes())
     else:
         probes = ()
     with _place(bench, arch, request.devices) as place:
@@ -134,14 +134,18 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     return "\n".join(parts)
 
 
-def asked(guest: Guest, probes: tuple[str, ...]) -> Guest:
-    """Return a guest that is asked for these probes; for all, if there are none or the kernel line cannot name them."""
-    named = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(probes)}", *guest.cmdline))
-    try:
-        render_cmdline(dataclasses.replace(named, cmdline=(*named.cmdline, *AGENT_CMDLINE)))
-    except PlanError:
-        probes = ()
-    return named if probes else dataclasses.replace(guest, cmdline=("osbuilder.probes=all", *guest.cmdline))
+def asked(guest: Guest, probes: Collection[str] = (), known: Collection[str] = ()) -> Guest:
+    """Return a guest that is asked for these probes; for all, if there are none.
+
+    Where the kernel line has no room for their names, it names what else there is in `known` instead.
+    """
+    rest = [f"-{name}" for name in known if name not in probes]
+    for words in (probes, ("all", *rest)) if probes else ():
+        named = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(words)}", *guest.cmdline))
+        with contextlib.suppress(PlanError):
+            render_cmdline(dataclasses.replace(named, cmdline=(*named.cmdline, *AGENT_CMDLINE)))
+            return named
+    return dataclasses.replace(guest, cmdline=("osbuilder.probes=all", *guest.cmdline))
 
 
 def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind, ready: Ready | None) -> Guest:
@@ -157,7 +161,7 @@ def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKin
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
     guest = dataclasses.replace(guest, port=ready.port if ready else None)
     if ready is None:
-        guest = asked(guest, ())
+        guest = asked(guest)
     guest = dataclasses.replace(guest, cmdline=(*guest.cmdline, *AGENT_CMDLINE))
     if request.image is None and root.mapped:
         # The least that an nvdimm can be.

@@ -19,7 +19,7 @@
 enum channel { CHANNEL_DEFAULT, CHANNEL_CONSOLE, CHANNEL_PORT, CHANNEL_STDOUT };
 
 struct options {
-	char probes[2048]; /* names separated by commas, "all" or "none" */
+	char probes[2048]; /* names separated by commas, "none", or "all", which -NAMEs may follow */
 	enum channel channel;
 	bool then_power_off;
 };
@@ -120,6 +120,20 @@ static void run_unknown(const char *name, size_t length, struct probe *stand_in,
 		 AGENT_VERSION);
 }
 
+/* Runs all probes but those of `names` with a dash before them. Returns how many outcomes there are. */
+static size_t run_all(const char *names, struct outcome *outcomes)
+{
+	char excluded[64];
+	size_t count = 0;
+
+	for (size_t i = 0; i < PROBE_COUNT; i++) {
+		snprintf(excluded, sizeof(excluded), "-%s", PROBES[i].name);
+		if (!has_word(names, excluded))
+			probe_run(&PROBES[i], &outcomes[count++]);
+	}
+	return count;
+}
+
 /* Runs what is asked for, in the order of asking. Returns how many outcomes there are. */
 static size_t run_probes(const char *names, struct outcome **outcomes)
 {
@@ -131,11 +145,8 @@ static size_t run_probes(const char *names, struct outcome **outcomes)
 	struct probe *stand_ins = calloc(most + 1, sizeof(*stand_ins));
 	if (!*outcomes || !stand_ins || strcmp(names, "none") == 0)
 		return 0;
-	if (strcmp(names, "all") == 0) {
-		for (; count < PROBE_COUNT; count++)
-			probe_run(&PROBES[count], &(*outcomes)[count]);
-		return count;
-	}
+	if (strcmp(names, "all") == 0 || strncmp(names, "all,", 4) == 0)
+		return run_all(names, *outcomes);
 	while (*names) {
 		size_t length = strcspn(names, ",");
 		const struct probe *probe = probe_find(names, length);

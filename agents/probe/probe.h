@@ -43,6 +43,8 @@ struct probe {
 	/* Both run in the agent, before the child and after it has ended, however it ended; either may be NULL. */
 	void (*prepare)(void);
 	void (*cleanup)(void);
+	/* The same, but in a child of its own, in the same rooms as the probe: for what is undone through a mount. */
+	void (*undo)(void);
 };
 
 struct outcome {
@@ -82,6 +84,7 @@ DECLARE(plan9);
 DECLARE(virtiofs);
 DECLARE(fuse);
 DECLARE(binfmt_misc);
+void undo_binfmt_misc(void);
 /* probes_block.c */
 DECLARE(root_dax);
 DECLARE(pmem);
@@ -200,7 +203,9 @@ DECLARE(pci_plug);
 /* probes_debug.c */
 DECLARE(btf);
 DECLARE(ftrace);
+void undo_ftrace(void);
 DECLARE(kprobe);
+void undo_kprobe(void);
 DECLARE(diagnostics);
 /* probes_hardening.c */
 DECLARE(kaslr);

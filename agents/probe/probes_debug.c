@@ -83,11 +83,20 @@ void probe_ftrace(void)
 	set("tracing/set_ftrace_filter", TRACED);
 	set("tracing/current_tracer", "function");
 	open_something();
-	bool found = traced();
-	set("tracing/current_tracer", "nop");
-	if (!found)
+	if (!traced())
 		fail("the trace has no call of " TRACED);
 	pass("calls of " TRACED " traced");
+}
+
+void undo_ftrace(void)
+{
+	mount_at("tracing", "tracefs");
+	write_text("tracing/current_tracer", "nop");
+	/* A filter goes when its file is opened for nothing but new ones. */
+	int fd = open("tracing/set_ftrace_filter", O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Loads a program that tells through the array when it was run. What it returns says that the event counts. */
@@ -139,10 +148,15 @@ void probe_kprobe(void)
 	if (read(event, &count, sizeof(count)) != (ssize_t)sizeof(count) || bpf_read(map, &told) < 0)
 		fail_errno("reading what was counted");
 	close(event);
-	set("tracing/kprobe_events", "-:" EVENT);
 	if (!count || !told)
 		fail("%llu calls were counted, and the program was%s run", (unsigned long long)count, told ? "" : " not");
 	pass("a call of " TRACED " counted, and a BPF program run there");
+}
+
+void undo_kprobe(void)
+{
+	mount_at("tracing", "tracefs");
+	write_text("tracing/kprobe_events", "-:" EVENT);
 }
 
 void probe_diagnostics(void)

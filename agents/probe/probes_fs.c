@@ -292,6 +292,13 @@ static int run_file(const char *path)
 	return WEXITSTATUS(status);
 }
 
+static void mount_formats(void)
+{
+	make_folder("mnt");
+	if (mount("probe", "mnt", "binfmt_misc", 0, NULL) < 0)
+		fail_errno("mount -t binfmt_misc");
+}
+
 /* The agent itself is the interpreter: it is the one program that is there in any case. */
 void probe_binfmt_misc(void)
 {
@@ -302,20 +309,20 @@ void probe_binfmt_misc(void)
 	if (fd < 0 || write_all(fd, MAGIC, strlen(MAGIC)) < 0)
 		fail_errno("a program");
 	close(fd);
-	make_folder("mnt");
-	if (mount("probe", "mnt", "binfmt_misc", 0, NULL) < 0)
-		fail_errno("mount -t binfmt_misc");
+	mount_formats();
 	int before = run_file("./program");
-	bool set = write_text("mnt/register", rule) == 0;
-	int error = errno;
-	int after = set ? run_file("./program") : 0;
-	write_text(REGISTERED, "-1");
-	errno = error;
-	if (!set)
+	if (write_text("mnt/register", rule) < 0)
 		fail_errno("registering a format");
+	int after = run_file("./program");
 	if (before != 126)
 		fail("a file of no format was run (exit status %d)", before);
 	if (after != EXIT_USAGE)
 		fail("a program's interpreter was not run (exit status %d)", after);
 	pass("a program was run by the interpreter of its format");
+}
+
+void undo_binfmt_misc(void)
+{
+	mount_formats();
+	write_text(REGISTERED, "-1");
 }

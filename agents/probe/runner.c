@@ -101,8 +101,8 @@ static void enter_scratch(void)
 	fail("scratch: none of /tmp, /run, /mnt, /dev/shm exists");
 }
 
-static void run_in_child(const struct probe *probe) __attribute__((noreturn));
-static void run_in_child(const struct probe *probe)
+static void run_in_child(const struct probe *probe, void (*function)(void)) __attribute__((noreturn));
+static void run_in_child(const struct probe *probe, void (*function)(void))
 {
 	sigset_t none;
 
@@ -123,7 +123,7 @@ static void run_in_child(const struct probe *probe)
 		if (interface_set_up("lo", true) < 0)
 			fail_errno("bringing loopback up");
 	}
-	probe->run();
+	function();
 	fail("the probe returned without a verdict");
 }
 
@@ -154,6 +154,24 @@ static bool wait_for(pid_t child, unsigned int limit_ms, int *status)
 	}
 }
 
+/* Runs a function in a child until it ends or its time is over, with all that it started. Returns false if there is no
+ * child. */
+static bool run_apart(const struct probe *probe, void (*function)(void), bool *in_time, int *status)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		run_in_child(probe, function);
+	if (child < 0)
+		return false;
+	*in_time = wait_for(child, LIMIT_MS, status);
+	/* Whatever it started and left behind goes with it. */
+	kill(-child, SIGKILL);
+	if (!*in_time)
+		wait_for(child, KILL_MS, status);
+	return true;
+}
+
 static void judge(const struct verdict *said, bool in_time, int status, struct verdict *verdict)
 {
 	verdict->result = RESULT_FAIL;
@@ -173,30 +191,24 @@ void probe_run(const struct probe *probe, struct outcome *outcome)
 {
 	uint64_t start_us = boottime_us();
 	struct verdict *verdict = &outcome->verdict;
+	bool in_time = false;
 	int status = 0;
 
 	outcome->probe = probe;
 	*verdict = (struct verdict){.result = RESULT_FAIL};
-	pid_t child = -1;
 	if (probe->prepare)
 		probe->prepare();
-	if (shared) {
+	errno = ENOMEM;
+	if (shared)
 		*shared = (struct verdict){.result = RESULT_NONE};
-		child = fork();
-	}
-	if (child == 0)
-		run_in_child(probe);
-	if (child < 0) {
-		snprintf(verdict->detail, sizeof(verdict->detail), "no child for the probe: %s", strerror(errno));
-	} else {
-		bool in_time = wait_for(child, LIMIT_MS, &status);
+	if (shared && run_apart(probe, probe->run, &in_time, &status)) {
 		struct verdict said = *shared;
-		/* Whatever the probe started and left behind goes with it. */
-		kill(-child, SIGKILL);
-		if (!in_time)
-			wait_for(child, KILL_MS, &status);
 		judge(&said, in_time, status, verdict);
+	} else {
+		snprintf(verdict->detail, sizeof(verdict->detail), "no child for the probe: %s", strerror(errno));
 	}
+	if (shared && probe->undo)
+		run_apart(probe, probe->undo, &in_time, &status);
 	if (probe->cleanup)
 		probe->cleanup();
 	outcome->duration_us = boottime_us() - start_us;

@@ -25,7 +25,7 @@ const struct probe PROBES[] = {
 	 .rooms = ROOM_SCRATCH},
 	{.name = "fuse", .proves = "a FUSE mount talks to its server", .run = probe_fuse, .rooms = ROOM_SCRATCH},
 	{.name = "binfmt-misc", .proves = "a program runs through its interpreter", .run = probe_binfmt_misc,
-	 .rooms = ROOM_SCRATCH},
+	 .undo = undo_binfmt_misc, .rooms = ROOM_SCRATCH},
 	{.name = "loop", .proves = "a file is read through a loop device", .run = probe_loop},
 #define DEVICE_MAPPER(suffix, what, function)                                                                          \
 	{.name = suffix, .proves = what, .run = function, .prepare = cleanup_device_mapper,                            \
@@ -160,8 +160,10 @@ const struct probe PROBES[] = {
 	{.name = "kaslr", .proves = "memory lies where each boot draws it", .run = probe_kaslr},
 	{.name = "mitigations", .proves = "what the kernel alone can mend is mended", .run = probe_mitigations},
 	{.name = "btf", .proves = "the kernel's types are there to read", .run = probe_btf},
-	{.name = "ftrace", .proves = "a function's calls are traced", .run = probe_ftrace, .rooms = ROOM_SCRATCH},
-	{.name = "kprobe", .proves = "a BPF program runs where a kprobe is", .run = probe_kprobe, .rooms = ROOM_SCRATCH},
+	{.name = "ftrace", .proves = "a function's calls are traced", .run = probe_ftrace, .undo = undo_ftrace,
+	 .rooms = ROOM_SCRATCH},
+	{.name = "kprobe", .proves = "a BPF program runs where a kprobe is", .run = probe_kprobe, .undo = undo_kprobe,
+	 .rooms = ROOM_SCRATCH},
 	{.name = "diagnostics", .proves = "what a stuck guest is asked with is there", .run = probe_diagnostics,
 	 .rooms = ROOM_SCRATCH},
 	{.name = "memory-hotplug", .proves = "memory blocks can come online", .run = probe_memory_hotplug},

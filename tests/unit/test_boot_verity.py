@@ -131,14 +131,16 @@ def test_a_guest_that_does_not_name_the_root_hash_is_wrong(probes: list[tuple[st
 # Requests
 
 
-def test_probes_that_a_kernel_line_cannot_name_are_asked_for_together() -> None:
+def test_where_a_kernel_line_cannot_name_the_probes_it_names_the_others() -> None:
     riscv = parse_arch("riscv64")
     long = dataclasses.replace(guest(), arch=riscv, machine=riscv.machines[0])
     probes = tuple(f"probe-{number:03}" for number in range(80))
-    assert asked(guest(), probes).cmdline == (f"osbuilder.probes={','.join(probes)}",)
-    assert asked(long, probes).cmdline == ("osbuilder.probes=all",)
-    assert asked(long, probes[:2]).cmdline == ("osbuilder.probes=probe-000,probe-001",)
-    assert asked(guest(), ()).cmdline == ("osbuilder.probes=all",)
+    known = ("before", *probes, "after")
+    assert asked(guest(), probes, known).cmdline == (f"osbuilder.probes={','.join(probes)}",)
+    assert asked(long, probes, known).cmdline == ("osbuilder.probes=all,-before,-after",)
+    assert asked(long, probes[:2], known).cmdline == ("osbuilder.probes=probe-000,probe-001",)
+    assert asked(long, probes, [*known, *(f"{name}-too" for name in probes)]).cmdline == ("osbuilder.probes=all",)
+    assert asked(guest(), (), known).cmdline == asked(guest()).cmdline == ("osbuilder.probes=all",)
 
 
 @pytest.fixture
