@@ -227,7 +227,7 @@ def _result(tried: Tried) -> str:
 
 
 def _kernels_table(verdict: Verdict) -> str:
-    head = ("KERNEL", "VARIANT", "VERSION", "=Y", "VMLINUX", "VMLINUZ", "BUILD CPU", "CCACHE HITS", "SHA256", "AGAIN")
+    built_as = ("KERNEL", "VARIANT", "VERSION", "=Y", "VMLINUX", "VMLINUZ", "BUILD CPU", "CCACHE HITS")
     rows = []
     for (arch, variant), built in verdict.kernels.items():
         sizes = [f"{size / 1e6:.2f} MB" for size in (built.vmlinux_bytes, built.vmlinuz_bytes)]
@@ -235,8 +235,11 @@ def _kernels_table(verdict: Verdict) -> str:
         hits = f"{built.ccache.get('hits', 0)} of {objects}"
         cost = (f"{built.cpu_s:.0f} s", hits)
         identity = (built.sha256[:12], _again(built))
-        rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *identity))
-    return show.columns(head, rows)
+        guests = [each for each in verdict.tried if each.trial.kernel == (arch, variant)]
+        wrong = sum(each.error is not None for each in guests)
+        counts = (str(len(guests)), str(wrong))
+        rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *counts, *identity))
+    return show.columns((*built_as, "GUESTS", "WRONG", "SHA256", "AGAIN"), rows)
 
 
 def _again(built: BuiltKernel) -> str:
@@ -263,18 +266,29 @@ def _guests_table(tried: Sequence[Tried]) -> str:
 
 
 def _capabilities_table(verdict: Verdict) -> str:
-    """Each capability of each kernel: what its guests found. `config` has no probe, `-` is not in that kernel."""
-    kernels = list(verdict.kernels)
+    """Each capability on each architecture: what guests of the kernels that have it found. `config` has no probe."""
+    arches = dict.fromkeys(arch for arch, _ in verdict.kernels)
     names = dict.fromkeys(name for built in verdict.kernels.values() for name in built.probes)
-    rows = [(name, *(_found(verdict, kernel, name) for kernel in kernels)) for name in names]
-    return show.columns(("CAPABILITY", *(f"{arch}/{variant}" for arch, variant in kernels)), rows) if rows else ""
+    rows = [(name, *(_found_on(verdict, arch, name) for arch in arches)) for name in names]
+    return show.columns(("CAPABILITY", *arches), rows) if rows else ""
+
+
+def _found_on(verdict: Verdict, arch: str, capability: str) -> str:
+    """Return what most kernels of an architecture came to, and which came to something else; `-`: none has it."""
+    kernels = [kernel for kernel, built in verdict.kernels.items() if kernel[0] == arch and capability in built.probes]
+    found = {variant: _found(verdict, (arch, variant), capability) for _, variant in kernels}
+    if not found:
+        return "-"
+    most = max(dict.fromkeys(found.values()), key=[*found.values()].count)
+    others = ", ".join(f"{variant}: {result}" for variant, result in found.items() if result != most)
+    return f"{most} ({others})" if others else most
 
 
 def _found(verdict: Verdict, kernel: tuple[str, str], capability: str) -> str:
     """Return the best that each of a capability's probes came to, summed up; a failure anywhere counts."""
-    promised = verdict.kernels[kernel].probes.get(capability)
+    promised = verdict.kernels[kernel].probes[capability]
     if not promised:
-        return "config" if promised is not None else "-"
+        return "config"
     found: dict[str, set[Result]] = {name: set() for name in promised}
     for probe in _probes(verdict.tried, kernel):
         found.get(probe.name, set()).add(probe.result)

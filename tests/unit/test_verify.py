@@ -75,6 +75,20 @@ def test_a_capability_is_as_good_as_the_best_that_each_of_its_probes_came_to() -
     assert "inet " not in table.partition("SKIPPED")[2]  # another guest of that kernel passed it
 
 
+def test_kernels_of_one_architecture_share_a_column_that_names_those_which_differ() -> None:
+    guests = [
+        dataclasses.replace(guest, trial=dataclasses.replace(guest.trial, variant=variant))
+        for variant, result in (("base", "pass"), ("minimal", "skip"), ("measured", "pass"))
+        for guest in [tried(RootKind.INITRD, vsock=result, inet="pass", unix_socket="pass")]
+    ]
+    kernels = {("x86_64", each): KERNEL for each in ("base", "minimal", "measured")}
+    without = dataclasses.replace(KERNEL, probes={"net": ["inet"]})
+    table = Verdict(kernels={**kernels, ("x86_64", "debug"): without}, tried=guests).table()
+    assert row(table, "CAPABILITY") == ["CAPABILITY", "x86_64"]
+    assert row(table, "vsock") == ["vsock", "pass", "(minimal:", "skip)"]
+    assert row(table, "net") == ["net", "pass", "(debug:", "FAIL)"]  # no guest of debug said anything
+
+
 def test_a_probe_that_fails_anywhere_fails_its_capability() -> None:
     guests = [
         tried(RootKind.INITRD, vsock="pass", inet="pass", unix_socket="fail"),
@@ -107,6 +121,8 @@ def test_the_tables_have_a_line_for_each_kernel_and_each_guest() -> None:
         "3",
         "of",
         "10",
+        "1",
+        "0",
         "0123456789ab",
         "-",
     ]
