@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
 from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
-from osbuilder.guest import hotplug, shares
+from osbuilder.guest import hotplug, qmp, shares
 from osbuilder.guest.expect import expected_probes
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
@@ -65,18 +65,6 @@ while kill -0 "$qemu" 2> /dev/null; do
 done
 matches && exit 0
 wait "$qemu"
-"""
-
-# Runs QEMU with what it says in QMP in a file. It tells nothing before it was asked for its capabilities, and nothing
-# any more when its input ends; a FIFO that it has open itself never does. Arguments: file, QEMU's command.
-_WITH_QMP: Final = """\
-qmp=$1
-shift
-mkfifo "$qmp.in"
-exec 3<> "$qmp.in"
-rm "$qmp.in"
-echo '{"execute": "qmp_capabilities"}' >&3
-exec "$@" <&3 > "$qmp"
 """
 
 
@@ -375,7 +363,7 @@ def _until_ready(argv: tuple[str, ...], place: Place, ready: Ready) -> tuple[str
     watched = str(place.output("console"))
     if ready.port is not None:
         watched = str(place.output("qmp"))
-        argv = ("sh", "-c", _WITH_QMP, "sh", watched, *argv)
+        argv = qmp.listening(argv, qmp=watched)
     return ("sh", "-c", _UNTIL_READY, "sh", ready.pattern, watched, str(place.output("ready")), *argv)
 
 

@@ -14,6 +14,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from osbuilder.guest.qmp import OPEN
+
 MEMORY_MIB: Final = 128
 """What comes of memory: x86_64 and aarch64 take it in multiples of this size."""
 
@@ -110,17 +112,13 @@ def _command(name: str, **arguments: object) -> str:
 
 
 # Runs QEMU, which speaks QMP on its standard input and output, and sends it the commands for each word that a line of
-# the console asks with, once. A FIFO that is open on our side never ends QEMU's input. Here rather than in Python, so
+# the console asks with, once. Here rather than in Python, so
 # that it is the same wherever QEMU runs. Arguments: QMP's output, console, pairs of a word and its commands, --, QEMU's
 # command.
-_ANSWERING: Final = """\
+_ANSWERING: Final = f"""\
 qmp=$1 console=$2
 shift 2
-mkfifo "$qmp.in"
-exec 3<> "$qmp.in"
-rm "$qmp.in"
-echo '{"execute": "qmp_capabilities"}' >&3
-while [ "$1" != -- ]; do
+{OPEN}while [ "$1" != -- ]; do
   printf '%s\\n' "$2" > "$qmp.$1"
   shift 2
 done
