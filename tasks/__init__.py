@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
 
 from tasks import distro, kernel, locks
 from tasks.common import make, workbench
@@ -254,7 +253,7 @@ def boot(
         outcome.check()
 
 
-@task(positional=["file"], help={"file": "an image, initrd, kernel or rootfs tar", "json": "print JSON"})
+@command(positional=["file"], flags={"file": "an image, initrd, kernel or rootfs tar", "json": "print JSON"})
 def inspect(_: Context, file: str, json: bool = False) -> None:
     """Say what a file is: layout, filesystem, init, kernel notes."""
     with workbench(()) as bench:
@@ -288,14 +287,14 @@ def settings(_: Context, setting: Sequence[str] | None = None) -> None:
         print(bench.list_settings())
 
 
-@task(help={"json": "print JSON, with features and with what does not exist and why"})
+@command(flags={"json": "print JSON, with features and with what does not exist and why"})
 def distros(_: Context, json: bool = False) -> None:
     """List the distributions: releases, architectures, inits."""
     with workbench(()) as bench:
         print(bench.list_distros(as_json=json))
 
 
-@task
+@command()
 def versions(_: Context) -> None:
     """List what versions.yaml pins: kernels, agents, builders."""
     with workbench(()) as bench:
@@ -360,8 +359,8 @@ def cache(
         print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 
-@task(
-    help={
+@command(
+    flags={
         "strict": "fail where a prerequisite is missing, skip nothing (CI)",
         "select": "only what pytest's -k takes",
         "matrix": "instead of the usual tests those of every other architecture and kernel line (hours)",

@@ -40,14 +40,12 @@ def workbench(
         yield api.open_workbench((*(settings or ()), *offline), stream=sys.stderr, fallbacks=fallbacks)
     except OsbuilderError as error:
         raise Exit(render_error(error), error.exit_code) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise Exit(f"error: {error}", 1) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", Interrupted.exit_code) from None
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        raise Exit(code=1) from None
 
 
 def _take_kata_variables(command: str, given: dict[str, Any]) -> Mapping[str, str]:

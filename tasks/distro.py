@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
 
 from tasks.common import workbench
+from tasks.flags import command
 
 
-@task(
+@command(
     positional=["name"],
-    help={
+    flags={
         "name": "the distribution's name, as --distro will have it",
         "package-manager": "how its packages come: apk, apt, archive, dnf or pacman",
         "dry": "print the recipe and where it would be, write nothing",

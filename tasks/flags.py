@@ -111,6 +111,8 @@ def command(
             help={**(flags or {}), **{name: flag.help for name, flag in shared.items()}},
             iterable=[*several, *(name for name, flag in shared.items() if flag.several)],
             positional=list(positional) or None,
+            # One letter would mean something else in each command, and something else again with each new flag.
+            auto_shortflags=False,
         )
         return cast("Task[Any]", made)
 

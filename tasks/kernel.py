@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
 
 from tasks.common import make, workbench
 from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OUTPUT, SETTING, command
@@ -134,7 +133,7 @@ def diff(_: Context, one: str, other: str, arch: str | None = None, setting: Seq
         print(bench.kernels.diff(one, other, arch=arch))
 
 
-@task(help={"variant": "only what this variant has", "arch": "only what this architecture has"})
+@command(flags={"variant": "only what this variant has", "arch": "only what this architecture has"})
 def capabilities(_: Context, variant: str | None = None, arch: str | None = None) -> None:
     """List what guest kernels can do: fragments, probes, who needs it, and in which kernels it is."""
     with workbench(()) as bench:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from osbuilder import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -166,3 +168,12 @@ def test_what_fetch_would_get_and_what_the_cache_would_lose_is_said_and_not_done
     ran = inv("cache", "--gc", "--dry", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "removed" not in ran.stdout
+
+
+def test_it_names_itself_and_its_reader_may_stop(tmp_path: Path) -> None:
+    assert inv("--version", folder=tmp_path).stdout == f"osbuilder {__version__}\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([str(ROOT / "inv"), "--help"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -1,0 +1,55 @@
+"""What `./inv` says to command lines that make no sense: nothing that a person wrote is dropped without a word."""
+
+from __future__ import annotations
+
+import pytest
+
+import tasks
+from tasks.program import Inv
+
+WRONG = [
+    ("imag", "unknown command 'imag'", "Did you mean image?"),
+    ("image --releas trixie", "unknown flag --releas of inv image", "Did you mean --release?"),
+    ("image --free-space-mib abc", "--free-space-mib: expected a whole number, got 'abc'", ""),
+    ("boot --memory-mib=1.5", "--memory-mib: expected a whole number, got '1.5'", ""),
+    ("kernel --kernel", "--kernel: expected a value, got none", ""),
+    ("image --setting", "--setting: expected a value, got none", ""),
+    ("image --package --dry", "--package: expected a value, got none", ""),
+    ("kernel --tree= --dry", "--tree: expected a value, got an empty text", "Is a variable unset?"),
+    ("image --package= --dry", "--package: expected a value, got an empty text", "Is a variable unset?"),
+    ("image -- --dry", "nothing is expected after --, got --dry", "Leave the -- out."),
+    ("image rootfs --dry", "expected one command, got image, rootfs", "run inv for each"),
+    ("inspect", "'inspect' did not receive required positional arguments: 'file'", "inv inspect --help"),
+    ("image -s", "unknown flag -s of inv image", "--setting"),
+]
+
+
+@pytest.mark.parametrize(("line", "message", "hint"), WRONG)
+def test_a_command_line_that_makes_no_sense_is_refused_before_anything_runs(
+    line: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Inv(namespace=tasks.namespace, binary="inv").run(["inv", *line.split()])
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0] == f"error: {message}"
+    assert hint in told.err
+    assert told.out == ""
+
+
+def test_an_empty_text_is_a_value_where_that_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Inv(namespace=tasks.namespace).run(["inv", "boot", "--append=", "--vcpus", "0"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: --vcpus: expected 1 or more, got 0\n"
+
+
+def test_no_flag_is_one_letter_whose_meaning_depends_on_the_command() -> None:
+    flags = {flag for name in tasks.namespace.task_names for flag in _flags(name)}
+    assert {"--setting", "--dry", "--no-dax"} <= flags
+    assert [flag for flag in flags if len(flag) == 2] == []
+
+
+def _flags(name: str) -> list[str]:
+    context = next(each for each in tasks.namespace.to_contexts() if each.name == name)
+    return [*context.flags, *context.inverse_flags]
