@@ -269,9 +269,9 @@ class Workbench:
         """Return what versions.yaml pins."""
         return show.versions_text(self.planner.versions)
 
-    def list_patches(self) -> str:
-        """Return the patches of kernel/patches, series by series. Raises PatchError for a malformed series."""
-        return patchcheck.listing(self.planner)
+    def list_patches(self, line: str | None = None) -> str:
+        """Return the patches of kernel/patches, or of a kernel line's series alone; raises as patchcheck.listing."""
+        return patchcheck.listing(self.planner, line)
 
     def check_patches(self, line: str | None = None) -> str:
         """Apply the patches of a kernel line (None: of every line) to its source. Raises PatchError; see patchcheck."""

@@ -105,11 +105,14 @@ class Kernels:
         requests = [(text, KernelRequest(arch=arch, line=line, variant=name)) for text, (line, name) in kernels]
         return render_difference(*(self._side(text, request) for text, request in requests))
 
-    def menuconfig(self, request: KernelRequest, *, terminal: int) -> str:
+    def menuconfig(self, request: KernelRequest, *, terminal: int, output: Path | None = None) -> str:
         """Show a kernel's menus on a terminal, and return what was changed as a fragment; empty if nothing was.
 
-        Raises UsageError for a file descriptor that is no terminal.
+        With `output` it is written there too. Raises UsageError for a file descriptor that is no terminal and, before
+        the menus are shown, for an output that cannot be.
         """
+        if output is not None:
+            check_output(output)
         shape = terminal_size(terminal)
         step = self._config_step(request)
         executor = self._bench.executor
@@ -127,7 +130,10 @@ class Kernels:
             lend(terminal, mounts.caches[TERMINAL], run, stop=engine.stop)
             after = parse_config((mounts.output / CONFIG).read_text(encoding="utf-8"))
             tree = load_tree(self._kconfig(request), arch)
-        return "".join(commented(changes(tree, parse_config(_config_of(config)), after)))
+        fragment = "".join(commented(changes(tree, parse_config(_config_of(config)), after)))
+        if output is not None:
+            output.write_text(fragment, encoding="utf-8")
+        return fragment
 
     def size(self, request: KernelRequest, *, save: bool = False) -> str:
         """Return a kernel's sizes by subsystem beside its budget; builds it first if need be.

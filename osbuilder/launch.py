@@ -192,15 +192,15 @@ def _arch(request: BootRequest) -> Arch:
 
 def _check_files(request: BootRequest) -> None:
     files = (
-        ("--image", request.image),
-        ("--initrd", request.initrd),
-        ("--kernel", request.kernel_file),
-        ("--root-hash", request.root_hash),
+        ("--image", request.image, "image"),
+        ("--initrd", request.initrd, "initrd"),
+        ("--kernel", request.kernel_file, "kernel"),
+        ("--root-hash", request.root_hash, "image --measured"),
     )
-    for option, path in files:
+    for option, path, maker in files:
         if path is not None and not path.is_file():
             what = "a folder" if path.is_dir() else "missing"
-            raise UsageError(f"{option} {path}: expected a file, it is {what}", hint="`inv image` builds one.")
+            raise UsageError(f"{option} {path}: expected a file, it is {what}", hint=f"`inv {maker}` makes one.")
 
 
 def _fitting(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machine, ...]:

@@ -15,7 +15,7 @@ from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
 from osbuilder.distro.lock import find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
 from osbuilder.distro.pool import FetchPackages
-from osbuilder.distro.recipe import Selection, select_packages
+from osbuilder.distro.recipe import Selection, find_recipe, select_packages
 from osbuilder.errors import UsageError
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
 from osbuilder.step import Step
@@ -88,6 +88,7 @@ def plan_fetching(planner: Planner, choice: Choice, lock: Lock, request: tuple[s
 def order_of(planner: Planner, choice: Choice, packages: Selection) -> Order:
     """Return what the adapter of a choice's package manager is asked for."""
     recipe, settings = choice.recipe, planner.settings
+    _check_names(planner)
     return Order(
         choice=choice,
         packages=packages,
@@ -113,6 +114,16 @@ def has_policy(choice: Choice, packages: tuple[str, ...]) -> bool:
     if SELINUX not in choice.recipe.features:
         return False
     return {*select_packages(choice, features=(SELINUX,), extra=()).everything} <= {*packages}
+
+
+def _check_names(planner: Planner) -> None:
+    """Refuse a setting that is about a distribution which there is not: it would be about none."""
+    for setting in ("mirrors", "archives", "components", "keyrings"):
+        for name in getattr(planner.settings, setting):
+            try:
+                find_recipe(name, planner.distros)
+            except UsageError as error:
+                raise UsageError(f"setting {setting}: {error.message}", hint=error.hint) from None
 
 
 def named(setting: Mapping[str, tuple[str, ...]], recipe: Recipe) -> tuple[str, ...]:

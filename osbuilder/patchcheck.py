@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from osbuilder.store import Artifact
 
 
-def listing(planner: Planner) -> str:
-    """Return each series of kernel/patches with its patches, in order. Raises PatchError for a malformed one."""
+def listing(planner: Planner, line: str | None = None) -> str:
+    """Return each series of kernel/patches with its patches, in order; with `line` the one of that kernel line.
+
+    Raises PatchError for a malformed one, UsageError for an unknown line.
+    """
     root = planner.root / "kernel" / "patches"
-    found = [load_series(root, name) for name in known_series(root)]
+    if line is None:
+        found = [load_series(root, name) for name in known_series(root)]
+    else:
+        action = planner.kernel_source(line).action
+        found = [load_series(root, action.series)] if isinstance(action, ApplyPatches) else []
     lines = [f"{series.series}/{patch.name}: {patch.summary}" for series in found if series for patch in series.patches]
     return "\n".join(lines) or "no patches"
 

@@ -356,6 +356,10 @@ def cache(
 ) -> None:
     """Show what the store holds, or tidy it."""
     with workbench(setting) as bench:
+        from osbuilder.errors import UsageError
+
+        if verify and dry:
+            raise UsageError("--dry says what --gc would remove, and --verify drops what is damaged", hint="Give one.")
         print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 

@@ -55,7 +55,7 @@ def build(_: Context, **given: Any) -> None:
 def patches(_: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
     """List the patches of kernel/patches, or try whether they apply."""
     with workbench(setting) as bench:
-        print(bench.check_patches(kernel) if check else bench.list_patches())
+        print(bench.check_patches(kernel) if check else bench.list_patches(kernel))
 
 
 @command(ARCH, KERNEL, COMMON, flags={"output": "write it to this path (default: print it)"})
@@ -165,9 +165,9 @@ def menuconfig(
 ) -> None:
     """Edit a kernel's configuration in its menus, and get what was changed as a fragment."""
     with workbench(setting) as bench:
-        fragment = bench.kernels.menuconfig(_request(arch, kernel, variant), terminal=sys.stdin.fileno())
-        if output:
-            Path(output).write_text(fragment, encoding="utf-8")
+        fragment = bench.kernels.menuconfig(
+            _request(arch, kernel, variant), terminal=sys.stdin.fileno(), output=Path(output) if output else None
+        )
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 

@@ -38,10 +38,12 @@ def verify(
 ) -> None:
     """Build kernels and distributions, start them all, and show what their guests found (default: the kernels)."""
     with workbench(setting) as bench:
-        from osbuilder.errors import UsageError
+        from osbuilder.errors import UsageError, suggest
 
         if variant and distro and not kernels:
             raise UsageError("--variant is about kernels, and --distro alone tries none", hint="Give --kernels too.")
+        if kernel is not None and kernel not in bench.planner.versions.kernels:
+            raise UsageError(f"unknown kernel {kernel!r}", hint=suggest(kernel, bench.planner.versions.kernels))
         trials = [trial for name in distro or () for trial in bench.proof.of_distro(name, arches=arch or ())]
 
         def tell(text: str) -> None:

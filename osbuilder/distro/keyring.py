@@ -34,7 +34,7 @@ class Keyring:
         try:
             return cls(file=path, file_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         except OSError as error:
-            raise UsageError(f"cannot read the keyring ({path}): {error.strerror}") from error
+            raise UsageError(f"setting keyrings: cannot read {path}: {error.strerror}") from error
 
     @classmethod
     def of_order(cls, order: Order) -> Keyring:

@@ -60,6 +60,18 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("kernel", "--patches", "linux-6.13"), ("linux-6.13: no such folder", "Did you mean linux-6.12?")),
         (("kernel", "--kernel", "6.12", "--setting", "kernel_keys=none"), ("setting kernel_keys: cannot read none",)),
         (("kernel.patches", "--check", "--kernel", "6.13"), ("unknown kernel '6.13'",)),
+        (("kernel.patches", "--kernel", "6.13"), ("unknown kernel '6.13'",)),
+        (("verify", "--distro", "debian", "--kernel", "6.13", "--dry"), ("unknown kernel '6.13'",)),
+        (("cache", "--verify", "--dry"), ("--dry says what --gc would remove",)),
+        (
+            ("image", "--setting", "mirrors=debain=https://m.example/debian"),
+            ("setting mirrors: unknown distro 'debain'", "Did you mean debian?"),
+        ),
+        (
+            ("boot", "--kernel", "./nothing"),
+            ("--kernel nothing: expected a file, it is missing", "`inv kernel` makes one."),
+        ),
+        (("kernel.menuconfig", "--output", "no/where.conf"), ("there is no folder",)),
         (("kernel", "--variant", "minmal"), ("unknown kernel variant 'minmal'", "Did you mean minimal?")),
         (("kernel.config", "--output", "."), ("--output . is a folder",)),
         (("kernel.contract", "--kernel", "debian-6.2"), ("unknown kernel 'debian-6.2'", "Did you mean debian-6.12?")),

@@ -80,7 +80,7 @@ def test_a_users_keyring_counts_by_content_and_is_checked_to_be_there(tmp_path: 
         (tmp_path / name).write_bytes(Key.of_seed(1).public())
     keyrings = [Keyring.of_file(tmp_path / name) for name in ("a", "b")]
     assert parameters(keyrings[0]) == parameters(keyrings[1])
-    with pytest.raises(UsageError, match="cannot read the keyring"):
+    with pytest.raises(UsageError, match="setting keyrings: cannot read"):
         Keyring.of_file(tmp_path / "c")
 
 
