@@ -143,9 +143,12 @@ class Workbench:
         names = self._names(request, artifact)
         files = publish(self.store, artifact, names, self._folder(request))
         if output is not None:
-            files = (copy_out(artifact, names[0].file, output), *files)
+            copies = {names[0].file: output}
             if ROOT_HASH in (name.file for name in names):
-                copy_out(artifact, ROOT_HASH, root_hash_file(output))
+                copies[ROOT_HASH] = root_hash_file(output)
+            for file, path in copies.items():
+                copy_out(artifact, file, path, store=self.store)
+            files = (output, *files)
         return Built(artifact=artifact, files=files)
 
     def sizes(self, built: Built) -> str:

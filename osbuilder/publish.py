@@ -12,8 +12,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from osbuilder import __version__
 from osbuilder.errors import UsageError
 from osbuilder.image.build import IMAGE, ROOT_HASH
 from osbuilder.image.verity import ROOT_HASH_SUFFIX
@@ -22,6 +23,10 @@ from osbuilder.store import Artifact, Store, explain
 
 if TYPE_CHECKING:
     from osbuilder.step import Json
+
+
+MANIFEST_SCHEMA: Final = 1
+"""The form of manifests; a member that goes or means something else makes it another one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: P
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             _place(artifact.path(name.file), folder / name.published)
-            _write(folder / f"{name.published}.manifest.json", manifest_text(store, artifact, name.file))
+            write_manifest(store, artifact, name.file, folder / name.published)
             if name.link:
                 _relink(folder / name.link, name.published)
     except OSError as error:
@@ -62,19 +67,29 @@ def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: P
     return tuple(folder / name.published for name in names)
 
 
-def copy_out(artifact: Artifact, file: str, output: Path) -> Path:
-    """Write an independent, sparse copy of a file to `output`; never half-written. Raises UsageError for a bad path."""
+def copy_out(artifact: Artifact, file: str, output: Path, *, store: Store | None = None) -> Path:
+    """Write an independent, sparse copy of a file to `output`; never half-written. Raises UsageError for a bad path.
+
+    With the `store` that it is from, its manifest goes beside it.
+    """
     check_output(output)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         _copy_sparse(artifact.path(file), temporary)
         temporary.chmod(0o644)
+        if store is not None:
+            write_manifest(store, artifact, file, output)
         temporary.replace(output)
     except OSError as error:
         raise explain(error, f"{output} cannot be written", output.parent) from error
     finally:
         temporary.unlink(missing_ok=True)
     return output
+
+
+def write_manifest(store: Store, artifact: Artifact, file: str, published: Path) -> None:
+    """Write the manifest of a file beside where it was put. Raises OSError."""
+    _write(published.with_name(f"{published.name}.manifest.json"), manifest_text(store, artifact, file, published.name))
 
 
 def check_output(output: Path) -> None:
@@ -85,14 +100,17 @@ def check_output(output: Path) -> None:
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}", hint="Make it first.")
 
 
-def manifest_text(store: Store, artifact: Artifact, file: str) -> str:
-    """Return the manifest of one file: what went in, by step, with keys, digests, facts and times."""
+def manifest_text(store: Store, artifact: Artifact, file: str, published: str) -> str:
+    """Return the manifest of one file, which has the name `published`: what went in, by step, with keys, digests,
+    facts and times. Its form is MANIFEST_SCHEMA.
+    """
     entry = artifact.manifest["outputs"][file]
     steps = [
         {
             "step": item.manifest["ident"],
             "key": item.key,
             "digest": item.digest,
+            "inputs": item.manifest["input_keys"],
             "action": item.manifest["ingredients"]["action"],
             "parameters": item.manifest["ingredients"]["parameters"],
             "facts": item.facts,
@@ -101,7 +119,9 @@ def manifest_text(store: Store, artifact: Artifact, file: str) -> str:
         for item in ancestors(store, artifact)
     ]
     content: Mapping[str, Json] = {
-        "file": file,
+        "schema": MANIFEST_SCHEMA,
+        "osbuilder": __version__,
+        "file": published,
         "key": artifact.key,
         "sha256": entry["sha256"],
         "size_bytes": entry["size_bytes"],

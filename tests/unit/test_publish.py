@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from osbuilder import __version__
 from osbuilder.errors import UsageError
 from osbuilder.publish import Name, check_output, copy_out, image_names, publish
 from osbuilder.store import Artifact, Store
@@ -40,7 +41,9 @@ def test_a_result_has_its_name_its_link_and_its_manifest(tmp_path: Path) -> None
     assert manifest["sha256"] == artifact.sha256("image")
     assert (manifest["key"], manifest["size_bytes"]) == (KEY, HOLE_BYTES)
     assert manifest["disk_bytes"] < HOLE_BYTES
+    assert (manifest["schema"], manifest["osbuilder"], manifest["file"]) == (1, __version__, "kata-tea.image")
     assert manifest["steps"][0]["facts"]["packages"] == [["bash", "5.2", "amd64"]]
+    assert manifest["steps"][0]["inputs"] == {}
     assert manifest["steps"][0]["wall_s"] == 1.5
 
 
@@ -84,8 +87,11 @@ def test_an_older_result_is_replaced_and_nothing_else_is_left(tmp_path: Path) ->
 
 
 def test_a_copy_is_independent_and_as_sparse_as_the_original(tmp_path: Path) -> None:
-    artifact = made(Store(tmp_path / "store"))
-    copy = copy_out(artifact, "image", tmp_path / "copy.img")
+    store = Store(tmp_path / "store")
+    artifact = made(store)
+    copy = copy_out(artifact, "image", tmp_path / "copy.img", store=store)
+    manifest = json.loads((tmp_path / "copy.img.manifest.json").read_text())
+    assert (manifest["file"], manifest["sha256"]) == ("copy.img", artifact.sha256("image"))
     assert copy.read_bytes() == artifact.path("image").read_bytes()
     assert copy.stat().st_ino != artifact.path("image").stat().st_ino
     assert copy.stat().st_blocks <= artifact.path("image").stat().st_blocks
