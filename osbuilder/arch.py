@@ -23,7 +23,7 @@ class Machine:
     `cmdline` are words that its kernels need; `consumer` is what kernel/configs/consumers.yaml calls those who boot
     kernels on it; `nvdimm` and `virtio_pmem` say what it can map a DAX root from; `kernels` are the kernel files that
     it loads, best first; `plugs` is what comes while a guest runs (guest.hotplug.Plug), on the machines where that was
-    tried.
+    tried; `vmgenid` says that it can have a generation counter.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Machine:
     type: str | None = None
     plugs: tuple[str, ...] = ()
     virtio_pmem: bool = False
+    vmgenid: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,7 @@ _X86_64 = Arch(
             nvdimm=True,
             kernels=("vmlinux", "vmlinuz"),
             virtio_pmem=True,
+            vmgenid=True,
             plugs=("cpu", "memory", "virtio-mem", "pci"),
         ),
         # microvm with ACPI on hangs under TCG after failed TSC calibration; without it every device is virtio-mmio,

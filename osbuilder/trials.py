@@ -30,6 +30,9 @@ AGENT_ALONE: Final = "scratch"
 _CHOSEN_AT_BOOT: Final = ("selinux", "apparmor")
 """Capabilities that are off unless the kernel line names them: security=NAME."""
 
+_IP: Final = "ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off"
+"""An address of a network for documentation (RFC 5737), given to a guest's card by its kernel line."""
+
 _ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.VERITY, RootKind.PMEM)
 """Where roots come from on every machine of a kernel; what else there is, its first machine tries."""
 
@@ -52,6 +55,7 @@ class Trial:
     devices: tuple[Device, ...] = ()
     append: tuple[str, ...] = ()
     plugs: tuple[Plug, ...] = ()
+    vcpus: int = 1
     whole: bool = False
 
     def __str__(self) -> str:
@@ -63,6 +67,7 @@ class Trial:
         forms = [f"fs={self.filesystem.value}"] if self.filesystem else []
         forms += [f"compression={self.compression.value}"] if self.compression else []
         plugged = (f"plug:{plug.value}" for plug in self.plugs)
+        forms += [f"vcpus={self.vcpus}"] if self.vcpus > 1 else []
         return (*forms, *(f"+{device.value}" for device in self.devices), *self.append, *plugged)
 
     @property
@@ -84,6 +89,7 @@ class Trial:
             devices=(*USUAL_DEVICES, *self.devices),
             append=self.append,
             plugs=self.plugs,
+            vcpus=self.vcpus,
             modules=Path(modules) if modules else None,
         )
 
@@ -167,6 +173,8 @@ def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities:
             able = {RootKind.PMEM: machine.nvdimm, RootKind.VERITY: "dm-verity" in capabilities}
             if able.get(root, True):
                 yield dataclasses.replace(plain, root=root)
+        if "smp" in capabilities:
+            yield dataclasses.replace(plain, vcpus=2)
         if machine is machines[0]:
             yield from _further_roots(plain, machine, capabilities)
             yield from _further_devices(plain, machine, capabilities)
@@ -199,6 +207,10 @@ def _further_devices(plain: Trial, machine: Machine, capabilities: Collection[st
         yield dataclasses.replace(plain, devices=shares)
     if Device.CONSOLE.value in capabilities and not machine.console.startswith("hvc"):
         yield dataclasses.replace(plain, devices=(Device.CONSOLE,))
+    if Device.VMGENID.value in capabilities and machine.vmgenid:
+        yield dataclasses.replace(plain, devices=(Device.VMGENID,))
+    if "ip-config" in capabilities:
+        yield dataclasses.replace(plain, append=(_IP,))
     for module in _CHOSEN_AT_BOOT:
         if module in capabilities:
             yield dataclasses.replace(plain, append=(f"security={module}",))

@@ -19,35 +19,22 @@
 #define PORT_WAIT_MS 5000
 #define KLOG_CONSOLE_LEVEL 8 /* SYSLOG_ACTION_CONSOLE_LEVEL, syslog(2) */
 
-/* CRC-32 as in IEEE 802.3 and zlib. */
-static uint32_t crc32(const char *data, size_t size)
-{
-	uint32_t crc = 0xffffffff;
-
-	for (size_t i = 0; i < size; i++) {
-		crc ^= (unsigned char)data[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
-	}
-	return ~crc;
-}
-
 static int open_port(void)
 {
 	char path[512], name[64];
 	struct dirent *entry;
 	DIR *folder = opendir(PORTS);
-	int fd = -1;
+	int fd = -1, saved = ENODEV;
 
-	errno = ENODEV;
-	while (folder && fd < 0 && (entry = readdir(folder))) {
+	while (folder && (entry = readdir(folder))) {
 		snprintf(path, sizeof(path), PORTS "/%s/name", entry->d_name);
 		if (read_text(path, name, sizeof(name)) <= 0 || strcmp(name, PORT_NAME) != 0)
 			continue;
 		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
 		fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+		saved = errno;
+		break;
 	}
-	int saved = fd < 0 && errno == 0 ? ENODEV : errno;
 	if (folder)
 		closedir(folder);
 	errno = saved;
@@ -93,7 +80,6 @@ int report_to_port(const struct text *report)
 int report_to_console(const struct text *report)
 {
 	struct text frame = {0};
-	unsigned long long level = 7;
 	char levels[64];
 	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
 
@@ -108,15 +94,16 @@ int report_to_console(const struct text *report)
 		errno = ENOMEM;
 		return -1;
 	}
-	if (read_text("/proc/sys/kernel/printk", levels, sizeof(levels)) > 0)
-		sscanf(levels, "%llu", &level);
+	bool told = read_text("/proc/sys/kernel/printk", levels, sizeof(levels)) > 0;
 	klogctl(KLOG_CONSOLE_LEVEL, NULL, 1);
 	/* Twice: others write to the console too, and the checksum tells which copy is whole. */
 	int status = write_all(fd, frame.data, frame.length);
 	if (status == 0)
 		status = write_all(fd, frame.data, frame.length);
 	tcdrain(fd);
-	klogctl(KLOG_CONSOLE_LEVEL, NULL, (int)level);
+	/* Not by klogctl(), which takes no level above 8: `debug` on the kernel line is 10. */
+	if (told)
+		write_text("/proc/sys/kernel/printk", levels);
 	close(fd);
 	free(frame.data);
 	return status;

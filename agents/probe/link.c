@@ -159,6 +159,9 @@ bool frame_arrives(int from, const char *from_name, int to, size_t size, int att
 				     ETHERTYPE_PROBE & 0xff, 'o', 's', 'b'};
 	unsigned char got[2048];
 
+	/* What was sent again before, and came late, is no answer to this. */
+	while (recv(to, got, sizeof(got), MSG_DONTWAIT) > 0)
+		;
 	for (int attempt = 0; attempt < attempts; attempt++) {
 		struct pollfd ready = {.fd = to, .events = POLLIN};
 

@@ -205,6 +205,7 @@ int main(int count, char **arguments)
 		fprintf(stderr, AGENT_NAME " " AGENT_VERSION ": started; kernel messages from here on may be its probes' doing\n");
 	runner_prepare();
 	facts_memory(&report.memory);
+	report.vcpus = sysconf(_SC_NPROCESSORS_ONLN);
 	report.count = run_probes(options.probes, &outcomes);
 	report.outcomes = outcomes;
 	report.ready_us = boottime_us();

@@ -89,6 +89,7 @@ void undo_binfmt_misc(void);
 DECLARE(root_dax);
 DECLARE(pmem);
 DECLARE(loop);
+DECLARE(gpt);
 /* probes_dm.c */
 DECLARE(device_mapper);
 DECLARE(dm_verity);
@@ -115,11 +116,17 @@ void prepare_cgroup_hugetlb(void);
 void cleanup_cgroup_hugetlb(void);
 /* probes_cgroup1.c */
 DECLARE(cgroup1);
+void undo_cgroup1(void);
 DECLARE(cgroup1_cpuacct);
+void undo_cgroup1_cpuacct(void);
 DECLARE(cgroup1_freezer);
+void undo_cgroup1_freezer(void);
 DECLARE(cgroup1_net_cls);
+void undo_cgroup1_net_cls(void);
 DECLARE(cgroup1_net_prio);
+void undo_cgroup1_net_prio(void);
 DECLARE(cgroup1_perf);
+void undo_cgroup1_perf(void);
 /* probes_ns.c */
 DECLARE(mount_namespace);
 DECLARE(uts_namespace);
@@ -142,10 +149,12 @@ void prepare_yama(void);
 void cleanup_yama(void);
 DECLARE(selinux);
 DECLARE(apparmor);
+void undo_apparmor(void);
 DECLARE(lockdown);
 /* probes_events.c */
 DECLARE(epoll);
 DECLARE(eventfd);
+DECLARE(io_uring);
 DECLARE(timerfd);
 DECLARE(signalfd);
 DECLARE(pidfd);
@@ -158,9 +167,11 @@ DECLARE(unix_socket);
 DECLARE(inet);
 DECLARE(inet6);
 DECLARE(packet_socket);
+DECLARE(ip_config);
 DECLARE(veth);
 DECLARE(bridge);
 DECLARE(macvlan);
+DECLARE(vlan);
 DECLARE(ipvlan);
 DECLARE(vxlan);
 DECLARE(tun);
@@ -195,6 +206,9 @@ DECLARE(virtio_balloon);
 /* probes_passthrough.c */
 DECLARE(vfio);
 DECLARE(iommu);
+/* probes_platform.c */
+DECLARE(vmgenid);
+DECLARE(power_button);
 /* probes_plug.c */
 DECLARE(cpu_plug);
 DECLARE(memory_plug);
@@ -222,6 +236,7 @@ DECLARE(hugepages);
 DECLARE(kmsg);
 DECLARE(memory_hotplug);
 DECLARE(cpu_hotplug);
+void undo_offline_cpus(void);
 #undef DECLARE
 
 #endif

@@ -6,9 +6,12 @@
 #include "loop.h"
 #include "probe.h"
 #include "util.h"
+#include "virtio.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <linux/loop.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,17 +47,21 @@ static bool holds_anything(const char *path)
 void probe_pmem(void)
 {
 	unsigned long long sectors = 0, dax = 0;
+	char name[16], path[64], other[16];
 
-	if (!exists("/sys/block/pmem0")) {
+	if (!pmem_disk(false, name, sizeof(name))) {
 		/* ACPI0012 is the firmware's NVDIMM root device: there even if the kernel has no driver for it. */
-		if (holds_anything("/sys/bus/nd/devices") || exists("/sys/bus/acpi/devices/ACPI0012:00"))
-			fail("an NVDIMM is attached, but there is no pmem0");
+		bool attached = holds_anything("/sys/bus/nd/devices") && !pmem_disk(true, other, sizeof(other));
+		if (attached || exists("/sys/bus/acpi/devices/ACPI0012:00"))
+			fail("an NVDIMM is attached, but it has no pmem device");
 		skip("no NVDIMM is attached");
 	}
-	read_number("/sys/block/pmem0/size", &sectors);
-	if (!read_number("/sys/block/pmem0/queue/dax", &dax) || dax != 1)
-		fail("pmem0 is there, but does not support DAX");
-	pass("pmem0, %llu MiB, DAX", sectors / 2048);
+	snprintf(path, sizeof(path), "/sys/block/%s/size", name);
+	read_number(path, &sectors);
+	snprintf(path, sizeof(path), "/sys/block/%s/queue/dax", name);
+	if (!read_number(path, &dax) || dax != 1)
+		fail("%s is there, but does not support DAX", name);
+	pass("%s, %llu MiB, DAX", name, sectors / 2048);
 }
 
 void probe_loop(void)
@@ -73,4 +80,60 @@ void probe_loop(void)
 	if (memcmp(got, pattern, sizeof(got)) != 0)
 		fail("%s does not read as its backing file", path);
 	pass("%s attached and read", path);
+}
+
+#define SECTOR 512
+#define SECTORS 2048
+
+/* UEFI specification 2.10, 5.3: a protective MBR, a header and one partition of two sectors. */
+static void write_gpt(unsigned char *disk)
+{
+	struct {
+		char signature[8];
+		uint32_t revision, size, crc, zero;
+		uint64_t own, alternate, first, last;
+		unsigned char guid[16];
+		uint64_t entries;
+		uint32_t count, entry_size, entries_crc;
+	} __attribute__((packed)) header = {
+		.signature = "EFI PART", .revision = htole32(0x10000), .size = htole32(sizeof(header)), .own = htole64(1),
+		.alternate = htole64(SECTORS - 1), .first = htole64(34), .last = htole64(SECTORS - 34), .guid = {1},
+		.entries = htole64(2), .count = htole32(1), .entry_size = htole32(128)};
+	struct {
+		unsigned char type[16], guid[16];
+		uint64_t first, last, attributes;
+		uint16_t name[36];
+	} __attribute__((packed)) entry = {.type = {2}, .guid = {3}, .first = htole64(40), .last = htole64(41)};
+
+	header.entries_crc = htole32(crc32(&entry, sizeof(entry)));
+	header.crc = htole32(crc32(&header, sizeof(header)));
+	disk[446 + 4] = 0xee;
+	disk[446 + 8] = 1;
+	disk[446 + 12] = 0xff;
+	disk[446 + 13] = 0xff;
+	disk[446 + 14] = 0xff;
+	disk[446 + 15] = 0xff;
+	disk[510] = 0x55;
+	disk[511] = 0xaa;
+	memcpy(disk + SECTOR, &header, sizeof(header));
+	memcpy(disk + 2 * SECTOR, &entry, sizeof(entry));
+}
+
+void probe_gpt(void)
+{
+	unsigned char disk[3 * SECTOR] = {0};
+	char path[LOOP_PATH_SIZE], file[96];
+	unsigned long long sectors = 0;
+	int backing = memory_file(SECTORS * SECTOR);
+
+	write_gpt(disk);
+	if (pwrite(backing, disk, sizeof(disk), 0) != (ssize_t)sizeof(disk))
+		fail_errno("writing a partition table");
+	loop_attach(backing, LO_FLAGS_PARTSCAN, path);
+	snprintf(file, sizeof(file), "/sys/block/%s/%sp1/size", path + strlen("/dev/"), path + strlen("/dev/"));
+	if (!read_number(file, &sectors))
+		fail("%s has no partition", path);
+	if (sectors != 2)
+		fail("the partition has %llu sectors, not 2", sectors);
+	pass("%sp1 was found in a GPT", path);
 }

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -172,6 +173,8 @@ static int sees_only_cpu_0(void)
 
 void probe_cgroup2_cpuset(void)
 {
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		skip("this guest has one CPU");
 	make_group("cpuset");
 	set("cpuset.cpus", "0");
 	expect("cpuset.cpus", "0");
@@ -180,14 +183,46 @@ void probe_cgroup2_cpuset(void)
 	pass("a process was confined to CPU 0");
 }
 
+#define WRITTEN_BYTES (96 << 10)
+#define BYTES_PER_S (64 << 10)
+
+static int throttled_disk;
+
+/* Past the page cache, so that it is this process that waits. */
+static int write_to_disk(void)
+{
+	char *block = mmap(NULL, WRITTEN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return block != MAP_FAILED && write_all(throttled_disk, block, WRITTEN_BYTES) == 0 ? 0 : 1;
+}
+
 void probe_cgroup2_io(void)
 {
+	char path[LOOP_PATH_SIZE], limit[64], stat[512];
+	struct stat disk;
+
 	make_group("io");
-	if (!exists(GROUP "/io.stat"))
-		fail_errno("io.stat");
-	if (!exists(GROUP "/io.max"))
-		fail("io.stat is there, but no io.max (block throttling)");
-	pass("io.stat and io.max");
+	if (!exists(GROUP "/io.stat") || !exists(GROUP "/io.max"))
+		fail_errno("io.stat and io.max (block throttling)");
+	if (!exists("/dev/loop-control"))
+		pass("io.stat and io.max; there is no disk that may be written");
+	int device = loop_attach(memory_file(1 << 20), 0, path);
+	throttled_disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	if (throttled_disk < 0 || fstat(device, &disk) < 0)
+		fail_errno("%s", path);
+	snprintf(limit, sizeof(limit), "%u:%u wbps=%d", major(disk.st_rdev), minor(disk.st_rdev), BYTES_PER_S);
+	set("io.max", limit);
+	uint64_t before_us = boottime_us();
+	if (run_inside(write_to_disk) != 0)
+		fail("writing to %s", path);
+	uint64_t took_ms = (boottime_us() - before_us) / 1000;
+	if (took_ms < 500)
+		fail("%d KiB were written in %llu ms with %s", WRITTEN_BYTES >> 10, (unsigned long long)took_ms, limit);
+	*strchr(limit, ' ') = '\0';
+	if (read_text(GROUP "/io.stat", stat, sizeof(stat)) < 0 || !strstr(stat, limit))
+		fail("io.stat does not name the disk %s that was written: %s", limit, stat);
+	pass("%d KiB were counted, and took %llu ms at %d KiB/s", WRITTEN_BYTES >> 10, (unsigned long long)took_ms,
+	     BYTES_PER_S >> 10);
 }
 
 static int use_64_mib(void)
@@ -207,8 +242,8 @@ void probe_cgroup2_memory(void)
 	make_group("memory");
 	set("memory.max", "8388608");
 	expect("memory.max", "8388608");
-	if (exists(GROUP "/memory.swap.max"))
-		set("memory.swap.max", "0");
+	/* Runtimes write it for each container with a limit, whether there is swap or not. */
+	set("memory.swap.max", "0");
 	int status = run_inside(use_64_mib);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
 		fail("a process took 64 MiB in a group with memory.max=8 MiB (wait status %#x)", (unsigned int)status);
@@ -263,6 +298,8 @@ void probe_cgroup2_freeze(void)
 	if (!events_say("frozen 1"))
 		fail("the group did not freeze");
 	set("cgroup.freeze", "0");
+	if (!events_say("frozen 0"))
+		fail("the group did not thaw");
 	set("cgroup.kill", "1");
 	if (waitpid(child, &status, 0) < 0 || !WIFSIGNALED(status))
 		fail("cgroup.kill left the process running");
@@ -345,18 +382,26 @@ void probe_cgroup2_misc(void)
 
 void probe_cgroup2_io_weight(void)
 {
-	char path[LOOP_PATH_SIZE], file[64], schedulers[128] = {0};
+	char path[LOOP_PATH_SIZE], file[64], schedulers[128] = {0}, before[128] = {0}, usual[32] = "none";
 
 	make_group("io");
 	set("io.bfq.weight", "200");
 	expect("io.bfq.weight", "default 200");
 	int device = loop_attach(memory_file(1 << 20), 0, path);
 	snprintf(file, sizeof(file), "/sys/block/%s/queue/scheduler", path + strlen("/dev/"));
+	/* none [mq-deadline] bfq */
+	if (read_text(file, before, sizeof(before)) < 0 || !sscanf(strchrnul(before, '['), "[%31[^]]", usual))
+		fail_errno("%s", file);
 	if (write_text(file, "bfq") < 0)
 		fail_errno("choosing bfq for %s", path);
 	if (read_text(file, schedulers, sizeof(schedulers)) < 0 || !strstr(schedulers, "[bfq]"))
 		fail("the scheduler of %s is not bfq: %s", path, schedulers);
-	if (write_all(device, schedulers, sizeof(schedulers)) < 0 || fsync(device) < 0)
+	bool written = write_all(device, schedulers, sizeof(schedulers)) == 0 && fsync(device) == 0;
+	int error = errno;
+	/* Whoever gets this loop device next did not choose it. */
+	write_text(file, usual);
+	errno = error;
+	if (!written)
 		fail_errno("writing to %s", path);
 	pass("weight kept; a disk was written through bfq");
 }

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -50,13 +51,35 @@ static void make_group(const char *controller)
 		fail_errno("mkdir %s", GROUP);
 }
 
-/* A group goes once its processes have been reaped; the kernel takes a moment for that. The hierarchy goes with its last
- * group, and so does the controller's absence from version 2. */
-static void remove_group(void)
+/* Mounts a controller's hierarchy again, and removes the group. The hierarchy goes with its last group, and so does the
+ * controller's absence from version 2. */
+static void undo_group(const char *controller)
 {
+	char number[16];
+
+	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, controller) < 0)
+		return;
+	/* What is frozen does not even die. */
+	write_text(GROUP "/freezer.state", "THAWED");
+	while (read_text(GROUP "/cgroup.procs", number, sizeof(number)) > 0 && kill(atoi(number), SIGKILL) == 0)
+		sleep_ms(10);
+	/* It goes once its processes have been reaped; the kernel takes a moment for that. */
 	for (int attempt = 0; attempt < 50 && rmdir(GROUP) < 0 && errno == EBUSY; attempt++)
 		sleep_ms(10);
 }
+
+#define UNDO(name, controller)                                                                                         \
+	void undo_cgroup1##name(void)                                                                                  \
+	{                                                                                                              \
+		undo_group(controller);                                                                                \
+	}
+UNDO(, "devices")
+UNDO(_cpuacct, "cpuacct")
+UNDO(_freezer, "freezer")
+UNDO(_net_cls, "net_cls")
+UNDO(_net_prio, "net_prio")
+UNDO(_perf, "perf_event")
+#undef UNDO
 
 /* Runs `work` in a process of the group: what it returns (below 255). */
 static int run_inside(int (*work)(void))
@@ -92,7 +115,6 @@ void probe_cgroup1(void)
 	int before = run_inside(open_null);
 	int denied = write_text(GROUP "/devices.deny", "a");
 	int after = denied < 0 ? 0 : run_inside(open_null);
-	remove_group();
 	if (before)
 		fail("/dev/null inside a new group: %s", strerror(before));
 	if (denied < 0 || after != EPERM)
@@ -132,7 +154,6 @@ void probe_cgroup1_cpuacct(void)
 	bool told = read_number(GROUP "/cpuacct.usage", &before);
 	int burnt = run_inside(burn);
 	told = told && read_number(GROUP "/cpuacct.usage", &used_ns);
-	remove_group();
 	if (!told)
 		fail("cpuacct.usage has no number");
 	if (burnt || before || used_ns < BURN_NS)
@@ -171,7 +192,6 @@ void probe_cgroup1_freezer(void)
 	bool thawed = write_text(GROUP "/freezer.state", "THAWED") == 0 && state_becomes("THAWED");
 	if (held)
 		waitpid(child, &status, 0);
-	remove_group();
 	if (!frozen || !held)
 		fail("a group did not freeze");
 	if (!thawed)
@@ -212,7 +232,6 @@ void probe_cgroup1_net_cls(void)
 	int before = run_inside(send_within_3_s);
 	bool set = write_text(GROUP "/net_cls.classid", "0x10001") == 0;
 	int after = run_inside(send_within_50_ms);
-	remove_group();
 	if (before)
 		fail("a datagram of a group without a class was dropped");
 	if (!set || !after)
@@ -225,46 +244,50 @@ void probe_cgroup1_net_prio(void)
 	char map[256];
 
 	make_group("net_prio");
-	bool set = write_text(GROUP "/net_prio.ifpriomap", "lo 5") == 0;
-	int error = errno;
-	bool told = read_text(GROUP "/net_prio.ifpriomap", map, sizeof(map)) > 0;
-	remove_group();
-	errno = error;
-	if (!set)
+	if (write_text(GROUP "/net_prio.ifpriomap", "lo 5") < 0)
 		fail_errno("net_prio.ifpriomap");
-	if (!told || !strstr(map, "lo 5"))
+	if (read_text(GROUP "/net_prio.ifpriomap", map, sizeof(map)) <= 0 || !strstr(map, "lo 5"))
 		fail("net_prio.ifpriomap does not keep a priority: %s", map);
 	pass("a priority on an interface is kept");
 }
 
-/* An event that counts on the first CPU, for the group's processes alone. */
-static long long count_of_group(void)
+/* Opens an event that counts on the first CPU, for the group's processes alone. */
+static int open_event(void)
 {
 	struct perf_event_attr clock = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(clock),
 					.config = PERF_COUNT_SW_CPU_CLOCK};
-	long long count = -1;
 	int group = open(GROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int event = group < 0 ? -1 : (int)syscall(SYS_perf_event_open, &clock, group, 0, -1,
-						  PERF_FLAG_PID_CGROUP | PERF_FLAG_FD_CLOEXEC);
 
-	if (event < 0 || run_inside(burn) || read(event, &count, sizeof(count)) != sizeof(count))
-		count = -1;
-	close(event);
-	close(group);
+	if (group < 0)
+		fail_errno("opening the group");
+	int event = (int)syscall(SYS_perf_event_open, &clock, group, 0, -1, PERF_FLAG_PID_CGROUP | PERF_FLAG_FD_CLOEXEC);
+	if (event < 0)
+		fail_errno("an event of a group");
+	return event;
+}
+
+static unsigned long long count_of(int event)
+{
+	unsigned long long count;
+
+	if (read(event, &count, sizeof(count)) != sizeof(count))
+		fail_errno("reading an event");
 	return count;
 }
 
 void probe_cgroup1_perf(void)
 {
 	make_group("perf_event");
-	burn();
-	long long count = count_of_group();
-	int error = errno;
-	remove_group();
-	errno = error;
-	if (count < 0)
-		fail_errno("an event of a group");
-	if (!count)
-		fail("an event counted nothing of what a group did");
-	pass("an event counted a group's %lld ms on a CPU", count / 1000000);
+	int event = open_event();
+	if (burn())
+		fail_errno("moving to the first CPU");
+	unsigned long long outside_ns = count_of(event);
+	if (run_inside(burn))
+		fail("a group's process cannot move to the first CPU");
+	unsigned long long inside_ns = count_of(event) - outside_ns;
+	if (outside_ns > BURN_NS / 10)
+		fail("an event of a group counted %llu ms of what is not in it", outside_ns / 1000000);
+	if (inside_ns < BURN_NS / 2)
+		fail("an event counted %llu of the %llu ms that a group took", inside_ns / 1000000, BURN_NS / 1000000);
+	pass("an event counted a group's %llu ms on a CPU, and nothing else", inside_ns / 1000000);
 }

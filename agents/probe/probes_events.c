@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
@@ -214,4 +216,40 @@ void probe_sysvipc(void)
 	if (semop(semaphore, &up, 1) < 0)
 		fail_errno("semop");
 	pass("memory, messages and semaphores used");
+}
+
+static void *map_ring(int ring, size_t size, off_t offset)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, offset);
+
+	if (memory == MAP_FAILED)
+		fail_errno("mapping a ring");
+	return memory;
+}
+
+/* One request that does nothing, through both rings (io_uring(7)). */
+void probe_io_uring(void)
+{
+	struct io_uring_params params = {0};
+	int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+
+	if (ring < 0)
+		fail_errno("io_uring_setup");
+	char *sent = map_ring(ring, params.sq_off.array + params.sq_entries * sizeof(unsigned int), IORING_OFF_SQ_RING);
+	char *done = map_ring(ring, params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe), IORING_OFF_CQ_RING);
+	struct io_uring_sqe *request = map_ring(ring, params.sq_entries * sizeof(*request), IORING_OFF_SQES);
+	unsigned int *tail = (unsigned int *)(sent + params.sq_off.tail), *head = (unsigned int *)(done + params.cq_off.head);
+	unsigned int *mask = (unsigned int *)(done + params.cq_off.ring_mask);
+	struct io_uring_cqe *results = (struct io_uring_cqe *)(done + params.cq_off.cqes);
+
+	request->opcode = IORING_OP_NOP;
+	request->user_data = 42;
+	*(unsigned int *)(sent + params.sq_off.array) = 0;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 1)
+		fail_errno("io_uring_enter");
+	const struct io_uring_cqe *result = &results[*head & *mask];
+	if (result->user_data != 42 || result->res != 0)
+		fail("the result is not that of the request (%llu, %d)", (unsigned long long)result->user_data, result->res);
+	pass("a request went through the rings");
 }

@@ -113,14 +113,18 @@ void probe_devtmpfs(void)
 
 void probe_proc(void)
 {
-	char text[128];
+	char text[128], counters[8192];
 
 	mount_here("proc", NULL);
 	if (read_text("mnt/self/status", text, sizeof(text)) <= 0)
 		fail_errno("self/status");
 	if (strncmp(text, "Name:", 5) != 0)
 		fail("self/status does not begin with Name:");
-	pass("mounted; self/status read");
+	if (read_text("mnt/self/io", text, sizeof(text)) <= 0)
+		fail_errno("self/io");
+	if (read_text("mnt/vmstat", counters, sizeof(counters)) <= 0 || !strstr(counters, "\npgfault "))
+		fail("vmstat does not count faults");
+	pass("mounted; self/status, self/io and the counters of vmstat read");
 }
 
 void probe_sysfs(void)

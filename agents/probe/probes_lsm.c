@@ -236,6 +236,16 @@ void probe_selinux(void)
 	pass("on, enforce is %s; init is %s, the agent %s from a file of %s", enforce, init, own, file);
 }
 
+#define NAMESPACE "security/apparmor/policy/namespaces/osbuilder-probe"
+
+void undo_apparmor(void)
+{
+	char modules[256];
+
+	mount_security(modules, sizeof(modules));
+	rmdir(NAMESPACE);
+}
+
 void probe_apparmor(void)
 {
 	char modules[256];
@@ -243,12 +253,11 @@ void probe_apparmor(void)
 	mount_security(modules, sizeof(modules));
 	require_chosen("apparmor", modules, exists("/sys/module/apparmor"));
 	/* A namespace for policies, made and removed: the module is at work, and nothing of the system's is touched. */
-	static const char folder[] = "security/apparmor/policy/namespaces/osbuilder-probe";
-	if (mkdir(folder, 0755) < 0)
+	if (mkdir(NAMESPACE, 0755) < 0)
 		fail_errno("a namespace for policies");
-	if (!exists("security/apparmor/policy/namespaces/osbuilder-probe/profiles"))
+	if (!exists(NAMESPACE "/profiles"))
 		fail("the new namespace has no profiles");
-	if (rmdir(folder) < 0)
+	if (rmdir(NAMESPACE) < 0)
 		fail_errno("removing a namespace for policies");
 	pass("on; a namespace for policies was made and removed");
 }

@@ -7,11 +7,13 @@
 #include "probe.h"
 #include "util.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ptp_clock.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -74,6 +76,8 @@ void probe_vcpus(void)
 			fail("moved to CPU %d, but runs on %d", cpu, sched_getcpu());
 		ran++;
 	}
+	if (ran == 1)
+		skip("this guest has one");
 	pass("online: %s; ran on %d", online, ran);
 }
 
@@ -148,16 +152,52 @@ void probe_memory_hotplug(void)
 		fail_errno("/sys/devices/system/memory/block_size_bytes");
 	if (read_text("/sys/devices/system/memory/auto_online_blocks", online, sizeof(online)) <= 0)
 		fail_errno("auto_online_blocks");
+	if (strcmp(online, "offline") == 0)
+		fail("new memory stays offline until somebody asks for it");
 	pass("blocks of 0x%s bytes, new ones: %s", block, online);
+}
+
+/* The last CPU's switch; false where there is one CPU alone. */
+static bool last_cpu(char *path, size_t size)
+{
+	char present[64];
+	size_t length;
+
+	if (read_text("/sys/devices/system/cpu/present", present, sizeof(present)) <= 0)
+		fail_errno("/sys/devices/system/cpu/present");
+	/* A list such as 0-3: those that may come yet are not in it. */
+	for (length = strlen(present); length > 0 && isdigit((unsigned char)present[length - 1]);)
+		length--;
+	int last = atoi(present + length);
+	snprintf(path, size, "/sys/devices/system/cpu/cpu%d/online", last);
+	return last > 0;
+}
+
+void undo_offline_cpus(void)
+{
+	char path[64], state[8];
+
+	for (long cpu = sysconf(_SC_NPROCESSORS_CONF) - 1; cpu >= 0; cpu--) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%ld/online", cpu);
+		if (read_text(path, state, sizeof(state)) > 0 && strcmp(state, "0") == 0)
+			write_text(path, "1");
+	}
 }
 
 void probe_cpu_hotplug(void)
 {
-	char states[4096];
+	char states[4096], path[64];
 
 	if (read_text("/sys/devices/system/cpu/hotplug/states", states, sizeof(states)) <= 0)
 		fail_errno("/sys/devices/system/cpu/hotplug/states");
 	if (!exists("/sys/devices/system/cpu/cpu0/hotplug"))
 		fail("cpu0 has no hotplug state");
-	pass("the hotplug state machine is there");
+	if (!last_cpu(path, sizeof(path)))
+		skip("the hotplug state machine is there; this guest has one CPU");
+	long before = sysconf(_SC_NPROCESSORS_ONLN);
+	if (write_text(path, "0") < 0 || sysconf(_SC_NPROCESSORS_ONLN) != before - 1)
+		fail_errno("taking the last CPU offline");
+	if (write_text(path, "1") < 0 || sysconf(_SC_NPROCESSORS_ONLN) != before)
+		fail_errno("bringing the last CPU back");
+	pass("the last of %ld CPUs went offline and came back", before);
 }

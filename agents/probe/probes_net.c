@@ -137,6 +137,60 @@ void probe_macvlan(void)
 	pass("made on a veth and brought up");
 }
 
+static void make_vlan(const char *name, const char *lower)
+{
+	struct link_request request;
+	uint16_t id = 5;
+
+	begin_link(&request, name, "vlan", lower, -1);
+	size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
+	netlink_put(&request.netlink, IFLA_VLAN_ID, &id, sizeof(id));
+	netlink_nest_end(&request.netlink, data);
+	send_link(&request, "vlan");
+	bring_up(lower);
+	bring_up(name);
+}
+
+void probe_vlan(void)
+{
+	make_veth("left", "right", -1);
+	make_vlan("left.5", "left");
+	make_vlan("right.5", "right");
+	send_frame(packet_socket(), "left.5", protocol_socket("right.5"));
+	pass("a frame came out of the VLAN that it was sent into");
+}
+
+/* What the kernel itself gave an interface at boot: ip=ADDRESS:SERVER:GATEWAY:NETMASK:HOST:DEVICE:... */
+void probe_ip_config(void)
+{
+	char cmdline[4096], fields[256], got[INET_ADDRSTRLEN];
+	const char *wanted = NULL, *name = NULL;
+	struct ifreq request = {0};
+	size_t length;
+
+	read_text("/proc/cmdline", cmdline, sizeof(cmdline));
+	const char *value = cmdline_value(cmdline, "ip", &length);
+	if (!value)
+		skip("the kernel line has no ip=");
+	snprintf(fields, sizeof(fields), "%.*s", (int)length, value);
+	char *rest = fields;
+	for (int field = 0; rest && field < 6; field++) {
+		const char *text = strsep(&rest, ":");
+		wanted = field == 0 ? text : wanted;
+		name = field == 5 ? text : name;
+	}
+	if (!*wanted || !name || !*name)
+		fail("ip=%.*s names no address and device", (int)length, value);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || ioctl(fd, SIOCGIFADDR, &request) < 0)
+		fail_errno("the address of %s", request.ifr_name);
+	inet_ntop(AF_INET, &((struct sockaddr_in *)&request.ifr_addr)->sin_addr, got, sizeof(got));
+	if (strcmp(got, wanted) != 0)
+		fail("%s has the address %s, not %s", request.ifr_name, got, wanted);
+	pass("%s has %s", request.ifr_name, got);
+}
+
 /* Two devices on one lower device, in two namespaces: a datagram goes from the one to the other. */
 void probe_ipvlan(void)
 {

@@ -28,7 +28,7 @@ void probe_vfio(void)
 	if (first_entry("/sys/bus/pci/devices", "", device, sizeof(device)) == 0 &&
 	    !exists("/sys/bus/pci/drivers/vfio-pci"))
 		fail("no driver for PCI devices");
-	pass("a container was opened, memory is mapped the %s way", type1 ? "type 1" : "sPAPR");
+	pass("a container was opened; memory can be mapped the %s way", type1 ? "type 1" : "sPAPR");
 }
 
 void probe_iommu(void)

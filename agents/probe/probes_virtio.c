@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <linux/virtio_ids.h>
 #include <net/if.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -89,13 +88,11 @@ void probe_virtio_blk(void)
 	pass("%s read", path);
 }
 
-/* Reads the start of the first disk whose name begins with `prefix`; false: there is none. */
-static bool read_disk(const char *prefix, char *path, size_t size)
+/* Reads the start of a disk, and writes its path. */
+static void read_disk(const char *name, char *path, size_t size)
 {
-	char name[64], block[4096];
+	char block[4096];
 
-	if (first_entry("/sys/block", prefix, name, sizeof(name)) < 0)
-		return false;
 	snprintf(path, size, "/dev/%s", name);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -103,28 +100,30 @@ static bool read_disk(const char *prefix, char *path, size_t size)
 	if (read(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
 		fail_errno("reading %s", path);
 	close(fd);
-	return true;
 }
 
 void probe_virtio_scsi(void)
 {
-	char folder[256], path[80];
+	char folder[256], path[80], name[64];
 
 	virtio_require(VIRTIO_ID_SCSI, folder, sizeof(folder));
 	/* Disks are found while the guest goes on booting. */
 	for (int attempt = 0; attempt < 300; attempt++, sleep_ms(10))
-		if (read_disk("sd", path, sizeof(path)))
+		if (first_entry("/sys/block", "sd", name, sizeof(name)) == 0) {
+			read_disk(name, path, sizeof(path));
 			pass("%s read", path);
+		}
 	fail("attached, but it has no disk");
 }
 
 void probe_virtio_pmem(void)
 {
-	char folder[256], path[80];
+	char folder[256], path[80], name[64];
 
 	virtio_require(VIRTIO_ID_PMEM, folder, sizeof(folder));
-	if (!read_disk("pmem", path, sizeof(path)))
+	if (!pmem_disk(true, name, sizeof(name)))
 		fail("attached, but there is no pmem device");
+	read_disk(name, path, sizeof(path));
 	pass("%s read", path);
 }
 
@@ -158,7 +157,8 @@ void probe_virtio_net(void)
 	if (!was_up && interface_set_up(name, true) < 0)
 		fail_errno("bringing %s up", name);
 	bool carrier = has_carrier(name);
-	if (!was_up)
+	/* Under another init its network manager may have taken the interface over meanwhile. */
+	if (!was_up && getppid() == 1)
 		interface_set_up(name, false);
 	if (!carrier)
 		fail("%s has no carrier", name);
@@ -175,12 +175,14 @@ void probe_virtio_rng(void)
 	if (strncmp(current, "virtio_rng", 10) != 0)
 		fail("attached, but the current source is %s", current);
 	int fd = open("/dev/hwrng", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct pollfd ready = {.fd = fd, .events = POLLIN};
 	if (fd < 0)
 		fail_errno("/dev/hwrng");
-	ssize_t got = -1;
-	for (int attempt = 0; attempt < 100 && (got = read(fd, bytes, sizeof(bytes))) < 0 && errno == EAGAIN; attempt++)
-		poll(&ready, 1, 20);
+	ssize_t got = read(fd, bytes, sizeof(bytes));
+	/* poll(2) would not wait for it. */
+	for (int attempt = 0; attempt < 150 && got < 0 && errno == EAGAIN; attempt++) {
+		sleep_ms(20);
+		got = read(fd, bytes, sizeof(bytes));
+	}
 	if (got <= 0)
 		fail_errno("reading /dev/hwrng");
 	pass("%s, %zd bytes read", current, got);

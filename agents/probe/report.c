@@ -113,10 +113,10 @@ static void add_root(struct text *text)
 	text_add(text, "}");
 }
 
-static void add_machine(struct text *text, const struct memory_facts *memory)
+static void add_machine(struct text *text, const struct report *report)
 {
-	text_add(text, "\"memory\":{\"total_kib\":%llu,\"available_kib\":%llu},\"vcpus\":%ld", memory->total_kib,
-		 memory->available_kib, sysconf(_SC_NPROCESSORS_ONLN));
+	text_add(text, "\"memory\":{\"total_kib\":%llu,\"available_kib\":%llu},\"vcpus\":%ld", report->memory.total_kib,
+		 report->memory.available_kib, report->vcpus);
 }
 
 static void add_outcome(struct text *text, const struct outcome *outcome)
@@ -153,7 +153,7 @@ void report_write(struct text *text, const struct report *report)
 	text_add(text, ",");
 	add_root(text);
 	text_add(text, ",");
-	add_machine(text, &report->memory);
+	add_machine(text, report);
 	text_add(text, ",\"probes\":[");
 	for (size_t i = 0; i < report->count; i++) {
 		if (i)

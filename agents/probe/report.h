@@ -15,7 +15,9 @@ void json_string(struct text *text, const char *value);
 struct report {
 	uint64_t started_us; /* CLOCK_BOOTTIME when the agent started, and when its probes were done */
 	uint64_t ready_us;
-	struct memory_facts memory; /* before the probes: what they leave behind is not the guest's doing */
+	/* Both before the probes: what these plug or leave behind is not what the guest began with. */
+	struct memory_facts memory;
+	long vcpus; /* online */
 	const struct outcome *outcomes;
 	size_t count;
 };

@@ -200,3 +200,16 @@ void text_add(struct text *text, const char *format, ...)
 	else
 		text_add_bytes(text, line, (size_t)length);
 }
+
+uint32_t crc32(const void *data, size_t size)
+{
+	const unsigned char *bytes = data;
+	uint32_t crc = 0xffffffff;
+
+	for (size_t i = 0; i < size; i++) {
+		crc ^= bytes[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+	}
+	return ~crc;
+}

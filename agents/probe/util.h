@@ -38,6 +38,9 @@ uint64_t boottime_us(void);
 
 void sleep_ms(unsigned int milliseconds);
 
+/* CRC-32 as in IEEE 802.3 and zlib. */
+uint32_t crc32(const void *data, size_t size);
+
 /* Sets or clears IFF_UP of an interface of this network namespace. Returns 0, or -1 with errno. */
 int interface_set_up(const char *name, bool up);
 

@@ -34,6 +34,24 @@ int first_entry(const char *folder, const char *prefix, char *name, size_t size)
 	return status;
 }
 
+bool pmem_disk(bool virtio, char *name, size_t size)
+{
+	for (int number = 0; number < 16; number++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/sys/block/pmem%d/device", number);
+		/* .../virtio3/ndbus0/region0/namespace0.0 */
+		char *device = realpath(path, NULL);
+		bool found = device && !strstr(device, "/virtio") == !virtio;
+		free(device);
+		if (!found)
+			continue;
+		snprintf(name, size, "pmem%d", number);
+		return true;
+	}
+	return false;
+}
+
 /* Whether the PCI bus lists a virtio device with that number. */
 static bool on_pci(unsigned int id)
 {

@@ -27,7 +27,7 @@ from osbuilder.guest.expect import expected_probes
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.ready import Ready
-from osbuilder.guest.report import Report, Result, console_tail, parse_console, parse_port
+from osbuilder.guest.report import Report, Result, console_tail, parse_delivery
 
 KVM: Final = Path("/dev/kvm")
 KVM_TRIAL_S: Final = 15
@@ -186,6 +186,12 @@ class Boot:
         if self.reported is None:
             return
         self._check_plugs()
+        if self.report.vcpus != self.guest.vcpus:
+            raise BootError(
+                f"the guest is up, but not with all of its processors: expected {self.guest.vcpus} vCPUs, "
+                f"got {self.report.vcpus}",
+                hint="Has its kernel the capability smp, and what names processors on this machine (acpi, mptable)?",
+            )
         gaps = self.report.gaps(self.required)
         failed = [probe.name for probe in gaps if probe.result is Result.FAIL]
         if failed:
@@ -328,7 +334,7 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) ->
             wall_s=time.monotonic() - began,
         )
     try:
-        report = parse_port(port) if port.strip() else parse_console(console)
+        report = parse_delivery(port, console)
     except BootError as error:
         _check_blocks(console, guest)
         message = f"the guest did not say that it is ready: {error.message}" + (f"; {ended}" if ended else "")

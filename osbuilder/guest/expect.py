@@ -28,10 +28,13 @@ _DEVICES: Final[Mapping[Device, str]] = {
     Device.IOMMU: "iommu",
     Device.PLAN9: "9p",
     Device.VIRTIOFS: "virtiofs",
+    Device.VMGENID: "vmgenid",
     Device.CONSOLE: "virtio-console",
 }
 _CHOSEN: Final = "security="
 """Of the kernel line: the security module that is on, which is also its probe's name. The last one counts."""
+_IP_CONFIG: Final = "ip="
+"""Of the kernel line: a network card's address."""
 
 
 def expected_probes(guest: Guest) -> Mapping[str, str]:
@@ -44,6 +47,10 @@ def expected_probes(guest: Guest) -> Mapping[str, str]:
         found.setdefault("virtio-console", "its ports")
     if guest.vsock_cid is not None:
         found["vsock"] = f"vsock CID {guest.vsock_cid}"
+    if guest.vcpus > 1:
+        found["vcpus"] = f"{guest.vcpus} vCPUs"
+    if words := [word for word in guest.cmdline if word.startswith(_IP_CONFIG)]:
+        found["ip-config"] = words[-1]
     chosen = [word for word in guest.cmdline if word.startswith(_CHOSEN)]
     if chosen:
         found[chosen[-1].removeprefix(_CHOSEN)] = chosen[-1]

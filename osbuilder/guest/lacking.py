@@ -51,6 +51,7 @@ LACKING: Final = (
         arches=("ppc64le", "s390x"),
         accel=Accel.TCG,
     ),
+    Lack(probe="vmgenid", why="QEMU has no vmgenid for virt", arches=("aarch64",)),
     Lack(probe="kaslr", why="only x86_64's placement is looked at", arches=_OTHERS),
     Lack(probe="kaslr", why="entered through PVH, a kernel without our patch for 6.12 draws nothing; vmlinuz does"),
     Lack(probe="mitigations", why="only x86_64's processors are looked at", arches=_OTHERS),

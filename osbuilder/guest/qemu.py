@@ -67,6 +67,7 @@ class Device(enum.Enum):
     IOMMU = "iommu"  # virtio-iommu; the other PCI devices are behind it
     PLAN9 = "9p"  # a folder of the host's
     VIRTIOFS = "virtio-fs"  # the same one, through virtiofsd
+    VMGENID = "vmgenid"  # a generation counter, which changes when a snapshot is restored
     CONSOLE = "virtio-console"  # hvc0 is the console, there is no serial port, and the agent reports on it
 
 
@@ -221,6 +222,8 @@ def _check_devices(guest: Guest, where: str) -> None:
         raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {min(wanted)}")
     if Device.PMEM.value in wanted and not guest.machine.virtio_pmem:
         raise PlanError(f"cannot boot ({where}): QEMU has no device virtio-pmem for this machine")
+    if Device.VMGENID in guest.devices and not guest.machine.vmgenid:
+        raise PlanError(f"cannot boot ({where}): QEMU has no device vmgenid for this machine")
     if Device.CONSOLE in guest.devices and guest.machine.console.startswith("hvc"):
         raise PlanError(f"cannot boot ({where}): its console {guest.machine.console} is no virtio-console's")
     for plug in guest.plugs:
@@ -341,6 +344,7 @@ def _devices(guest: Guest) -> tuple[str, ...]:
             *("-device", "virtio-pmem-pci,memdev=pmem"),
         ),
         Device.IOMMU: ("-device", "virtio-iommu-pci"),
+        Device.VMGENID: ("-device", "vmgenid,guid=auto"),
         # Owners and modes of the folder's files are those of the files that QEMU makes.
         Device.PLAN9: (
             *("-fsdev", f"local,id=share,path={_value(str(guest.share))},security_model=none"),

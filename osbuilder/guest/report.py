@@ -156,6 +156,22 @@ def parse_console(data: bytes) -> Report:
     raise BootError(message, console=console_tail(data), hint=hint)
 
 
+def parse_delivery(port: bytes, console: bytes) -> Report:
+    """Parse the report that came through the port, or on the console where there is none, or none whole, on the port.
+
+    The agent turns to the console when the port takes its report no further. Raises BootError as those two.
+    """
+    if not port.strip():
+        return parse_console(console)
+    try:
+        return parse_port(port)
+    except BootError:
+        report = scan_console(console)
+        if report is None:
+            raise
+        return report
+
+
 def console_tail(data: bytes) -> str:
     """Return the end of console output as text fit for a terminal: no escape sequences, no carriage returns."""
     text = data[-CONSOLE_TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "")

@@ -131,17 +131,25 @@ class Exclusion(Condition):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A capability of the base that a variant does without, and why."""
+
+    capability: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A kernel for a purpose: the base with more capabilities, or only some of the base's.
 
     It is for all architectures and versions but those that `excluded` names, each with its reason.
 
-    `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has of
-    the base. `capabilities` are its own, with fragments in its own folder. `consumers` are those that can boot or use
-    it; `tools` are Debian packages that building it takes besides. With `debug_info`, what a debugger wants is kept
-    beside the kernel; with `modules`, its modules are, and what others are built against. `line` is the kernel line
-    of versions.yaml that it is built from when nobody names one (None: the default line), `patches` the folder of
-    kernel/patches that it then has instead of the line's.
+    `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has
+    of the base; `drops` are what it does without. `capabilities` are its own, with fragments in its own folder.
+    `consumers` are those that can boot or use it; `tools` are Debian packages that building it takes besides. With
+    `debug_info`, what a debugger wants is kept beside the kernel; with `modules`, its modules are, and what others
+    are built against. `line` is the kernel line of versions.yaml that it is built from when nobody names one (None:
+    the default line), `patches` the folder of kernel/patches that it then has instead of the line's.
     """
 
     purpose: str
@@ -149,6 +157,7 @@ class Variant:
     excluded: tuple[Exclusion, ...] = ()
     brings: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    drops: tuple[Drop, ...] = ()
     capabilities: Mapping[str, Capability] = dataclasses.field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     tools: tuple[str, ...] = ()
@@ -162,6 +171,8 @@ class Variant:
             raise ValueError("expected at least one consumer: who can boot or use it")
         if self.patches and not self.line:
             raise ValueError("patches go with a line: they are for its source")
+        if self.only and self.drops:
+            raise ValueError("drops do not go with only: leave it out there")
 
     def on(self, arch: Arch) -> bool:
         """Say whether it is for an architecture, in one version at least."""
@@ -177,6 +188,8 @@ class Variant:
 
     def has(self, name: str, capability: Capability) -> bool:
         """Say whether it has a capability of the base."""
+        if any(name == each.capability for each in self.drops):
+            return False
         return name in self.brings or (name in self.only if self.only else not capability.optional)
 
 
@@ -294,7 +307,8 @@ def _check_variant(name: str, variant: Variant, catalogue: Catalogue) -> None:
     where = f"variant/{name}/{_VARIANT_FILE}"
     if not _VARIANT_NAME.fullmatch(name):
         raise FragmentError(f"{where}: expected a name of small letters, digits and hyphens, got {name!r}")
-    _check_names(where, (*variant.brings, *variant.only), catalogue.capabilities, "capability")
+    dropped = (each.capability for each in variant.drops)
+    _check_names(where, (*variant.brings, *variant.only, *dropped), catalogue.capabilities, "capability")
     _check_names(where, variant.consumers, catalogue.consumers, "consumer")
     if both := sorted(variant.capabilities.keys() & catalogue.capabilities.keys()):
         raise FragmentError(f"{where}: capability {both[0]} is one of capabilities.yaml", hint="Name it under brings.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import PurePosixPath
 
 import pytest
@@ -33,6 +34,8 @@ GIVEN = [
     (initrd_guest(devices=(Device.SCSI,)), "virtio-scsi", "device scsi"),
     (initrd_guest(devices=(Device.PLAN9,)), "9p", "device 9p"),
     (initrd_guest(devices=(Device.VIRTIOFS,)), "virtiofs", "device virtio-fs"),
+    (initrd_guest(devices=(Device.VMGENID,)), "vmgenid", "device vmgenid"),
+    (initrd_guest(cmdline=("ip=192.0.2.1::::::off",)), "ip-config", "ip=192.0.2.1::::::off"),
 ]
 
 
@@ -45,6 +48,14 @@ def test_what_a_guest_was_given_may_not_be_skipped(given: Guest, probe: str, wha
     # A kernel that does not promise it owes nothing.
     if not given.root.mapped and given.root is not RootKind.VERITY:
         Boot(reported=skipping, guest=given, wall_s=1, required=()).check()
+
+
+def test_all_processors_of_a_guest_have_to_be_there() -> None:
+    two = initrd_guest(devices=(), report=None, vcpus=2)
+    assert expected_probes(two) == {"vcpus": "2 vCPUs"}
+    with pytest.raises(BootError, match=r"not with all of its processors: expected 2 vCPUs, got 1\n"):
+        Boot(reported=said(), guest=two, wall_s=1).check()
+    Boot(reported=dataclasses.replace(said(), vcpus=2), guest=two, wall_s=1).check()
 
 
 def test_what_a_guest_was_not_given_may_be_skipped() -> None:

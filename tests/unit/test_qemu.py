@@ -337,6 +337,10 @@ def test_a_comma_in_a_path_does_not_end_a_value() -> None:
             guest("microvm", root=RootKind.VIRTIO_BLK, devices=(Device.IOMMU,)),
             "virtio-blk root on x86_64 microvm): the machine has no PCI bus for a device iommu",
         ),
+        (
+            guest("microvm", root=RootKind.VIRTIO_BLK, devices=(Device.VMGENID,)),
+            "virtio-blk root on x86_64 microvm): QEMU has no device vmgenid for this machine",
+        ),
         (guest(image_size_bytes=SIZE + 1), "expected an image of a multiple of 128 MiB, got 268435457 bytes"),
         (guest(image_size_bytes=0), "expected an image of a multiple of 128 MiB, got 0 bytes"),
         (guest(image=None), "expected an image and no initrd"),

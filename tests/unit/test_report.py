@@ -14,6 +14,7 @@ from osbuilder.guest.report import (
     Result,
     console_tail,
     parse_console,
+    parse_delivery,
     parse_port,
     parse_report,
     render_report,
@@ -38,7 +39,7 @@ def sample(**changes: Any) -> dict[str, Any]:
             "options": "ro,relatime,dax=always",
         },
         "memory": {"total_kib": 239388, "available_kib": 221000},
-        "vcpus": 2,
+        "vcpus": 1,
         "probes": [
             {"name": "tmpfs", "result": "pass", "detail": "mounted", "duration_us": 310},
             {"name": "ptp", "result": "skip", "detail": "no PTP clock is offered", "duration_us": 90},
@@ -107,6 +108,17 @@ def test_no_whole_copy_is_nothing_yet_while_the_guest_runs_and_an_error_once_it_
 @pytest.mark.parametrize("cut", [2, 30, 60, 400])
 def test_a_console_report_that_is_still_being_written_is_not_yet_a_report(cut: int) -> None:
     assert scan_console(frame(encode(sample()))[:-cut]) is None
+
+
+def test_a_report_that_the_port_took_in_part_is_the_one_on_the_console() -> None:
+    line = encode(sample()) + b"\n"
+    console = b"hello\n" + frame(encode(sample(vcpus=3)))
+    assert parse_delivery(line, console).vcpus == 1
+    assert parse_delivery(line[:40], console).vcpus == parse_delivery(b"", console).vcpus == 3
+    with pytest.raises(BootError, match="cut off after 40 bytes"):
+        parse_delivery(line[:40], b"hello\n")
+    with pytest.raises(BootError, match="did not report on its console"):
+        parse_delivery(b"", b"hello\n")
 
 
 def test_a_console_without_a_report_is_an_error_that_carries_its_tail() -> None:
@@ -199,7 +211,7 @@ def test_the_table_shows_facts_and_a_line_a_probe() -> None:
         "time to agent  0.650 s\n"
         "time to ready  1.234 s\n"
         "memory         239,388 KiB, 221,000 KiB available\n"
-        "vcpus          2\n"
+        "vcpus          1\n"
         "\n"
         "PASS  tmpfs  mounted\n"
         "SKIP  ptp    no PTP clock is offered\n"

@@ -171,11 +171,14 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     assert "x86_64 base microvm pmem scratch" not in named
     assert "x86_64 base q35 initrd scratch +virtio-pmem +iommu" in named
     assert "x86_64 base q35 initrd scratch security=apparmor" in named
+    assert {f"x86_64 base {machine} initrd scratch vcpus=2" for machine in ("q35", "microvm")} <= set(named)
     for once in (
         "initrd scratch compression=gzip",
         "initrd scratch compression=none",
         "initrd scratch +9p +virtio-fs",
         "initrd scratch +virtio-console",
+        "initrd scratch +vmgenid",
+        "initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
         "virtio-blk scratch fs=erofs",
         "pmem scratch fs=erofs",
         "virtio-scsi scratch",
@@ -185,8 +188,10 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     assert [name for name in named if " minimal " in name] == [
         "x86_64 minimal microvm initrd scratch",
         "x86_64 minimal microvm virtio-blk scratch",
+        "x86_64 minimal microvm initrd scratch vcpus=2",
         "x86_64 minimal microvm initrd scratch compression=gzip",
         "x86_64 minimal microvm initrd scratch compression=none",
+        "x86_64 minimal microvm initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
     ]
     foreign = [str(trial) for trial in checkout.proof.of_kernels(arches=("ppc64le", "s390x"), variants=("base",))]
     shared = [name.rpartition(" scratch ")[2] for name in foreign if "+9p" in name]
@@ -196,8 +201,10 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     assert [name for name in other if " minimal " in name] == [
         "aarch64 minimal virt-mmio initrd scratch",
         "aarch64 minimal virt-mmio virtio-blk scratch",
+        "aarch64 minimal virt-mmio initrd scratch vcpus=2",
         "aarch64 minimal virt-mmio initrd scratch compression=gzip",
         "aarch64 minimal virt-mmio initrd scratch compression=none",
+        "aarch64 minimal virt-mmio initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
     ]
 
 
