@@ -31,6 +31,60 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Where two processes run the tests, one of them has all of a group: what asks for one mirror or for what the machine
+# has once (a user, a daemon's images), and what watches the clock. A name, fixtures, and modules that ask for those as
+# they run. What is in no group goes by its module.
+_GROUPS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    (
+        "engines",
+        frozenset({"stranger", "podman_url", "docker_url", "engine_builder", "ground"}),
+        frozenset(),
+    ),
+    ("rpm", frozenset({"rpm_mirror"}), frozenset()),
+    ("arch", frozenset({"arch_mirror"}), frozenset({"test_offline"})),
+    ("ubuntu", frozenset({"ubuntu_settings"}), frozenset()),
+    ("unpacked", frozenset({"alpine_settings", "gentoo_settings", "oci_registry"}), frozenset()),
+    (
+        "clocks",
+        frozenset(),
+        frozenset({"test_own_patches", "test_boot_port", "test_boot_cargo_agent", "test_probe_agent"}),
+    ),
+)
+# The long ones, which begin first; then all others, and what takes no time at the end.
+_FIRST = (
+    *("boot/test_boot", "engines", "rpm", "arch", "boot/test_arches", "clocks", "unpacked"),
+    *("integration/test_cargo_agent", "integration/test_kernel_contract", "integration/test_kernel_answers"),
+    *("integration/test_foreign", "integration/test_all_distros", "ubuntu", "integration/test_lifecycle"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say which tests stay together, where several processes run them."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    asked: dict[Path, set[str]] = {}
+    for item in items:
+        asked.setdefault(item.path, set()).update(getattr(item, "fixturenames", ()))
+    groups = {path: _group(path, fixtures) for path, fixtures in asked.items()}
+
+    def place(item: pytest.Item) -> int:
+        group = groups[item.path]
+        if group in _FIRST:
+            return _FIRST.index(group)
+        return len(_FIRST) + (item.path.parent.name in ("unit", "contract", "golden"))
+
+    items.sort(key=place)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+
+
+def _group(path: Path, fixtures: set[str]) -> str:
+    for name, _, modules in _GROUPS:
+        if path.stem in modules:
+            return name
+    return next((name for name, asked, _ in _GROUPS if asked & fixtures), f"{path.parent.name}/{path.stem}")
+
+
 def pytest_configure() -> None:
     # A shell starts what runs in the background with Ctrl-C ignored, and whatever the tests start would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -74,14 +128,14 @@ def user_store(request: pytest.FixtureRequest) -> Iterator[Path | None]:
     None for tests that build nothing.
     """
     from osbuilder.settings import load_settings
-    from tests.loopback import make_room, nothing_of_it_stays
+    from tests.loopback import Made, make_room, nothing_of_it_stays
 
     if request.path.parent.name not in ("boot", "integration"):
         yield None
         return
     store = load_settings().store_path
     make_room(store)
-    with nothing_of_it_stays(store):
+    with nothing_of_it_stays(Made(store)):
         yield store
 
 

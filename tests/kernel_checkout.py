@@ -65,7 +65,7 @@ class Checkout:
             "OSBUILDER_BUILD": str(self.folder / "build"),
             "OSBUILDER_ENGINE": "sandbox",
         }
-        invoke = (sys.executable, "-P", "-m", "invoke", "--search-root", str(self.root))  # as ./inv does
+        invoke = (sys.executable, "-P", str(self.root / "tasks" / "program.py"), "--search-root", str(self.root))
         return subprocess.Popen(
             [*self.enter, *invoke, "kernel", "--tree", str(self.tree), *arguments],
             cwd=self.folder,

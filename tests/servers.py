@@ -146,11 +146,16 @@ def _openssl(*arguments: str) -> bytes:
     ).stdout
 
 
+# Bound and not listened on: nobody else gets these ports.
+_CLOSED: list[socket.socket] = []
+
+
 def closed_url(path: str = "/") -> str:
-    """Return an address on this host that refuses connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}{path}"
+    """Return an address on this host that refuses connections, as long as this process lives."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _CLOSED.append(held)
+    return f"http://127.0.0.1:{held.getsockname()[1]}{path}"
 
 
 class _Quiet(ThreadingHTTPServer):

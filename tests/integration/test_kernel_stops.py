@@ -47,7 +47,7 @@ def processes(*needles: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            words = path.read_text()
+            words = path.read_text(errors="replace")
             if any(needle in words for needle in needles):
                 found.append(words)
     return found

@@ -85,7 +85,7 @@ def processes(needle: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if needle in (folder / "cmdline").read_text():
+            if needle in (folder / "cmdline").read_text(errors="replace"):
                 found.append(int(folder.name))
     return found
 

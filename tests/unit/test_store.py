@@ -14,7 +14,7 @@ import pytest
 
 from osbuilder.errors import StoreError
 from osbuilder.store import Artifact, Store, explain, remove_tree
-from tests.loopback import make_room, nothing_of_it_stays
+from tests.loopback import Made, make_room, nothing_of_it_stays
 
 KEY = "1" * 64
 OTHER = "2" * 64
@@ -224,18 +224,24 @@ def test_an_unknown_file_of_an_artifact_is_an_error_that_names_it(tmp_path: Path
         publish(Store(tmp_path)).path("nothing")
 
 
-def test_tests_leave_nothing_of_their_mirrors_and_a_users_target_as_it_was(tmp_path: Path) -> None:
+def test_tests_leave_nothing_of_their_mirrors_and_a_users_target_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     publish(store, "a" * 64)
     for ident in ("tea/pour", "tea/drink"):
         store.remember(ident, "a" * 64)
-    with nothing_of_it_stays(tmp_path):
+    theirs = Store.publish
+    with nothing_of_it_stays(Made(tmp_path)):
         publish(store, "b" * 64, facts={"mirror": "http://127.0.0.1:1/tea"})
         publish(store, "c" * 64, inputs={"leaves": "b" * 64})
         publish(store, "d" * 64, inputs={"water": "a" * 64})
         for ident, key in (("tea/pour", "c"), ("tea/drink", "d"), ("tea/spill", "b")):
             store.remember(ident, key * 64)
-    assert {artifact.key[0] for artifact in store.artifacts()} == {"a", "d"}
+        with monkeypatch.context() as patch:  # another process, which has a mirror on loopback too
+            patch.setattr(Store, "publish", theirs)
+            publish(store, "e" * 64, facts={"mirror": "http://127.0.0.1:2/tea"})
+    assert {artifact.key[0] for artifact in store.artifacts()} == {"a", "d", "e"}
     refs = {str(path.relative_to(tmp_path / "refs")): path.read_text()[0] for path in tmp_path.glob("refs/*/*")}
     assert refs == {"tea/pour": "a", "tea/drink": "d"}
 
@@ -250,6 +256,7 @@ def test_large_builders_go_where_the_disk_is_nearly_full_unpacked_ones_first(
         tree.mkdir()
         (tree / "file").write_bytes(bytes(size))
     monkeypatch.setattr("tests.loopback._LARGE_BYTES", 1 << 20)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
     everything = {builder.folder, other.folder, large, small}
     usage = shutil.disk_usage(tmp_path)
     for room, left in (
@@ -270,6 +277,7 @@ def test_between_tests_only_unpacked_builders_go(tmp_path: Path, monkeypatch: py
     tree.mkdir()
     (tree / "file").write_bytes(bytes(1 << 20))
     monkeypatch.setattr("tests.loopback._LARGE_BETWEEN_TESTS_BYTES", 1 << 20)
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
     usage = shutil.disk_usage(tmp_path)
     for free_gib, there in ((3, True), (2, False)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free_gib << 30: usage._replace(free=free))
