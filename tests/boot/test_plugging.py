@@ -23,7 +23,7 @@ def found(bench: Workbench, request: BootRequest) -> dict[str, ProbeResult]:
 
 
 def test_a_vcpu_memory_and_a_disk_come_while_the_guest_runs(bench: Workbench) -> None:
-    said = found(bench, dataclasses.replace(Q35, plugs=tuple(Plug)))
+    said = found(bench, dataclasses.replace(Q35, plugs=tuple(Plug), vcpus=2))
     assert {plug: said[plug.probe].result for plug in Plug} == dict.fromkeys(Plug, Result.PASS)
     assert said["vcpus"].result is Result.PASS
 
