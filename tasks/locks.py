@@ -7,7 +7,7 @@ from typing import Any
 from invoke.context import Context
 
 from tasks.common import workbench
-from tasks.flags import AGENT, AGENT_OPTION, COMMON, KERNEL, ROOTFS, command
+from tasks.flags import AGENT, AGENT_OPTION, COMMON, KERNEL, ROOTFS, Flag, command
 
 _WHAT = {name: ROOTFS[name] for name in ("distro", "release", "arch")}
 _WHICH = {name: ROOTFS[name] for name in ("package", "feature", "selinux")}
@@ -46,13 +46,22 @@ def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) 
             print(f"{path}: {len(written.packages)} packages")
 
 
-@command(_WHAT, AGENT, AGENT_OPTION, KERNEL, COMMON, flags={"all": "for every lock of this checkout"})
+_FETCHED = {
+    **_WHAT,
+    "distro": Flag("a distribution with a lock: its packages and builders too (default: a kernel and an agent alone)"),
+}
+
+
+@command(_FETCHED, AGENT, AGENT_OPTION, KERNEL, COMMON, flags={"all": "for every lock of this checkout"})
 def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Get what builds take from the network into the store: a locked distribution, its agent and a kernel."""
     with workbench(given["setting"]) as bench:
         from osbuilder.agents.pin import AgentOptions
+        from osbuilder.errors import UsageError
         from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
 
+        if given["release"] and not given["distro"]:
+            raise UsageError("--release is a distribution's: name it with --distro")
         agent, options = given["agent"], AgentOptions.parse(given["agent_option"])
         wanted: list[BuildRequest] = []
         arches = {given["arch"]}
