@@ -34,7 +34,7 @@ from osbuilder.image.build import ROOT_HASH
 from osbuilder.image.verity import root_hash_file
 from osbuilder.launch import Outcome
 from osbuilder.plan import Planner
-from osbuilder.publish import Name, ancestors, check_output, copy_out, image_names, publish
+from osbuilder.publish import Name, ancestors, check_folder, check_output, copy_out, image_names, publish
 from osbuilder.reporter import reporter_for
 from osbuilder.request import (
     AgentRequest,
@@ -134,6 +134,7 @@ class Workbench:
         """
         if output is not None:
             check_output(output)
+        check_folder(self.settings.build_path)
         step = self.planner.plan(request)
         try:
             with _told_what_to_fetch(request):
@@ -161,6 +162,7 @@ class Workbench:
 
         One that fails stops no other. Raises UsageError for a request that can be no distribution's.
         """
+        check_folder(self.settings.build_path)
         plans = plan_all(self.planner, request)
         failed = dict(plans.failed)
         built: dict[str, Built] = {}

@@ -100,6 +100,15 @@ def check_output(output: Path) -> None:
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}", hint="Make it first.")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a build folder that cannot be made or written. Raises StoreError; call it before anything is built."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    reason = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    if reason:
+        error = OSError(reason, os.strerror(reason), str(there))
+        raise explain(error, "results cannot be put into the build folder", there, setting="build")
+
+
 def manifest_text(store: Store, artifact: Artifact, file: str, published: str) -> str:
     """Return the manifest of one file, which has the name `published`: what went in, by step, with keys, digests,
     facts and times. Its form is MANIFEST_SCHEMA.

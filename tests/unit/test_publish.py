@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from osbuilder import __version__
-from osbuilder.errors import UsageError
-from osbuilder.publish import Name, check_output, copy_out, image_names, publish
+from osbuilder.errors import StoreError, UsageError
+from osbuilder.publish import Name, check_folder, check_output, copy_out, image_names, publish
 from osbuilder.store import Artifact, Store
 
 KEY = "1" * 64
@@ -96,6 +96,15 @@ def test_a_copy_is_independent_and_as_sparse_as_the_original(tmp_path: Path) -> 
     assert copy.stat().st_ino != artifact.path("image").stat().st_ino
     assert copy.stat().st_blocks <= artifact.path("image").stat().st_blocks
     assert copy.stat().st_mode & 0o200
+
+
+def test_a_build_folder_that_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check_folder(tmp_path / "to" / "be" / "made")
+    for folder in (tmp_path / "file", tmp_path / "file" / "build"):
+        with pytest.raises(StoreError, match=r"results cannot be put into the build folder \(.*/file\)") as caught:
+            check_folder(folder)
+        assert "OSBUILDER_BUILD" in caught.value.hint
 
 
 def test_an_output_that_cannot_become_a_file_is_refused_before_anything_is_built(tmp_path: Path) -> None:
