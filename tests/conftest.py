@@ -58,6 +58,7 @@ _FIRST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say which tests stay together, where several processes run them."""
     if not getattr(config.option, "loadgroup", False):
