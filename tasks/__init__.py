@@ -387,8 +387,8 @@ def test(context: Context, strict: bool = False, select: str = "", matrix: bool 
         options += ["-k", select] if select else []
         options += ["-m", "matrix"] if matrix else []
         if (jobs or _test_jobs(selected=bool(select or matrix))) > 1:
-            # One that dies is a failure; long groups begin first, as tests/conftest.py has them.
-            options += ["-n", str(jobs or 2), "--dist", "loadgroup", "--no-loadscope-reorder", "--max-worker-restart=0"]
+            # One that dies is a failure; long groups begin first, as tests/groups.py has them.
+            options += ["-n", str(jobs or 2), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]
         context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
 
 

@@ -12,9 +12,11 @@ import signal
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.groups import group_of, missing, place_of
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -31,59 +33,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# Where two processes run the tests, one of them has all of a group: what asks for one mirror or for what the machine
-# has once (a user, a daemon's images), and what watches the clock. A name, fixtures, and modules that ask for those as
-# they run. What is in no group goes by its module.
-_GROUPS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
-    (
-        "engines",
-        frozenset({"stranger", "podman_url", "docker_url", "engine_builder", "ground"}),
-        frozenset(),
-    ),
-    ("rpm", frozenset({"rpm_mirror"}), frozenset()),
-    ("arch", frozenset({"arch_mirror"}), frozenset({"test_offline"})),
-    ("ubuntu", frozenset({"ubuntu_settings"}), frozenset()),
-    ("unpacked", frozenset({"alpine_settings", "gentoo_settings", "oci_registry"}), frozenset()),
-    (
-        "clocks",
-        frozenset(),
-        frozenset({"test_own_patches", "test_boot_port", "test_boot_cargo_agent", "test_probe_agent"}),
-    ),
-)
-# The long ones, which begin first; then all others, and what takes no time at the end.
-_FIRST = (
-    *("boot/test_boot", "engines", "rpm", "arch", "boot/test_arches", "clocks", "unpacked"),
-    *("integration/test_cargo_agent", "integration/test_kernel_contract", "integration/test_kernel_answers"),
-    *("integration/test_foreign", "integration/test_all_distros", "ubuntu", "integration/test_lifecycle"),
-)
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say which tests stay together, where several processes run them."""
-    if not getattr(config.option, "loadgroup", False):
-        return
+    """Refuse a module that would disturb others; a process that shares the tests with another takes long ones first."""
     asked: dict[Path, set[str]] = {}
     for item in items:
         asked.setdefault(item.path, set()).update(getattr(item, "fixturenames", ()))
-    groups = {path: _group(path, fixtures) for path, fixtures in asked.items()}
-
-    def place(item: pytest.Item) -> int:
-        group = groups[item.path]
-        if group in _FIRST:
-            return _FIRST.index(group)
-        return len(_FIRST) + (item.path.parent.name in ("unit", "contract", "golden"))
-
-    items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+    for path, fixtures in asked.items():
+        if group := missing(path, fixtures):
+            raise pytest.UsageError(
+                f"{path.name} belongs into the group {group} of tests/groups.py, for what it asks for"
+            )
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place_of(item.path))
 
 
-def _group(path: Path, fixtures: set[str]) -> str:
-    for name, _, modules in _GROUPS:
-        if path.stem in modules:
-            return name
-    return next((name for name, asked, _ in _GROUPS if asked & fixtures), f"{path.parent.name}/{path.stem}")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out tests by their groups. (--dist loadgroup reads a name that pytest has no more since 9.2.)"""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped] # it has types, and does not say so
+
+    class ByGroup(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_configure() -> None:
