@@ -48,6 +48,8 @@ class Inv(Program):
         """Parse the command and its flags, and refuse what Invoke would drop without a word."""
         with self._told():
             super().parse_tasks()
+            if self.args.dry.value:
+                raise _misplaced("--dry")
             if self.core.remainder:
                 raise UsageError(f"nothing is expected after --, got {self.core.remainder}", hint="Leave the -- out.")
             if len(self.tasks) > 1:
@@ -96,8 +98,9 @@ class Inv(Program):
             word = found["word"]
             if word.startswith("-") and context is not None and context.name:
                 return UsageError(f"unknown flag {word} of inv {context.name}", hint=suggest(word, _flags(context)))
-            known = self.collection.task_names
-            return UsageError(f"unknown command {word!r}", hint=suggest(word, known))
+            if word.startswith("-"):
+                return _misplaced(word)
+            return UsageError(f"unknown command {word!r}", hint=suggest(word, self.collection.task_names))
         if found := _VALUELESS.fullmatch(str(error)):
             return UsageError(f"--{found['name'].replace('_', '-')}: expected a value, got none")
         return UsageError(str(error), hint=f"inv {context.name} --help" if context is not None and context.name else "")
@@ -111,6 +114,10 @@ class Inv(Program):
             if equals and repr(value) == literal:
                 return flag
         return "a flag"
+
+
+def _misplaced(flag: str) -> UsageError:
+    return UsageError(f"{flag} stands before the command", hint=f"A command's flags follow it: inv image {flag}")
 
 
 def _flags(context: ParserContext) -> list[str]:

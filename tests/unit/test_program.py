@@ -20,6 +20,8 @@ WRONG = [
     ("image -- --dry", "nothing is expected after --, got --dry", "Leave the -- out."),
     ("image rootfs --dry", "expected one command, got image, rootfs", "run inv for each"),
     ("inspect", "'inspect' did not receive required positional arguments: 'file'", "inv inspect --help"),
+    ("--dry image", "--dry stands before the command", "A command's flags follow it: inv image --dry"),
+    ("--distro alpine image", "--distro stands before the command", "inv image --distro"),
     ("image -s", "unknown flag -s of inv image", "--setting"),
 ]
 
