@@ -54,6 +54,7 @@ def _plan_locked(planner: Planner, choice: Choice, packages: Selection) -> Step:
     locker = locker_of(order)
     lock = load_lock(planner.distros, choice)
     found = find_request(lock, choice, packages.everything)
+    install = locker.install(order, lock, found)
     given = plan_fetching(planner, choice, lock, packages.everything)
     if locker.repository:
         action = locker.repository(found)
@@ -61,7 +62,7 @@ def _plan_locked(planner: Planner, choice: Choice, packages: Selection) -> Step:
     return Step(
         name="packages",
         subject=subject_of(choice.label, choice.arch, choice.init),
-        action=locker.install(order, lock, found),
+        action=install,
         inputs=((given.name, given),),
         builder=package_builder(planner, choice.recipe) if locker.in_builder else None,
     )
