@@ -11,6 +11,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from tasks import distro, kernel, locks
+from tasks.checks import test
 from tasks.common import make, workbench
 from tasks.flags import (
     AGENT,
@@ -96,9 +97,6 @@ def _agent(given: Mapping[str, Any]) -> AgentRequest:
         agent=given["agent"], arch=given["arch"], agent_options=AgentOptions.parse(given["agent_option"])
     )
 
-
-# Builders, mirrors and guests of two at once, none of which is removed before the end.
-_TWO_NEED_BYTES = 40 << 30
 
 _REQUESTS: Mapping[str, Callable[[Mapping[str, Any]], BuildRequest]] = {
     "rootfs": _rootfs,
@@ -366,46 +364,6 @@ def cache(
         print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 
-@command(
-    flags={
-        "strict": "fail where a prerequisite is missing, skip nothing (CI)",
-        "select": "only what pytest's -k takes",
-        "matrix": "instead of the usual tests those of every other architecture and kernel line (hours)",
-        "jobs": "how many processes run them (default: 2 where there are two processors and room for both)",
-    }
-)
-def test(context: Context, strict: bool = False, select: str = "", matrix: bool = False, jobs: int = 0) -> None:
-    """Set up and pass the tests: lint, types, unit, contract, golden, integration and boot."""
-    import shlex
-
-    root = Path(__file__).resolve().parents[1]
-    python = shlex.quote(sys.executable)
-    with context.cd(str(root)):
-        for command in ("ruff check .", "ruff format --check .", "mypy"):
-            context.run(f"{python} -m {command}", pty=False)
-        options = ["--strict-prerequisites"] if strict else []
-        options += ["-k", select] if select else []
-        options += ["-m", "matrix"] if matrix else []
-        if (jobs or _test_jobs(selected=bool(select or matrix))) > 1:
-            # One that dies is a failure; long groups begin first, as tests/groups.py has them.
-            options += ["-n", str(jobs or 2), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0"]
-        context.run(f"{python} -m pytest {shlex.join(options)}", pty=False)
-
-
-def _test_jobs(*, selected: bool) -> int:
-    """Return how many processes run the tests: a few, and the matrix's large ones, are one's."""
-    import os
-    import shutil
-
-    from osbuilder.settings import load_settings
-
-    store = load_settings().store_path
-    while not store.is_dir():
-        store = store.parent
-    room = shutil.disk_usage(store).free > _TWO_NEED_BYTES
-    return 2 if room and not selected and (os.cpu_count() or 1) > 1 else 1
-
-
 def _path(text: str | None, flag: str) -> Path | None:
     """Return the path that a flag gives; an empty one, as an unset variable leaves it, is no path."""
     from osbuilder.errors import UsageError
@@ -427,4 +385,5 @@ namespace.add_collection(distro.commands)
 namespace.add_task(locks.lock)
 namespace.add_task(locks.fetch)
 namespace.add_task(verify)
+namespace.add_task(test)
 namespace.add_collection(kernel.commands)
