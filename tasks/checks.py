@@ -13,7 +13,7 @@ from invoke.context import Context
 from tasks.flags import command
 
 # Builders, mirrors and guests of two at once, none of which is removed before the end.
-_TWO_NEED_BYTES = 40 << 30
+_TWO_NEED_BYTES = 30 << 30
 
 
 @command(
