@@ -6,6 +6,7 @@ Pure, as osbuilder.plan is, which hands packages over to it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,6 +118,7 @@ def has_policy(choice: Choice, packages: tuple[str, ...]) -> bool:
     return {*select_packages(choice, features=(SELINUX,), extra=()).everything} <= {*packages}
 
 
+@functools.cache
 def _check_names(planner: Planner) -> None:
     """Refuse a setting that is about a distribution which there is not: it would be about none."""
     for setting in ("mirrors", "archives", "components", "keyrings"):

@@ -275,8 +275,11 @@ def _capabilities_table(verdict: Verdict) -> str:
 
 def _found_on(verdict: Verdict, arch: str, capability: str) -> str:
     """Return what most kernels of an architecture came to, and which came to something else; `-`: none has it."""
-    kernels = [kernel for kernel, built in verdict.kernels.items() if kernel[0] == arch and capability in built.probes]
-    found = {variant: _found(verdict, (arch, variant), capability) for _, variant in kernels}
+    found = {
+        kernel[1]: _found(verdict, kernel, capability)
+        for kernel, built in verdict.kernels.items()
+        if kernel[0] == arch and capability in built.probes
+    }
     if not found:
         return "-"
     most = max(dict.fromkeys(found.values()), key=[*found.values()].count)

@@ -55,11 +55,11 @@ def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
         without_units=tuple(given["without_unit"]),
         extension=given["extension"],
         selinux=given["selinux"],
-        provision=_path(given["provision"], "provision"),
+        provision=_path(given["provision"]),
         locked=given["locked"],
         agent_options=AgentOptions.parse(given["agent_option"]),
-        modules=_path(given["modules"], "modules"),
-        agent_policy=_path(given["agent_policy"], "agent-policy"),
+        modules=_path(given["modules"]),
+        agent_policy=_path(given["agent_policy"]),
         overlays=tuple(Overlay.parse(text) for text in given["overlay"]),
     )
 
@@ -223,8 +223,8 @@ def boot(
         from osbuilder.request import BootRequest, Filesystem, parse_choice
 
         request = BootRequest(
-            image=Path(image) if image else None,
-            initrd=Path(initrd) if initrd else None,
+            image=_path(image),
+            initrd=_path(initrd),
             distro=distro,
             filesystem=Filesystem.parse(fs) if fs else None,
             compression=parse_choice(compression, Compression, "compression") if compression else None,
@@ -234,11 +234,11 @@ def boot(
             ready=Ready.of_flags(ready, ready_port),
             kernel=kernel,
             variant=variant,
-            modules=_path(modules, "modules"),
+            modules=_path(modules),
             arch=arch,
             machine=machine,
             root=parse_choice(root, RootKind, "root") if root else None,
-            root_hash=_path(root_hash, "root-hash"),
+            root_hash=_path(root_hash),
             memory_mib=memory_mib,
             vcpus=vcpus,
             devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in device or ())),
@@ -364,13 +364,9 @@ def cache(
         print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 
-def _path(text: str | None, flag: str) -> Path | None:
-    """Return the path that a flag gives; an empty one, as an unset variable leaves it, is no path."""
-    from osbuilder.errors import UsageError
-
-    if text is not None and not text.strip():
-        raise UsageError(f"--{flag}: expected a path, got an empty text")
-    return None if text is None else Path(text)
+def _path(text: str | None) -> Path | None:
+    """Return the path that a flag gives, if it is given."""
+    return Path(text) if text else None
 
 
 def _ask(question: str) -> bool:

@@ -68,7 +68,7 @@ class Inv(Program):
                 raise UsageError(f"{word}: expected a value, got none")
         for flag in context.args.values():
             values = flag.value if flag.kind is list else [flag.value] if flag.got_value else []
-            if "" in values and flag.default != "":
+            if any(isinstance(value, str) and not value.strip() for value in values) and flag.default != "":
                 name = str(flag.name).replace("_", "-")
                 raise UsageError(
                     f"{name.upper() if flag.positional else f'--{name}'}: expected a value, got an empty text",

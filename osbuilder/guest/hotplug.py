@@ -112,9 +112,8 @@ def _command(name: str, **arguments: object) -> str:
 
 
 # Runs QEMU, which speaks QMP on its standard input and output, and sends it the commands for each word that a line of
-# the console asks with, once. Here rather than in Python, so
-# that it is the same wherever QEMU runs. Arguments: QMP's output, console, pairs of a word and its commands, --, QEMU's
-# command.
+# the console asks with, once. Here rather than in Python, so that it is the same wherever QEMU runs. Arguments: QMP's
+# output, console, pairs of a word and its commands, --, QEMU's command.
 _ANSWERING: Final = f"""\
 qmp=$1 console=$2
 shift 2

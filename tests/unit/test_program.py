@@ -17,6 +17,7 @@ WRONG = [
     ("image --package --dry", "--package: expected a value, got none", ""),
     ("kernel --tree= --dry", "--tree: expected a value, got an empty text", "Is a variable unset?"),
     ("image --package= --dry", "--package: expected a value, got an empty text", "Is a variable unset?"),
+    ("image --provision= --dry", "--provision: expected a value, got an empty text", "Is a variable unset?"),
     ("image -- --dry", "nothing is expected after --, got --dry", "Leave the -- out."),
     ("image rootfs --dry", "expected one command, got image, rootfs", "run inv for each"),
     ("inspect", "'inspect' did not receive required positional arguments: 'file'", "inv inspect --help"),
@@ -44,6 +45,12 @@ def test_an_empty_text_is_a_value_where_that_is_the_default(capsys: pytest.Captu
         Inv(namespace=tasks.namespace).run(["inv", "boot", "--append=", "--vcpus", "0"])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: --vcpus: expected 1 or more, got 0\n"
+
+
+def test_blanks_are_no_value_either(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Inv(namespace=tasks.namespace).run(["inv", "image", "--modules", " ", "--dry"])
+    assert capsys.readouterr().err.startswith("error: --modules: expected a value, got an empty text\n")
 
 
 def test_no_flag_is_one_letter_whose_meaning_depends_on_the_command() -> None:
