@@ -18,6 +18,7 @@ import enum
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -206,6 +207,9 @@ def _jsonable(value: object) -> Json:
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 
+_PARSING: Final = threading.Lock()
+
+
 def source_digests(module: str) -> Mapping[str, str]:
     """Return {module: sha256 of its text} for a module and every osbuilder module that it imports, however deep.
 
@@ -235,7 +239,9 @@ def read_module(name: str) -> tuple[str, tuple[str, ...]] | None:
     if path is None:
         return None
     text = path.read_bytes()
-    return hashlib.sha256(text).hexdigest(), tuple(_imports(text))
+    # Two threads that parse at once make Python 3.11 say "AST constructor recursion depth mismatch".
+    with _PARSING:
+        return hashlib.sha256(text).hexdigest(), tuple(_imports(text))
 
 
 def _module_path(name: str) -> Path | None:
