@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Final
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "engines": ("test_apk_faults", "test_builder", "test_engines", "test_reproducible"),
+    "engines": ("test_apk_faults", "test_builder", "test_docker_engine", "test_engines", "test_reproducible"),
     "rpm": ("test_boot_rpm", "test_rpm_locks", "test_rpm_rootfs", "test_selinux"),
     "arch": ("test_boot_archlinux", "test_offline", "test_pacman", "test_pacman_locks"),
     "clocks": ("test_boot_cargo_agent", "test_boot_port", "test_own_patches", "test_probe_agent"),

@@ -367,3 +367,24 @@ def _trees(ground: Path, user: Stranger | None) -> Path:
     if user:
         os.chown(folder, user.uid, user.gid)
     return folder
+
+
+def left_over(room: Room) -> list[str]:
+    """Containers and volumes of a room, and processes of its sandbox."""
+    if room.spec["kind"] == "api":
+        client = APIClient(base_url=room.spec["url"], version="auto")
+        wanted = {"label": f"osbuilder.label={room.label}"}
+        found = [each["Id"] for each in client.containers(all=True, filters=wanted)]
+        found += [each["Name"] for each in client.volumes(filters=wanted)["Volumes"] or ()]
+        client.close()
+        return found
+    words = (str(room.folder).encode(), room.label.encode())
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if any(word in line for word in words):
+            found.append(line.decode("utf-8", "replace"))
+    return found

@@ -1,0 +1,243 @@
+"""Variants of kernels and their consumers: what each has, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from osbuilder.arch import ARCHES, parse_arch
+from osbuilder.capabilities import capabilities_text, exclusions
+from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
+from osbuilder.kernel import fragments
+from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.selection import Selection, select
+from tests.kernel_configs import capabilities, write_configs
+
+X86_64 = parse_arch("x86_64")
+V6_12 = KernelVersion.parse("6.12.117")
+REPOSITORY = Path(fragments.__file__).parents[2]
+CONFIGS = REPOSITORY / "kernel" / "configs"
+
+
+def chosen(root: Path, files: dict[str, str], version: str = "6.12.117", variant: str = "base") -> Selection:
+    return select(load_catalogue(write_configs(root, files)), X86_64, KernelVersion.parse(version), variant)
+
+
+def asked(selection: Selection) -> list[str]:
+    return [str(request) for request in selection.requests]
+
+
+TWO = {
+    "capabilities.yaml": capabilities("a", "b") + capabilities("extra", extra="    optional: true\n")[14:],
+    "common/a.conf": "CONFIG_A=1\n",
+    "common/b.conf": "CONFIG_B=y\n",
+    "common/extra.conf": "CONFIG_EXTRA=y\n",
+    "variant/more/variant.yaml": "purpose: p\nconsumers: [anyone]\nbrings: [extra]\n"
+    "excluded: [{arches: [aarch64, s390x], reason: its VMM does not run there}]\n",
+}
+
+
+def variant(text: str) -> str:
+    return f"purpose: p\nconsumers: [anyone]\n{text}"
+
+
+def test_an_optional_capability_is_only_in_the_variants_that_bring_it(tmp_path: Path) -> None:
+    assert asked(chosen(tmp_path, TWO)) == ["A=1", "B=y"]
+    assert asked(chosen(tmp_path, TWO, variant="more")) == ["A=1", "B=y", "EXTRA=y"]
+
+
+def test_a_variant_may_have_only_some_of_the_base(tmp_path: Path) -> None:
+    files = {**TWO, "variant/less/variant.yaml": variant("only: [b]\nbrings: [extra]\n")}
+    assert asked(chosen(tmp_path, files, variant="less")) == ["B=y", "EXTRA=y"]
+
+
+OWN = variant("capabilities: {own: {purpose: p, unproven: u}}\n")
+
+
+def test_a_variant_has_fragments_of_its_own_in_two_layers(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "variant/v/variant.yaml": OWN,
+        "variant/v/common/own.conf": "CONFIG_OWN=y\n",
+        "variant/v/arch/x86_64/own.conf": "CONFIG_OWN_X86=y\n",
+    }
+    selection = chosen(tmp_path, files, variant="v")
+    assert asked(selection) == ["A=1", "B=y", "OWN=y", "OWN_X86=y"]
+    assert selection.owners["OWN_X86"] == "own"
+    assert asked(chosen(tmp_path, files)) == ["A=1", "B=y"]
+
+
+def overriding(overrides: str, fragment: str) -> dict[str, str]:
+    return {
+        **TWO,
+        "variant/v/variant.yaml": f"{OWN}overrides: [{overrides}]\n",
+        "variant/v/common/own.conf": fragment,
+    }
+
+
+def test_a_variant_changes_a_symbol_of_the_base_only_where_it_says_so(tmp_path: Path) -> None:
+    assert asked(chosen(tmp_path, overriding("{symbol: A, reason: r}", "CONFIG_A=2\n"), variant="v")) == ["A=2", "B=y"]
+    with pytest.raises(FragmentError) as refused:
+        chosen(tmp_path, overriding("", "CONFIG_A=2\n"), variant="v")
+    words = "contradiction: CONFIG_A=1 in common/a.conf:1, but CONFIG_A=2 in variant/v/common/own.conf:1"
+    assert refused.value.message == words
+
+
+@pytest.mark.parametrize(
+    ("fragment", "words"),
+    [
+        ("CONFIG_A=1\n", "the override of A has no effect: the variant does not ask for another value"),
+        ("CONFIG_C=1\n", "the override of A has no effect: the variant does not ask for another value"),
+    ],
+)
+def test_an_override_without_effect_is_refused(tmp_path: Path, fragment: str, words: str) -> None:
+    with pytest.raises(FragmentError, match=words):
+        chosen(tmp_path, overriding("{symbol: A, reason: r}", fragment), variant="v")
+
+
+def test_an_override_of_what_the_base_does_not_ask_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match="override of C has no effect: the base does not ask for it"):
+        chosen(tmp_path, overriding("{symbol: C, reason: r}", "CONFIG_C=1\n"), variant="v")
+
+
+def test_a_variant_of_another_architecture_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    catalogue = load_catalogue(write_configs(tmp_path, TWO))
+    with pytest.raises(UsageError) as refused:
+        catalogue.variant("more", parse_arch("s390x"))
+    assert refused.value.message == "kernel variant more is not for s390x: its VMM does not run there"
+    assert refused.value.hint == "Variants for s390x: base."
+    assert ("more", "s390x") not in matrix(catalogue)
+    with pytest.raises(UsageError, match="unknown kernel variant 'mor'") as unknown:
+        catalogue.variant("mor", parse_arch("x86_64"))
+    assert unknown.value.hint == "Did you mean more? Known: base, more."
+
+
+def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
+    files = {**TWO, "variant/new/variant.yaml": variant('excluded: [{kernel: "<6.7", reason: it came with 6.7}]\n')}
+    with pytest.raises(PlanError) as refused:
+        chosen(tmp_path, files, "6.1.5", "new")
+    assert refused.value.message == "there is no kernel variant new of 6.1.5 for x86_64: it came with 6.7"
+    assert refused.value.hint == "It is not for kernels <6.7.0: name another line (--kernel)."
+    assert asked(chosen(tmp_path, files, "6.7.0", "new"))
+
+
+def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path: Path) -> None:
+    excluded = "excluded: [{arches: [aarch64], kernel: '<6.13', reason: realms came with 6.13}]\n"
+    catalogue = load_catalogue(write_configs(tmp_path, {**TWO, "variant/new/variant.yaml": variant(excluded)}))
+    old, new = KernelVersion.parse("6.12.117"), KernelVersion.parse("6.13")
+    assert {arch for name, arch in matrix(catalogue) if name == "new"} == set(ARCHES)
+    assert select(catalogue, parse_arch("x86_64"), old, "new").requests
+    assert select(catalogue, parse_arch("aarch64"), new, "new").requests
+    words = r"there is no kernel variant new of 6\.12\.117 for aarch64: realms came with 6\.13"
+    with pytest.raises(PlanError, match=words):
+        select(catalogue, parse_arch("aarch64"), old, "new")
+    assert list(exclusions(catalogue)) == [
+        "no more for aarch64, s390x: its VMM does not run there",
+        "no new for aarch64 <6.13.0: realms came with 6.13",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("brings: [extr]\n", "variant/v/variant.yaml: unknown capability 'extr'"),
+        ("brings: [a]\n", "brings a, which is not optional"),
+        ("only: [nothing]\n", "unknown capability 'nothing'"),
+        ("capabilities: {a: {purpose: p, unproven: u}}\n", "capability a is one of capabilities.yaml"),
+        ("overrides: [{symbol: CONFIG_A, reason: r}]\n", "expected a symbol without CONFIG_"),
+        ("tool: [x]\n", "unknown key 'tool'"),
+        ("arches: [x86_64]\n", "unknown key 'arches'"),
+        ("excluded: [{arches: [x86], reason: r}]\n", "unknown architecture 'x86'"),
+        ("excluded: [{arches: [x86_64]}]\n", "missing key 'reason'"),
+        ("excluded: [{reason: r}]\n", "expected a reason, and architectures, a kernel range, or both"),
+        ("patches: mine\n", "patches go with a line: they are for its source"),
+    ],
+)
+def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises((FragmentError, DecodeError)) as refused:
+        chosen(tmp_path, {**TWO, "variant/v/variant.yaml": variant(text)})
+    assert words in str(refused.value)
+    assert "variant/v/variant.yaml" in str(refused.value)
+
+
+def test_an_optional_capability_that_no_variant_brings_is_refused(tmp_path: Path) -> None:
+    files = {**TWO, "variant/more/variant.yaml": variant("")}
+    with pytest.raises(FragmentError, match="capability extra is optional, and no variant brings it"):
+        chosen(tmp_path, files)
+
+
+def test_a_waiver_does_not_count_in_a_variant_that_does_not_ask_for_its_symbol(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "variant/less/variant.yaml": variant("only: [b]\n"),
+        "waivers.yaml": 'waivers:\n- {symbol: A, kernel: ">=6.1", arches: [x86_64], reason: r}\n',
+    }
+    assert [waiver.symbol for waiver in chosen(tmp_path, files).waivers] == ["A"]
+    assert chosen(tmp_path, files, variant="less").waivers == ()
+
+
+# --- consumers
+
+CONSUMERS = """\
+consumers:
+  anyone: {purpose: p, requires: []}
+  vmm:
+    purpose: p
+    requires:
+      - {capability: a, source: its manual}
+      - {capability: b, source: its manual, kernel: ">=6.5"}
+"""
+
+
+def test_a_variant_that_a_consumer_could_not_use_is_refused(tmp_path: Path) -> None:
+    declared = "purpose: p\nconsumers: [vmm]\nonly: [a]\n"
+    files = {**TWO, "consumers.yaml": CONSUMERS, "variant/v/variant.yaml": declared}
+    with pytest.raises(FragmentError) as refused:
+        chosen(tmp_path, files, variant="v")
+    assert refused.value.message == (
+        "kernel variant v of 6.12.117 for x86_64 fails its consumers:\nvmm needs b (its manual)"
+    )
+    assert asked(chosen(tmp_path, files, "6.1", "v")) == ["A=1"]
+
+
+def test_a_capability_that_the_architecture_has_not_is_asked_of_no_variant(tmp_path: Path) -> None:
+    files = {**TWO, "consumers.yaml": CONSUMERS, "variant/base/variant.yaml": variant("").replace("anyone", "vmm")}
+    files["capabilities.yaml"] = capabilities("b", "extra").replace(
+        "capabilities:\n", 'capabilities:\n  a: {purpose: p, probes: [p], kernel: "<6.5"}\n'
+    )
+    files["variant/more/variant.yaml"] = variant("")
+    assert asked(chosen(tmp_path, files)) == ["B=y", "EXTRA=y"]
+
+
+def test_a_consumer_that_needs_what_there_is_not_is_refused(tmp_path: Path) -> None:
+    text = CONSUMERS.replace("capability: a", "capability: aa")
+    with pytest.raises(FragmentError, match=r"consumers\.yaml: vmm: unknown capability 'aa'"):
+        chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+def test_a_consumer_says_where_its_needs_are_written(tmp_path: Path) -> None:
+    text = CONSUMERS.replace(", source: its manual}", "}")
+    with pytest.raises(DecodeError, match="missing key 'source'"):
+        chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+# --- the table
+
+OLD = """\
+  old: {purpose: was, unproven: too old, kernel: "<6.5", arches: [x86_64], fragments: {b-old: {}, c-old: {}}}
+"""
+
+
+def test_the_table_says_fragments_probes_who_needs_it_and_where_it_is(tmp_path: Path) -> None:
+    files = {
+        **TWO,
+        "consumers.yaml": CONSUMERS,
+        "capabilities.yaml": TWO["capabilities.yaml"] + OLD,
+    }
+    table = capabilities_text(load_catalogue(write_configs(tmp_path, files))).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in table[1:-2]}
+    assert rows["a"] == ["p", "all", "p", "vmm"]
+    assert rows["extra"] == ["p", "more", "p", "-"]
+    assert rows["old:"] == ["b-old", "c-old", "was", "x86_64", "<6.5.0", "none:", "too", "old", "-"]
