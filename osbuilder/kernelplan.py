@@ -20,6 +20,8 @@ from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from osbuilder.arch import Arch
     from osbuilder.plan import Planner
     from osbuilder.request import HeadersRequest, KernelRequest
@@ -63,11 +65,11 @@ def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
     )
 
 
-def plan_line_source(planner: Planner, name: str) -> Step:
-    """Return the step that gets the source of a kernel line, with its patches applied if it has any."""
+def plan_line_source(planner: Planner, name: str, patches: str | None = None) -> Step:
+    """Return the step that gets the source of a kernel line, with its patches, or the series `patches`, applied."""
     return plan_source(
         name,
-        planner.versions.kernel(name),
+        _with_patches(planner.versions.kernel(name), patches),
         builder=planner.builder("compiler"),
         root=planner.root / "kernel",
         keys=_public_keys(planner),
@@ -82,11 +84,19 @@ def _line(planner: Planner, request: KernelRequest) -> tuple[str, KernelLine]:
         if request.tree is not None:
             return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
         name, patches = (request.line, None) if request.line else usual_line(planner, request.variant)
-        line = planner.versions.kernel(name)
-        patches = request.patches or patches
-        return name, dataclasses.replace(line, patches=patches) if patches else line
+        return name, _with_patches(planner.versions.kernel(name), request.patches or patches)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+
+
+def _with_patches(line: KernelLine, patches: str | None) -> KernelLine:
+    return dataclasses.replace(line, patches=patches) if patches else line
+
+
+def own_patches(planner: Planner) -> Mapping[str, tuple[str, str]]:
+    """Return the variants that have patches of their own: the kernel line that these are for, and their series."""
+    variants = load_catalogue(planner.root / "kernel" / "configs").variants
+    return {name: (each.line, each.patches) for name, each in variants.items() if each.line and each.patches}
 
 
 def usual_line(planner: Planner, variant: str) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""The patches of every kernel line: what they are, and whether they apply to the source that the line pins.
+"""The patches of every kernel line and variant: what they are, and whether they apply to the source that they are for.
 
 They are tried by the step that a build runs, so what passes here is ready in the store when a kernel is built.
 """
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from osbuilder.errors import Interrupted, OsbuilderError, PatchError
 from osbuilder.kernel.patches import ApplyPatches, known_series, load_series
+from osbuilder.kernelplan import own_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from osbuilder.plan import Planner
     from osbuilder.step import Step
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def listing(planner: Planner, line: str | None = None) -> str:
-    """Return each series of kernel/patches with its patches, in order; with `line` the one of that kernel line.
+    """Return each series of kernel/patches with its patches, in order; with `line` those for that kernel line.
 
     Raises PatchError for a malformed one, UsageError for an unknown line.
     """
@@ -27,22 +28,21 @@ def listing(planner: Planner, line: str | None = None) -> str:
     if line is None:
         found = [load_series(root, name) for name in known_series(root)]
     else:
-        action = planner.kernel_source(line).action
-        found = [load_series(root, action.series)] if isinstance(action, ApplyPatches) else []
+        actions = [planner.kernel_source(line, patches).action for _, line, patches in _sources(planner, line)]
+        found = [load_series(root, action.series) for action in actions if isinstance(action, ApplyPatches)]
     lines = [f"{series.series}/{patch.name}: {patch.summary}" for series in found if series for patch in series.patches]
     return "\n".join(lines) or "no patches"
 
 
 def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = None) -> str:
-    """Apply the series of a kernel line, or of all, to its source; returns what was tried, a line each.
+    """Apply the series that are for a kernel line, or for any, to its source; returns what was tried, a line each.
 
     `run` makes a step's artifact. Raises PatchError with everything that does not apply or could not be tried.
     """
     lines, failures = [], []
-    for name in (line,) if line else planner.versions.kernels:
+    for name, source, patches in _sources(planner, line):
         try:
-            step = planner.kernel_source(name)
-            lines.append(f"{name}: {_tried(step, run)}")
+            lines.append(f"{name}: {_tried(planner.kernel_source(source, patches), run)}")
         except Interrupted:
             raise
         except OsbuilderError as error:
@@ -50,6 +50,18 @@ def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = 
     if failures:
         raise PatchError("\n".join([*lines, *failures]))
     return "\n".join(lines)
+
+
+def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, str | None]]:
+    """Yield what has patches for a kernel line (None: for any): a name for people, the line, the series if not its own.
+
+    Series that nothing but --patches names are for no source that is known.
+    """
+    for name in (line,) if line else planner.versions.kernels:
+        yield name, name, None
+    for variant, (source, patches) in own_patches(planner).items():
+        if line in (None, source):
+            yield f"variant {variant} on {source}", source, patches
 
 
 def _tried(step: Step, run: Callable[[Step], Artifact]) -> str:

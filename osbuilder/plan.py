@@ -329,11 +329,11 @@ class Planner:
             inputs=(("rootfs", self._rootfs(rootfs)),),
         )
 
-    def kernel_source(self, name: str) -> Step:
-        """Return the step that gets the source of a kernel line, with its patches applied if it has any."""
+    def kernel_source(self, name: str, patches: str | None = None) -> Step:
+        """Return the step that gets the source of a kernel line, with its patches, or the series `patches`, applied."""
         from osbuilder.kernelplan import plan_line_source
 
-        return plan_line_source(self, name)
+        return plan_line_source(self, name, patches)
 
     def epoch(self, recipe: Recipe, release: str) -> int:
         """Return the latest time that a file may bear: the setting, else the day of the release."""

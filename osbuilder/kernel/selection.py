@@ -155,12 +155,28 @@ def _override(
 
 
 def _waivers(catalogue: Catalogue, reader: _Reader, requests: tuple[Request, ...]) -> tuple[Waiver, ...]:
-    """Return the waivers meant for this kernel; not those of symbols that only capabilities which it lacks ask for."""
+    """Return the waivers meant for this kernel; not those of symbols that only other variants' kernels ask for."""
     meant = [waiver for waiver in catalogue.waivers if waiver.applies(reader.arch, reader.version)]
-    if not meant:
-        return ()
-    everything = {name for name, each in catalogue.capabilities.items() if each.applies(reader.arch, reader.version)}
-    others = dataclasses.replace(reader, there=frozenset(everything), owners={}, absent=[])
-    lacking = {request.symbol for request in others.read(catalogue.capabilities, catalogue.root)}
-    lacking -= {request.symbol for request in requests}
-    return tuple(waiver for waiver in meant if waiver.symbol not in lacking)
+    asked = {request.symbol for request in requests}
+    if all(waiver.symbol in asked for waiver in meant):
+        return tuple(meant)
+    elsewhere = _asked_by_any(catalogue, reader) - asked
+    return tuple(waiver for waiver in meant if waiver.symbol not in elsewhere)
+
+
+def _asked_by_any(catalogue: Catalogue, reader: _Reader) -> set[str]:
+    """Return what some variant's kernel of the same architecture and version asks for."""
+    own = {
+        name: variant.capabilities
+        for name, variant in catalogue.variants.items()
+        if variant.why_not(reader.arch, reader.version) is None
+    }
+    everything = [catalogue.capabilities, *own.values()]
+    there = frozenset(
+        name for each in everything for name, one in each.items() if one.applies(reader.arch, reader.version)
+    )
+    others = dataclasses.replace(reader, there=there, owners={}, absent=[])
+    found = others.read(catalogue.capabilities, catalogue.root)
+    for name, capabilities in own.items():
+        found += others.read(capabilities, catalogue.root / "variant" / name)
+    return {request.symbol for request in found}

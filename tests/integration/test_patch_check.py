@@ -15,6 +15,7 @@ from osbuilder.settings import load_settings
 from osbuilder.step import Step
 from osbuilder.store import Artifact
 from tests.kernel_bench import Compiler
+from tests.kernel_configs import write_configs
 from tests.kernel_sources import write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ GOOD = "--- a/kernel/fork.c\n+++ b/kernel/fork.c\n@@ -1 +1 @@\n-int fork;\n+int 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with two kernel lines, both a tree of its own, and the project's builders."""
+    """A checkout with three kernel lines of one tree, a variant with patches of its own, and the project's builders."""
     shutil.copytree(ROOT / "distros", tmp_path / "distros")
     write_tree(tmp_path / "linux")
     pins = (ROOT / "versions.yaml").read_text()
@@ -33,7 +34,12 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "versions.yaml").write_text(
         head.replace("kernel: debian-6.12", "kernel: good") + "\nkernels:\n" + lines + agents
     )
-    for name, text in (("good", GOOD), ("bad", GOOD.replace("-int fork", "-int knife"))):
+    variant = "{purpose: New things, consumers: [anyone], line: bare, patches: own}\n"
+    write_configs(
+        tmp_path / "kernel" / "configs",
+        {"common/speed.conf": "CONFIG_A=y\n", "variant/new/variant.yaml": variant},
+    )
+    for name, text in (("good", GOOD), ("own", GOOD), ("bad", GOOD.replace("-int fork", "-int knife"))):
         header = f"Description: A {name} one\nOrigin: own\n\n"
         write_tree(tmp_path / "kernel" / "patches" / name, {"series": "a.patch\n", "a.patch": header + text})
     return tmp_path
@@ -56,20 +62,32 @@ def check(compiler: Compiler, checkout: Path, line: str | None = None) -> str:
 
 
 def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
-    assert patchcheck.listing(planner(checkout)) == "bad/a.patch: A bad one\ngood/a.patch: A good one"
+    good, own, bad = (f"{name}/a.patch: A {name} one" for name in ("good", "own", "bad"))
+    assert patchcheck.listing(planner(checkout)).splitlines() == [bad, good, own]
+    assert patchcheck.listing(planner(checkout), "good") == good
+    assert patchcheck.listing(planner(checkout), "bare") == own
 
 
 def test_a_series_that_applies_is_said_to(compiler: Compiler, checkout: Path) -> None:
     assert check(compiler, checkout, "good") == "good: applied to 6.12.57: good/a.patch"
-    assert check(compiler, checkout, "bare") == "bare: no patches"
+
+
+def test_the_series_of_a_variant_is_tried_on_the_line_that_it_is_for(compiler: Compiler, checkout: Path) -> None:
+    lines = check(compiler, checkout, "bare").splitlines()
+    assert lines == ["bare: no patches", "variant new on bare: applied to 6.12.57: own/a.patch"]
+    series = checkout / "kernel" / "patches" / "own" / "a.patch"
+    series.write_text(series.read_text().replace("-int fork", "-int knife"))
+    with pytest.raises(PatchError, match=r"variant new on bare: own/a\.patch does not apply to 6\.12\.57"):
+        check(compiler, checkout, "bare")
 
 
 def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(compiler: Compiler, checkout: Path) -> None:
     with pytest.raises(PatchError) as caught:
         check(compiler, checkout)
-    assert caught.value.message.splitlines()[:4] == [
+    assert caught.value.message.splitlines()[:5] == [
         "good: applied to 6.12.57: good/a.patch",
         "bare: no patches",
+        "variant new on bare: applied to 6.12.57: own/a.patch",
         "bad: bad/a.patch does not apply to 6.12.57:",
         "  kernel/fork.c: hunk 1 (line 1)",
     ]

@@ -178,6 +178,14 @@ def test_a_waiver_does_not_count_in_a_variant_that_does_not_ask_for_its_symbol(t
     assert chosen(tmp_path, files, variant="less").waivers == ()
 
 
+def test_a_waiver_of_a_symbol_that_only_a_variant_asks_for_counts_in_that_variant_alone(tmp_path: Path) -> None:
+    waivers = "".join(f'- {{symbol: {name}, kernel: ">=6.1", arches: [x86_64], reason: r}}\n' for name in ("O", "GONE"))
+    own = {"variant/v/variant.yaml": OWN, "variant/v/common/own.conf": "CONFIG_O=y\n"}
+    files = {**TWO, **own, "waivers.yaml": f"waivers:\n{waivers}"}
+    assert [waiver.symbol for waiver in chosen(tmp_path, files, variant="v").waivers] == ["O", "GONE"]
+    assert [waiver.symbol for waiver in chosen(tmp_path, files).waivers] == ["GONE"]
+
+
 # --- consumers
 
 CONSUMERS = """\
