@@ -25,6 +25,7 @@ from osbuilder.kernel.contract import load_tree, parse_config
 from osbuilder.kernel.difference import Side, render_difference
 from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
+from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
 from osbuilder.kernel.selection import select
 from osbuilder.kernelplan import usual_line
@@ -181,6 +182,12 @@ class Kernels:
             raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
         capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
         return capabilities
+
+    def patches(self, request: KernelRequest) -> tuple[str, ...]:
+        """Return the names of the patches that a kernel is built with."""
+        steps = self._bench.planner.plan(request).walk()
+        series = (step.action for step in steps if isinstance(step.action, ApplyPatches))
+        return tuple(patch.name for action in series for patch in action.patches)
 
     def probes(self) -> tuple[str, ...]:
         """Return the probes that any kernel's capabilities name, each once."""

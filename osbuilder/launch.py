@@ -79,7 +79,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
 
     Raises UsageError and PlanError for what cannot be, BootError with the console's end when the guest did not report.
     """
-    with bench.store.in_use():
+    with bench.executor.in_use():
         return _boot(bench, request)
 
 
@@ -92,9 +92,10 @@ def _boot(bench: Workbench, request: BootRequest) -> Outcome:
     ready = _ready(bench, request, arch)
     # Refuses what cannot be before anything is built.
     render_argv(_rehearsed(request, arch, machine, root, ready))
-    kernel, probes = _kernel(bench, request, arch, machine)
+    kernel, probes, patches = _kernel(bench, request, arch, machine)
     image, initrd, verity = root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
+    guest = dataclasses.replace(guest, patches=patches)
     if ready is None:
         guest = asked(guest, probes, bench.kernels.probes())
     else:
@@ -239,16 +240,21 @@ def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], ro
     raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
 
 
-def _kernel(bench: Workbench, request: BootRequest, arch: Arch, machine: Machine) -> tuple[Path, tuple[str, ...]]:
-    """Return a kernel's file and the probes that its capabilities promise; none for a kernel that we did not build."""
+def _kernel(
+    bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
+) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
+    """Return a kernel's file, the probes that its capabilities promise, and its patches.
+
+    Of a kernel that we did not build nothing is promised, and no patch known.
+    """
     file = request.kernel_file
     if file is not None:
-        return file, ()
+        return file, (), ()
     wanted = KernelRequest(arch=arch.name, line=request.kernel, variant=request.variant)
     artifact = bench.build(wanted).artifact
     promised = bench.kernels.promises(wanted).values()
     probes = dict.fromkeys(probe for names in promised for probe in names)
-    return artifact.path(machine.kernels[0]), tuple(probes)
+    return artifact.path(machine.kernels[0]), tuple(probes), bench.kernels.patches(wanted)
 
 
 def _guest(

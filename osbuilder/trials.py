@@ -14,7 +14,7 @@ from osbuilder import launch
 from osbuilder.arch import ARCHES, Arch, Machine, host_arch, parse_arch
 from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import PlanError, UsageError
-from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.hotplug import NATIVE, Plug
 from osbuilder.guest.lacking import reason
 from osbuilder.guest.qemu import SHARES, USUAL_DEVICES, Accel, Device, RootKind
 from osbuilder.image.initrd import Compression
@@ -200,6 +200,8 @@ def _further_devices(plain: Trial, machine: Machine, capabilities: Collection[st
     devices = tuple(device for device in there if device.value in capabilities)
     if devices and machine.virtio == "pci":
         yield dataclasses.replace(plain, devices=devices)
+    if Device.IOMMU.value in capabilities and machine.iommu:
+        yield dataclasses.replace(plain, devices=(Device.MACHINE_IOMMU,))
     foreign = plain.arch != host_arch().name
     shared = (Device.PLAN9,) if foreign and reason("virtiofs", plain.arch, (Accel.TCG,)) else SHARES
     shares = tuple(device for device in shared if device.value in capabilities)
@@ -214,9 +216,16 @@ def _further_devices(plain: Trial, machine: Machine, capabilities: Collection[st
     for module in _CHOSEN_AT_BOOT:
         if module in capabilities:
             yield dataclasses.replace(plain, append=(f"security={module}",))
-    plugs = tuple(plug for plug in Plug if plug.value in machine.plugs and plug.capability in capabilities)
-    if plugs:
-        yield dataclasses.replace(plain, plugs=plugs)
+    yield from _plugged(plain, machine, capabilities)
+
+
+def _plugged(plain: Trial, machine: Machine, capabilities: Collection[str]) -> Iterator[Trial]:
+    """Yield the guests into which things are plugged; what bridges do by themselves apart from what ACPI does."""
+    plugs = [plug for plug in Plug if plug.value in machine.plugs and plug.capability in capabilities]
+    native = [plug for plug in plugs if plug in NATIVE] if Plug.PCI in plugs else []
+    for together in (tuple(plug for plug in plugs if plug not in native), tuple(native)):
+        if together:
+            yield dataclasses.replace(plain, plugs=together)
 
 
 def _arches(names: Sequence[str]) -> tuple[Arch, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder import show
 from osbuilder.again import building_again
-from osbuilder.errors import BootError, OsbuilderError, render_error
+from osbuilder.errors import BootError, Interrupted, OsbuilderError, render_error
 from osbuilder.guest import lacking
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.qemu import Accel
@@ -129,7 +129,7 @@ class Verdict:
             (capability, probe)
             for capability, probes in self.kernels[kernel].probes.items()
             for probe in probes
-            if probe not in passed and not lacking.reason(probe, kernel[0], _accels(guests))
+            if probe not in passed and not lacking.reason(probe, kernel[0], _accels(guests), _patches(guests))
         ]
 
 
@@ -163,7 +163,7 @@ class Proof:
         With `again` each kernel is built a second time, in a store that begins empty, and the bytes are compared.
         """
         with (
-            self._bench.store.in_use(),
+            self._bench.executor.in_use(),
             building_again(self._bench) if again else contextlib.nullcontext() as differing,
         ):
             return self._run(trials, line=line, differing=differing, tell=tell)
@@ -178,6 +178,8 @@ class Proof:
             if trial.kernel not in kernels and trial.kernel not in broken:
                 try:
                     kernels[trial.kernel] = _built(self._bench, trial, line, differing)
+                except Interrupted:
+                    raise
                 except OsbuilderError as error:
                     broken[trial.kernel] = error
             if trial.kernel in broken:
@@ -194,6 +196,8 @@ def _try(bench: Workbench, trial: Trial, request: BootRequest) -> Tried:
         outcome = bench.boot(request)
         boot = outcome.boot
         outcome.check()
+    except Interrupted:
+        raise
     except OsbuilderError as error:
         return Tried(trial=trial, boot=boot, error=error)
     return Tried(trial=trial, boot=boot)
@@ -310,6 +314,10 @@ def _accels(tried: Sequence[Tried]) -> set[Accel]:
     return {each.boot.guest.accel for each in tried if each.boot is not None}
 
 
+def _patches(tried: Sequence[Tried]) -> set[str]:
+    return {patch for each in tried if each.boot is not None for patch in each.boot.guest.patches}
+
+
 def _skipped_table(tried: Sequence[Tried]) -> str:
     """Each probe that was skipped by every guest of a kernel, with the guests' own reason, and whether it may be."""
     rows: dict[tuple[str, str, str], list[str]] = {}
@@ -320,7 +328,7 @@ def _skipped_table(tried: Sequence[Tried]) -> str:
         done = {probe.name for probe in probes if probe.result is not Result.SKIP}
         for probe in probes:
             if probe.name not in done:
-                allowed = lacking.reason(probe.name, kernel[0], _accels(guests))
+                allowed = lacking.reason(probe.name, kernel[0], _accels(guests), _patches(guests))
                 allowed = allowed or ("NOTHING: it has to pass" if whole else "not tried in every way")
                 rows.setdefault((probe.name, probe.detail, allowed), []).append("/".join(kernel))
     listed = [(*row, " ".join(dict.fromkeys(kernels))) for row, kernels in rows.items()]

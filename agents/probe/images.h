@@ -6,6 +6,7 @@
 #define OSBUILDER_IMAGES_H
 
 int image_xfs(void);   /* 16 MiB, empty */
+int image_ext4(void);  /* 3 MiB, with a journal; empty */
 int image_erofs(void); /* 8 KiB: plain, "erofs"; packed, IMAGE_PACKED_LINES times "osbuilder\n", compressed with LZ4 */
 
 #define IMAGE_PACKED_LINES 1200

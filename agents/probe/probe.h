@@ -40,6 +40,7 @@ struct probe {
 	const char *proves; /* one line */
 	void (*run)(void);
 	unsigned int rooms;
+	unsigned int seconds; /* that it may take; 0: as long as probes usually may */
 	/* Both run in the agent, before the child and after it has ended, however it ended; either may be NULL. */
 	void (*prepare)(void);
 	void (*cleanup)(void);
@@ -73,6 +74,7 @@ void runner_prepare(void);
 /* probes_fs.c */
 DECLARE(tmpfs);
 DECLARE(tmpfs_xattr);
+DECLARE(tmpfs_acl);
 DECLARE(devtmpfs);
 DECLARE(proc);
 DECLARE(sysfs);
@@ -83,6 +85,7 @@ DECLARE(erofs);
 DECLARE(plan9);
 DECLARE(virtiofs);
 DECLARE(fuse);
+/* probes_binfmt.c */
 DECLARE(binfmt_misc);
 void undo_binfmt_misc(void);
 /* probes_block.c */
@@ -116,7 +119,7 @@ void prepare_cgroup_hugetlb(void);
 void cleanup_cgroup_hugetlb(void);
 /* probes_cgroup1.c */
 DECLARE(cgroup1);
-void undo_cgroup1(void);
+void undo_cgroup1_devices(void);
 DECLARE(cgroup1_cpuacct);
 void undo_cgroup1_cpuacct(void);
 DECLARE(cgroup1_freezer);
@@ -127,6 +130,17 @@ DECLARE(cgroup1_net_prio);
 void undo_cgroup1_net_prio(void);
 DECLARE(cgroup1_perf);
 void undo_cgroup1_perf(void);
+/* probes_cgroup1_limits.c */
+DECLARE(cgroup1_memory);
+void undo_cgroup1_memory(void);
+DECLARE(cgroup1_cpu);
+void undo_cgroup1_cpu(void);
+DECLARE(cgroup1_cpuset);
+void undo_cgroup1_cpuset(void);
+DECLARE(cgroup1_pids);
+void undo_cgroup1_pids(void);
+DECLARE(cgroup1_blkio);
+void undo_cgroup1_blkio(void);
 /* probes_ns.c */
 DECLARE(mount_namespace);
 DECLARE(uts_namespace);
@@ -205,15 +219,20 @@ DECLARE(virtio_rng);
 DECLARE(virtio_balloon);
 /* probes_passthrough.c */
 DECLARE(vfio);
+DECLARE(vfio_device);
+void undo_vfio_device(void);
 DECLARE(iommu);
 /* probes_platform.c */
 DECLARE(vmgenid);
 DECLARE(power_button);
 /* probes_plug.c */
+#define PLUG_SECONDS 34
 DECLARE(cpu_plug);
 DECLARE(memory_plug);
 DECLARE(virtio_mem_plug);
 DECLARE(pci_plug);
+DECLARE(pcie_plug);
+DECLARE(shpc_plug);
 /* probes_debug.c */
 DECLARE(btf);
 DECLARE(ftrace);

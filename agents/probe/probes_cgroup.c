@@ -4,6 +4,7 @@
  */
 #include "bpf.h"
 #include "hugepages.h"
+#include "inside.h"
 #include "loop.h"
 #include "probe.h"
 #include "util.h"
@@ -154,21 +155,20 @@ void probe_cgroup2(void)
 
 void probe_cgroup2_cpu(void)
 {
+	static const char quota[] = QUOTA_US " " PERIOD_US;
+
 	make_group("cpu");
 	set("cpu.weight", "200");
 	expect("cpu.weight", "200");
-	set("cpu.max", "50000 100000");
-	expect("cpu.max", "50000 100000");
-	pass("weight and quota kept");
-}
-
-static int sees_only_cpu_0(void)
-{
-	cpu_set_t cpus;
-
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
-		return 2;
-	return CPU_COUNT(&cpus) == 1 && CPU_ISSET(0, &cpus) ? 0 : 1;
+	set("cpu.max", quota);
+	expect("cpu.max", quota);
+	uint64_t before_us = boottime_us();
+	if (run_inside(burn) != 0)
+		fail("a process in a group cannot move to the first CPU");
+	unsigned int took_ms = (unsigned int)((boottime_us() - before_us) / 1000);
+	if (took_ms < QUOTA_LEAST_MS)
+		fail("%llu ms of a CPU took %u ms with cpu.max=%s", BURN_NS / 1000000, took_ms, quota);
+	pass("weight kept; %llu ms of a CPU took %u ms with a tenth of it", BURN_NS / 1000000, took_ms);
 }
 
 void probe_cgroup2_cpuset(void)
@@ -183,58 +183,28 @@ void probe_cgroup2_cpuset(void)
 	pass("a process was confined to CPU 0");
 }
 
-#define WRITTEN_BYTES (96 << 10)
-#define BYTES_PER_S (64 << 10)
-
-static int throttled_disk;
-
-/* Past the page cache, so that it is this process that waits. */
-static int write_to_disk(void)
-{
-	char *block = mmap(NULL, WRITTEN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return block != MAP_FAILED && write_all(throttled_disk, block, WRITTEN_BYTES) == 0 ? 0 : 1;
-}
-
 void probe_cgroup2_io(void)
 {
-	char path[LOOP_PATH_SIZE], limit[64], stat[512];
-	struct stat disk;
+	char limit[64], stat[512];
 
 	make_group("io");
 	if (!exists(GROUP "/io.stat") || !exists(GROUP "/io.max"))
 		fail_errno("io.stat and io.max (block throttling)");
 	if (!exists("/dev/loop-control"))
 		pass("io.stat and io.max; there is no disk that may be written");
-	int device = loop_attach(memory_file(1 << 20), 0, path);
-	throttled_disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
-	if (throttled_disk < 0 || fstat(device, &disk) < 0)
-		fail_errno("%s", path);
-	snprintf(limit, sizeof(limit), "%u:%u wbps=%d", major(disk.st_rdev), minor(disk.st_rdev), BYTES_PER_S);
+	struct slow_disk disk = make_slow_disk();
+	snprintf(limit, sizeof(limit), "%s wbps=%d", disk.number, DISK_BYTES_PER_S);
 	set("io.max", limit);
 	uint64_t before_us = boottime_us();
 	if (run_inside(write_to_disk) != 0)
-		fail("writing to %s", path);
+		fail("writing to disk %s", disk.number);
 	uint64_t took_ms = (boottime_us() - before_us) / 1000;
-	if (took_ms < 500)
-		fail("%d KiB were written in %llu ms with %s", WRITTEN_BYTES >> 10, (unsigned long long)took_ms, limit);
-	*strchr(limit, ' ') = '\0';
-	if (read_text(GROUP "/io.stat", stat, sizeof(stat)) < 0 || !strstr(stat, limit))
-		fail("io.stat does not name the disk %s that was written: %s", limit, stat);
-	pass("%d KiB were counted, and took %llu ms at %d KiB/s", WRITTEN_BYTES >> 10, (unsigned long long)took_ms,
-	     BYTES_PER_S >> 10);
-}
-
-static int use_64_mib(void)
-{
-	size_t size = 64 << 20;
-	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (memory == MAP_FAILED)
-		return 2;
-	for (size_t at = 0; at < size; at += 4096)
-		memory[at] = 1;
-	return 0;
+	if (took_ms < DISK_LEAST_MS)
+		fail("%d KiB were written in %llu ms with %s", DISK_WRITTEN_BYTES >> 10, (unsigned long long)took_ms, limit);
+	if (read_text(GROUP "/io.stat", stat, sizeof(stat)) < 0 || !strstr(stat, disk.number))
+		fail("io.stat does not name the disk %s that was written: %s", disk.number, stat);
+	pass("%d KiB were counted, and took %llu ms at %d KiB/s", DISK_WRITTEN_BYTES >> 10, (unsigned long long)took_ms,
+	     DISK_BYTES_PER_S >> 10);
 }
 
 void probe_cgroup2_memory(void)
@@ -248,15 +218,6 @@ void probe_cgroup2_memory(void)
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
 		fail("a process took 64 MiB in a group with memory.max=8 MiB (wait status %#x)", (unsigned int)status);
 	pass("a process beyond memory.max was killed");
-}
-
-static int fork_is_refused(void)
-{
-	pid_t child = fork();
-
-	if (child == 0)
-		_exit(0);
-	return child < 0 && errno == EAGAIN ? 0 : 1;
 }
 
 void probe_cgroup2_pids(void)

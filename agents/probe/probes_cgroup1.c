@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Control groups, version 1 (Documentation/admin-guide/cgroup-v1), for systems that mount them. The controllers that
- * version 2 has are not taken from it: a guest may be using them.
+ * Control groups, version 1 (Documentation/admin-guide/cgroup-v1), for systems that mount them: the controllers that
+ * version 2 does not have.
  */
+#include "cgroup1.h"
 #include "datagram.h"
+#include "inside.h"
 #include "probe.h"
 #include "tc.h"
 #include "util.h"
@@ -28,8 +30,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define GROUP "mnt/osbuilder-probe"
-
 static const char *const CONTROLLERS[] = {"cpuset",  "cpu",     "cpuacct",  "blkio", "memory", "devices",
 					  "freezer", "net_cls", "net_prio", "pids",  "hugetlb"};
 
@@ -42,59 +42,12 @@ static bool listed(const char *list, const char *controller)
 	return strstr(list, start) != NULL;
 }
 
-/* Mounts the hierarchy of one controller, and makes the probe's group in it. */
-static void make_group(const char *controller)
-{
-	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, controller) < 0)
-		fail_errno("mount -t cgroup -o %s", controller);
-	if (mkdir(GROUP, 0755) < 0)
-		fail_errno("mkdir %s", GROUP);
-}
-
-/* Mounts a controller's hierarchy again, and removes the group. The hierarchy goes with its last group, and so does the
- * controller's absence from version 2. */
-static void undo_group(const char *controller)
-{
-	char number[16];
-
-	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, controller) < 0)
-		return;
-	/* What is frozen does not even die. */
-	write_text(GROUP "/freezer.state", "THAWED");
-	while (read_text(GROUP "/cgroup.procs", number, sizeof(number)) > 0 && kill(atoi(number), SIGKILL) == 0)
-		sleep_ms(10);
-	/* It goes once its processes have been reaped; the kernel takes a moment for that. */
-	for (int attempt = 0; attempt < 50 && rmdir(GROUP) < 0 && errno == EBUSY; attempt++)
-		sleep_ms(10);
-}
-
-#define UNDO(name, controller)                                                                                         \
-	void undo_cgroup1##name(void)                                                                                  \
-	{                                                                                                              \
-		undo_group(controller);                                                                                \
-	}
-UNDO(, "devices")
-UNDO(_cpuacct, "cpuacct")
-UNDO(_freezer, "freezer")
-UNDO(_net_cls, "net_cls")
-UNDO(_net_prio, "net_prio")
-UNDO(_perf, "perf_event")
-#undef UNDO
-
-/* Runs `work` in a process of the group: what it returns (below 255). */
-static int run_inside(int (*work)(void))
-{
-	int status;
-	pid_t child = fork();
-
-	if (child < 0)
-		fail_errno("fork");
-	if (child == 0)
-		_exit(write_text(GROUP "/cgroup.procs", "0") < 0 ? 255 : work());
-	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) == 255)
-		fail("no process can be put into the group");
-	return WEXITSTATUS(status);
-}
+UNDO(devices, "devices")
+UNDO(cpuacct, "cpuacct")
+UNDO(freezer, "freezer")
+UNDO(net_cls, "net_cls")
+UNDO(net_prio, "net_prio")
+UNDO(perf, "perf_event")
 
 /* 0, or the errno of what was refused. */
 static int open_null(void)
@@ -120,30 +73,6 @@ void probe_cgroup1(void)
 	if (denied < 0 || after != EPERM)
 		fail("a group without devices was not refused /dev/null");
 	pass("%zu controllers; a group was refused its devices", COUNT_OF(CONTROLLERS));
-}
-
-#define BURN_NS 30000000ull
-
-static uint64_t own_cpu_ns(void)
-{
-	struct timespec used;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-	return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
-}
-
-/* Takes that much time of the first CPU. */
-static int burn(void)
-{
-	cpu_set_t first;
-
-	CPU_ZERO(&first);
-	CPU_SET(0, &first);
-	if (sched_setaffinity(0, sizeof(first), &first) < 0)
-		return 1;
-	for (uint64_t until = own_cpu_ns() + BURN_NS; own_cpu_ns() < until;)
-		;
-	return 0;
 }
 
 void probe_cgroup1_cpuacct(void)

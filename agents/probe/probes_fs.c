@@ -9,11 +9,15 @@
 #include "util.h"
 #include "virtio.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/fuse.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <linux/virtio_ids.h>
 #include <poll.h>
 #include <stdio.h>
@@ -85,18 +89,79 @@ void probe_tmpfs(void)
 	pass("mounted, written and read");
 }
 
-void probe_tmpfs_xattr(void)
+static void expect_attribute(const char *path, const char *name)
 {
 	char value[8];
 
+	if (setxattr(path, name, "probe", 5, 0) < 0)
+		fail_errno("setxattr %s", name);
+	if (getxattr(path, name, value, sizeof(value)) != 5 || memcmp(value, "probe", 5) != 0)
+		fail("%s does not read back as it was written", name);
+}
+
+void probe_tmpfs_xattr(void)
+{
 	make_file("file", "");
-	if (setxattr("file", "trusted.osbuilder", "probe", 5, 0) < 0)
-		fail_errno("setxattr trusted.osbuilder");
-	if (getxattr("file", "trusted.osbuilder", value, sizeof(value)) != 5 || memcmp(value, "probe", 5) != 0)
-		fail("trusted.osbuilder does not read back as it was written");
-	if (setxattr("file", "user.osbuilder", "probe", 5, 0) < 0)
-		pass("trusted.* kept; no user.* (%s)", strerror(errno));
+	expect_attribute("file", "trusted.osbuilder");
+	if (!release_is_at_least(6, 6))
+		pass("trusted.* kept; user.* came to tmpfs in 6.6");
+	expect_attribute("file", "user.osbuilder");
 	pass("trusted.* and user.* kept");
+}
+
+/* Gives a file a list of its own (linux/posix_acl_xattr.h), by which user 1000 may do more than its group. */
+static void expect_acl(const char *path)
+{
+	const struct {
+		struct posix_acl_xattr_header header;
+		struct posix_acl_xattr_entry entries[5];
+	} acl = {
+		.header = {htole32(POSIX_ACL_XATTR_VERSION)},
+		.entries = {{htole16(ACL_USER_OBJ), htole16(ACL_READ | ACL_WRITE), htole32(ACL_UNDEFINED_ID)},
+			    {htole16(ACL_USER), htole16(ACL_READ | ACL_WRITE), htole32(1000)},
+			    {htole16(ACL_GROUP_OBJ), htole16(ACL_READ), htole32(ACL_UNDEFINED_ID)},
+			    {htole16(ACL_MASK), htole16(ACL_READ | ACL_WRITE), htole32(ACL_UNDEFINED_ID)},
+			    {htole16(ACL_OTHER), htole16(0), htole32(ACL_UNDEFINED_ID)}},
+	};
+	char got[sizeof(acl) + 1];
+	struct stat status;
+
+	if (setxattr(path, "system.posix_acl_access", &acl, sizeof(acl), 0) < 0)
+		fail_errno("setxattr system.posix_acl_access");
+	if (getxattr(path, "system.posix_acl_access", got, sizeof(got)) != (ssize_t)sizeof(acl) ||
+	    memcmp(got, &acl, sizeof(acl)) != 0)
+		fail("an access control list does not read back as it was written");
+	/* What the mode shows of the group is the mask. */
+	if (stat(path, &status) < 0 || (status.st_mode & 07777) != 0660)
+		fail("the mode of a file with an access control list is %#o", status.st_mode & 07777);
+}
+
+/* What a user other than root may do with a file, tried in a process of that user. */
+static bool user_can_write(uid_t user, const char *path)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		fail_errno("fork");
+	if (child == 0)
+		_exit(setgroups(0, NULL) < 0 || setgid(user) < 0 || setuid(user) < 0 || open(path, O_WRONLY) < 0);
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+void probe_tmpfs_acl(void)
+{
+	/* The room itself is only for root. */
+	mount_here("tmpfs", "size=1m,mode=755");
+	if (chmod(".", 0755) < 0)
+		fail_errno("chmod .");
+	make_file("mnt/file", "");
+	expect_acl("mnt/file");
+	if (!user_can_write(1000, "mnt/file"))
+		fail("a user whom the list lets write was refused");
+	if (user_can_write(1001, "mnt/file"))
+		fail("a user whom the list does not name could write");
+	pass("one user could write, as the list says, and another could not");
 }
 
 void probe_devtmpfs(void)
@@ -157,12 +222,6 @@ void probe_overlayfs(void)
 	pass("copied up, whited out, lower layer intact");
 }
 
-void probe_ext4(void)
-{
-	require_type("ext4");
-	pass("registered");
-}
-
 /* Mounts a filesystem that lies in memory, on mnt. */
 static void mount_image(int image, const char *type, bool read_only)
 {
@@ -175,20 +234,31 @@ static void mount_image(int image, const char *type, bool read_only)
 		fail_errno("mount -t %s", type);
 }
 
-void probe_xfs(void)
+/* Mounts a disk filesystem, and writes a file with all that a container's may have. */
+static void use_disk(int image, const char *type)
 {
 	char value[8];
 
-	mount_image(image_xfs(), "xfs", false);
-	make_file("mnt/file", "xfs");
-	if (setxattr("mnt/file", "user.osbuilder", "probe", 5, 0) < 0)
-		fail_errno("setxattr user.osbuilder");
+	mount_image(image, type, false);
+	make_file("mnt/file", type);
+	expect_attribute("mnt/file", "user.osbuilder");
+	expect_acl("mnt/file");
 	if (mount(NULL, "mnt", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
 		fail_errno("remounting read-only");
-	expect_file("mnt/file", "xfs");
+	expect_file("mnt/file", type);
 	if (getxattr("mnt/file", "user.osbuilder", value, sizeof(value)) != 5)
 		fail_errno("getxattr user.osbuilder");
-	pass("mounted, written and read");
+	pass("mounted; a file with an attribute and an access control list was written and read");
+}
+
+void probe_ext4(void)
+{
+	use_disk(image_ext4(), "ext4");
+}
+
+void probe_xfs(void)
+{
+	use_disk(image_xfs(), "xfs");
 }
 
 void probe_erofs(void)
@@ -267,66 +337,4 @@ void probe_fuse(void)
 	unsigned int major_version = init->major;
 	unsigned int minor_version = init->minor;
 	pass("mounted; the kernel speaks FUSE %u.%u", major_version, minor_version);
-}
-
-/* Nothing else begins with it. */
-#define MAGIC "osbuilder!"
-#define REGISTERED "mnt/osbuilder-probe"
-
-/* What it is exits with when it is given an argument that it does not know, as an interpreter is: the file's name. */
-#define EXIT_USAGE 2
-
-/* A process that becomes the file: its exit status. */
-static int run_file(const char *path)
-{
-	int status;
-	pid_t child = fork();
-
-	if (child < 0)
-		fail_errno("fork");
-	if (child == 0) {
-		int null = open("/dev/null", O_WRONLY);
-
-		dup2(null, STDERR_FILENO);
-		execl(path, path, (char *)NULL);
-		_exit(errno == ENOEXEC ? 126 : 127);
-	}
-	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
-		fail("%s did not run to its end", path);
-	return WEXITSTATUS(status);
-}
-
-static void mount_formats(void)
-{
-	make_folder("mnt");
-	if (mount("probe", "mnt", "binfmt_misc", 0, NULL) < 0)
-		fail_errno("mount -t binfmt_misc");
-}
-
-/* The agent itself is the interpreter: it is the one program that is there in any case. */
-void probe_binfmt_misc(void)
-{
-	/* F: it is opened now, by whoever registers it. */
-	static const char rule[] = ":osbuilder-probe:M::" MAGIC "::/proc/self/exe:F";
-	int fd = open("program", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
-
-	if (fd < 0 || write_all(fd, MAGIC, strlen(MAGIC)) < 0)
-		fail_errno("a program");
-	close(fd);
-	mount_formats();
-	int before = run_file("./program");
-	if (write_text("mnt/register", rule) < 0)
-		fail_errno("registering a format");
-	int after = run_file("./program");
-	if (before != 126)
-		fail("a file of no format was run (exit status %d)", before);
-	if (after != EXIT_USAGE)
-		fail("a program's interpreter was not run (exit status %d)", after);
-	pass("a program was run by the interpreter of its format");
-}
-
-void undo_binfmt_misc(void)
-{
-	mount_formats();
-	write_text(REGISTERED, "-1");
 }

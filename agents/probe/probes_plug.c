@@ -18,11 +18,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* For all that a probe waits for together: less than a probe's time. */
+/* For all that a probe waits for together: less than a probe's time. PCI bridges blink for 5 s before they do as they
+ * were asked, as for a person who may change their mind. */
 #define WAIT_MS 8000
+#define BLINKING_WAIT_MS ((PLUG_SECONDS - 4) * 1000)
 #define STEP_MS 20
 
 static uint64_t waits_until_us;
+static unsigned int wait_ms;
 
 /* The console is shared: what was asked may have been torn by a kernel message. The host answers once. */
 #define ASK_AGAIN_MS 1000
@@ -36,8 +39,8 @@ static bool may_wait(void)
 	return boottime_us() < waits_until_us;
 }
 
-/* Ends the probe unless the host plugs such a thing; from now on it waits. */
-static void require_host(const char *what)
+/* Ends the probe unless the host plugs such a thing; from now on it waits, for so long at most. */
+static void require_host(const char *what, unsigned int patience_ms)
 {
 	char cmdline[4096];
 	size_t length = 0;
@@ -49,7 +52,8 @@ static void require_host(const char *what)
 		list[length] = '\0';
 	if (!list || !has_word(list, what))
 		skip("the host plugs none (osbuilder.plug=%s)", what);
-	waits_until_us = boottime_us() + WAIT_MS * 1000ULL;
+	wait_ms = patience_ms;
+	waits_until_us = boottime_us() + patience_ms * 1000ULL;
 }
 
 static void ask(const char *what)
@@ -74,7 +78,7 @@ static unsigned int await(const char *what, bool (*came)(void *context), void *c
 		if (came(context))
 			return (unsigned int)((boottime_us() - began_us) / 1000);
 	}
-	fail("asked for %s on the console, and it did not come in %d s", what, WAIT_MS / 1000);
+	fail("asked for %s on the console, and it did not come in %u s", what, wait_ms / 1000);
 }
 
 struct names {
@@ -168,7 +172,7 @@ void probe_cpu_plug(void)
 	struct new_cpu cpu;
 	cpu_set_t possible, one;
 
-	require_host("cpu");
+	require_host("cpu", WAIT_MS);
 	list_cpus("present", &cpu.before);
 	list_cpus("possible", &possible);
 	/* On x86 it is decided at boot, and without our patch only where the kernel knows its hypervisor by name. */
@@ -192,7 +196,7 @@ void probe_cpu_plug(void)
 
 /* -- memory ------------------------------------------------------------------------------------------------------- */
 
-/* The host adds 128 MiB; what the kernel keeps of it to describe it is less than an eighth. */
+/* The host adds 128 MiB or more; what the kernel keeps of it to describe it is less than an eighth. */
 #define PLUGGED_KIB (128ULL << 10)
 #define USABLE_KIB (PLUGGED_KIB / 8 * 7)
 
@@ -255,7 +259,7 @@ static void plug_memory(const char *what)
 	char text[64];
 	unsigned long long number, size;
 
-	require_host(what);
+	require_host(what, WAIT_MS);
 	if (!facts_memory(&memory.before))
 		fail("/proc/meminfo names no MemTotal and MemAvailable");
 	memory.blocks = names_of(MEMORY);
@@ -264,8 +268,8 @@ static void plug_memory(const char *what)
 	    read_text(MEMORY "/block_size_bytes", text, sizeof(text)) <= 0 || sscanf(text, "%llx", &size) != 1)
 		fail("%s came, of a number or a size that cannot be read", memory.block);
 	use(number * size, (number + 1) * size, memory.before.available_kib + PLUGGED_KIB / 4);
-	pass("%llu of %llu KiB usable after %u ms; a page of %s is written and read",
-	     memory.now.total_kib - memory.before.total_kib, PLUGGED_KIB, ms, memory.block);
+	pass("%llu KiB more are usable after %u ms; a page of %s is written and read",
+	     memory.now.total_kib - memory.before.total_kib, ms, memory.block);
 }
 
 void probe_memory_plug(void)
@@ -278,7 +282,7 @@ void probe_virtio_mem_plug(void)
 	plug_memory("virtio-mem");
 }
 
-/* -- a disk on the PCI bus ---------------------------------------------------------------------------------------- */
+/* -- a disk on a PCI bus ---------------------------------------------------------------------------------------- */
 
 struct new_device {
 	struct names before;
@@ -316,21 +320,37 @@ static int open_disk(const char *device, char *node, size_t size)
 	return open(node, O_RDONLY | O_CLOEXEC);
 }
 
-void probe_pci_plug(void)
+static void plug_disk(const char *what, unsigned int patience_ms)
 {
 	struct new_device device;
-	char path[80], block[4096];
+	char gone[16], path[80], block[4096];
 	int fd = -1;
 
-	require_host("pci");
+	require_host(what, patience_ms);
 	device.before = names_of(PCI_DEVICES);
-	unsigned int came = await("pci", device_came, &device);
+	unsigned int came = await(what, device_came, &device);
 	for (; (fd = open_disk(device.name, path, sizeof(path))) < 0; sleep_ms(STEP_MS))
 		if (!may_wait())
 			fail("%s came, but no disk of it", device.name);
 	if (read(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
 		fail_errno("reading %s", path);
 	close(fd);
-	unsigned int went = await("pci-gone", device_went, &device);
+	snprintf(gone, sizeof(gone), "%s-gone", what);
+	unsigned int went = await(gone, device_went, &device);
 	pass("%s came after %u ms; %s was read; it was gone after %u ms", device.name, came, path, went);
+}
+
+void probe_pci_plug(void)
+{
+	plug_disk("pci", WAIT_MS);
+}
+
+void probe_pcie_plug(void)
+{
+	plug_disk("pcie", BLINKING_WAIT_MS);
+}
+
+void probe_shpc_plug(void)
+{
+	plug_disk("shpc", BLINKING_WAIT_MS);
 }

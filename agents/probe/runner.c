@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Generous: guests under emulation on a busy machine are a hundred times slower than the real thing. */
+/* What a probe may take that does not say. Generous: guests under emulation on a busy machine are a hundred times slower
+ * than the real thing. */
 #ifndef LIMIT_MS
 #define LIMIT_MS 10000
 #endif
@@ -154,6 +155,11 @@ static bool wait_for(pid_t child, unsigned int limit_ms, int *status)
 	}
 }
 
+static unsigned int limit_ms_of(const struct probe *probe)
+{
+	return probe->seconds ? probe->seconds * 1000 : LIMIT_MS;
+}
+
 /* Runs a function in a child until it ends or its time is over, with all that it started. Returns false if there is no
  * child. */
 static bool run_apart(const struct probe *probe, void (*function)(void), bool *in_time, int *status)
@@ -164,7 +170,7 @@ static bool run_apart(const struct probe *probe, void (*function)(void), bool *i
 		run_in_child(probe, function);
 	if (child < 0)
 		return false;
-	*in_time = wait_for(child, LIMIT_MS, status);
+	*in_time = wait_for(child, limit_ms_of(probe), status);
 	/* Whatever it started and left behind goes with it. */
 	kill(-child, SIGKILL);
 	if (!*in_time)
@@ -172,11 +178,12 @@ static bool run_apart(const struct probe *probe, void (*function)(void), bool *i
 	return true;
 }
 
-static void judge(const struct verdict *said, bool in_time, int status, struct verdict *verdict)
+static void judge(const struct probe *probe, const struct verdict *said, bool in_time, int status,
+		  struct verdict *verdict)
 {
 	verdict->result = RESULT_FAIL;
 	if (!in_time)
-		snprintf(verdict->detail, sizeof(verdict->detail), "no verdict after %.1f s", LIMIT_MS / 1000.0);
+		snprintf(verdict->detail, sizeof(verdict->detail), "no verdict after %.1f s", limit_ms_of(probe) / 1000.0);
 	else if (WIFSIGNALED(status))
 		snprintf(verdict->detail, sizeof(verdict->detail), "the probe died of signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));
@@ -203,7 +210,7 @@ void probe_run(const struct probe *probe, struct outcome *outcome)
 		*shared = (struct verdict){.result = RESULT_NONE};
 	if (shared && run_apart(probe, probe->run, &in_time, &status)) {
 		struct verdict said = *shared;
-		judge(&said, in_time, status, verdict);
+		judge(probe, &said, in_time, status, verdict);
 	} else {
 		snprintf(verdict->detail, sizeof(verdict->detail), "no child for the probe: %s", strerror(errno));
 	}

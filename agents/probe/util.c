@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 ssize_t read_text(const char *path, char *text, size_t size)
@@ -199,6 +200,16 @@ void text_add(struct text *text, const char *format, ...)
 		text->failed = true;
 	else
 		text_add_bytes(text, line, (size_t)length);
+}
+
+bool release_is_at_least(int major, int minor)
+{
+	struct utsname names;
+	int running[2];
+
+	if (uname(&names) < 0 || sscanf(names.release, "%d.%d", &running[0], &running[1]) != 2)
+		return false;
+	return running[0] > major || (running[0] == major && running[1] >= minor);
 }
 
 uint32_t crc32(const void *data, size_t size)

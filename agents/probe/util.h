@@ -38,6 +38,9 @@ uint64_t boottime_us(void);
 
 void sleep_ms(unsigned int milliseconds);
 
+/* Whether the running kernel is of that version or a later one (uname(2)). */
+bool release_is_at_least(int major, int minor);
+
 /* CRC-32 as in IEEE 802.3 and zlib. */
 uint32_t crc32(const void *data, size_t size);
 

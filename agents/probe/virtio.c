@@ -97,6 +97,27 @@ static bool on_virtio(unsigned int id, char *path, size_t size)
 	return found;
 }
 
+bool virtio_pci_address(unsigned int id, char *address, size_t size)
+{
+	char link[512];
+
+	if (!on_virtio(id, link, sizeof(link)))
+		return false;
+	/* .../pci0000:00/0000:00:04.0/virtio1 */
+	char *device = realpath(link, NULL);
+	char *last = device ? strrchr(device, '/') : NULL;
+	if (last)
+		*last = '\0';
+	char *parent = last ? strrchr(device, '/') : NULL;
+	char bus[512];
+	snprintf(bus, sizeof(bus), PCI_DEVICES "/%.64s", parent ? parent + 1 : "none");
+	bool found = exists(bus);
+	if (found)
+		snprintf(address, size, "%.64s", parent + 1);
+	free(device);
+	return found;
+}
+
 void virtio_require(unsigned int id, char *folder, size_t size)
 {
 	char driver[512];

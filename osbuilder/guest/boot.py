@@ -24,7 +24,7 @@ from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
 from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
 from osbuilder.guest import hotplug, qmp, shares
 from osbuilder.guest.expect import expected_probes
-from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.lacking import reason
 from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_delivery
@@ -219,8 +219,9 @@ class Boot:
         said = {probe.name: probe for probe in self.report.probes}
         for plug in self.guest.plugs:
             found = said.get(plug.probe)
-            if found and found.result is Result.SKIP and plug is Plug.CPU and self.guest.accel is Accel.TCG:
-                continue  # kernels without our patch have no room for one under emulation
+            lack = reason(plug.probe, self.guest.arch.name, {self.guest.accel}, self.guest.patches)
+            if found and found.result is Result.SKIP and lack:
+                continue
             if found is None or found.result is not Result.PASS:
                 detail = found.detail if found else "the probe was not asked for"
                 raise BootError(
@@ -359,8 +360,7 @@ def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]
 
 def _answering(argv: tuple[str, ...], guest: Guest, place: Place) -> tuple[str, ...]:
     """Return the command that runs QEMU and plugs what its guest's agent asks for."""
-    cpu = f"{guest.cpu}-{guest.arch.qemu.removeprefix('qemu-system-')}-cpu"
-    answers = hotplug.answers(guest.plugs, cpu=cpu, vcpus=guest.vcpus)
+    answers = hotplug.answers(guest.plugs, guest.machine, cpu=guest.cpu, vcpus=guest.vcpus)
     return hotplug.answering(argv, answers, qmp=str(place.output("qmp")), console=str(place.output("console")))
 
 

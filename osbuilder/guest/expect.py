@@ -26,6 +26,7 @@ _DEVICES: Final[Mapping[Device, str]] = {
     Device.SCSI: "virtio-scsi",
     Device.PMEM: "virtio-pmem",
     Device.IOMMU: "iommu",
+    Device.MACHINE_IOMMU: "iommu",
     Device.PLAN9: "9p",
     Device.VIRTIOFS: "virtiofs",
     Device.VMGENID: "vmgenid",

@@ -3,8 +3,8 @@
 Owns what can be plugged, what a guest needs to have from the start for that, the QMP commands that do it, and how QEMU
 runs meanwhile. The agent asks with a line on the console; agents/probe/README.md has the protocol.
 
-Sources: QEMU's QMP reference (device_add, device_del, object-add, blockdev-add, qom-set), its docs/memory-hotplug.txt
-and docs/pcie.txt.
+Sources: QEMU's QMP reference (device_add, device_del, object-add, blockdev-add, qom-set), its docs/memory-hotplug.txt,
+docs/pcie.txt and docs/pcie_pci_bridge.txt.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from osbuilder.guest.qmp import OPEN
 
-MEMORY_MIB: Final = 128
-"""What comes of memory: x86_64 and aarch64 take it in multiples of this size."""
+if TYPE_CHECKING:
+    from osbuilder.arch import Machine
 
-# A virtio-mem device takes whole memory blocks of its region, which need not begin at a multiple of theirs.
-_REGION_MIB: Final = 2 * MEMORY_MIB
 _MIB: Final = 1024 * 1024
-_DISK: Final = "plugged-disk"
 _RESIZED: Final = "resized"
 _PORT: Final = "root-port"
+_BRIDGE: Final = "bridge"
 
 
 class Plug(enum.Enum):
@@ -33,7 +31,9 @@ class Plug(enum.Enum):
     CPU = "cpu"
     MEMORY = "memory"
     VIRTIO_MEM = "virtio-mem"
-    PCI = "pci"
+    PCI = "pci"  # through ACPI, or the hypervisor's own way
+    PCIE = "pcie"  # through the port itself
+    SHPC = "shpc"  # through the controller of a bridge (Standard Hot-Plug Controller)
 
     @property
     def probe(self) -> str:
@@ -43,7 +43,15 @@ class Plug(enum.Enum):
     @property
     def capability(self) -> str:
         """What a kernel must be able to do to take it."""
-        return "virtio-mem" if self is Plug.VIRTIO_MEM else f"{self.value}-hotplug"
+        if self is Plug.VIRTIO_MEM:
+            return "virtio-mem"
+        return "pci-hotplug" if self in DISKS else f"{self.value}-hotplug"
+
+
+NATIVE: Final = (Plug.PCIE, Plug.SHPC)
+"""What bridges plug by themselves; where a machine can have it otherwise, not in the same guest as Plug.PCI."""
+
+DISKS: Final = (Plug.PCI, *NATIVE)
 
 
 def kernel_words(plugs: Collection[Plug]) -> tuple[str, ...]:
@@ -62,49 +70,66 @@ def smp(vcpus: int, plugs: Collection[Plug]) -> str:
     return f"cpus={vcpus},maxcpus={vcpus + 1},sockets=1,cores={vcpus + 1},threads=1"
 
 
-def room_mib(plugs: Collection[Plug]) -> int:
+def room_mib(plugs: Collection[Plug], machine: Machine) -> int:
     """Return how much memory may come, in MiB."""
-    return (MEMORY_MIB if Plug.MEMORY in plugs else 0) + (_REGION_MIB if Plug.VIRTIO_MEM in plugs else 0)
+    return (machine.dimm_mib if Plug.MEMORY in plugs else 0) + (_region_mib(machine) if Plug.VIRTIO_MEM in plugs else 0)
 
 
-def devices(plugs: Collection[Plug]) -> tuple[str, ...]:
+def _region_mib(machine: Machine) -> int:
+    """Return the size of what a virtio-mem device grows in: whole blocks, which need not begin where that does."""
+    return 2 * machine.dimm_mib
+
+
+def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
     """Return QEMU's options for what has to be there from the start: where things are plugged, or what grows."""
     options: tuple[str, ...] = ()
     if Plug.VIRTIO_MEM in plugs:
-        options += ("-object", f"memory-backend-ram,id=region,size={_REGION_MIB}M")
+        options += ("-object", f"memory-backend-ram,id=region,size={_region_mib(machine)}M")
         options += ("-device", f"virtio-mem-pci,id={_RESIZED},memdev=region,requested-size=0")
-    if Plug.PCI in plugs:
+    if machine.virtio == "pci" and (Plug.PCI in plugs or Plug.PCIE in plugs):
         options += ("-device", f"pcie-root-port,id={_PORT},chassis=1,slot=1")
-    return options
+    if Plug.SHPC in plugs:
+        options += ("-device", f"pcie-root-port,id={_BRIDGE}-port,chassis=2,slot=2")
+        options += ("-device", f"pcie-pci-bridge,id={_BRIDGE},bus={_BRIDGE}-port")
+    return (*options, *(machine.native_plugging if any(plug in plugs for plug in NATIVE) else ()))
 
 
-def answers(plugs: Collection[Plug], *, cpu: str, vcpus: int) -> Mapping[str, str]:
+def answers(plugs: Collection[Plug], machine: Machine, *, cpu: str, vcpus: int) -> Mapping[str, str]:
     """Return, for each word that the agent may ask with, the QMP commands that answer it, a line each.
 
-    `cpu` is QEMU's type of the CPU that comes after `vcpus` others.
+    `cpu` is the model of the CPU that comes after `vcpus` others.
     """
-    size = MEMORY_MIB * _MIB
-    place = {"socket-id": 0, "core-id": vcpus, "thread-id": 0}
-    resized = {"path": f"/machine/peripheral/{_RESIZED}", "property": "requested-size", "value": size}
-    blocks = {"driver": "null-co", "node-name": "plugged", "read-only": True, "read-zeroes": True, "size": _MIB}
-    commands: dict[Plug, dict[str, tuple[str, ...]]] = {
-        Plug.CPU: {"cpu": (_command("device_add", driver=cpu, id="plugged-cpu", **place),)},
-        Plug.MEMORY: {
-            "memory": (
-                _command("object-add", **{"qom-type": "memory-backend-ram"}, id="plugged", size=size),
-                _command("device_add", driver="pc-dimm", id="plugged-dimm", memdev="plugged"),
-            )
-        },
-        Plug.VIRTIO_MEM: {"virtio-mem": (_command("qom-set", **resized),)},
-        Plug.PCI: {
-            "pci": (
-                _command("blockdev-add", **blocks),
-                _command("device_add", driver="virtio-blk-pci", id=_DISK, drive="plugged", bus=_PORT),
-            ),
-            "pci-gone": (_command("device_del", id=_DISK),),
-        },
+    found: dict[str, tuple[str, ...]] = {}
+    if Plug.CPU in plugs:
+        place = {name: vcpus if name == "core-id" else 0 for name in machine.cpu_place}
+        found["cpu"] = (_command("device_add", driver=f"{cpu}-{machine.cpu_device}", id="plugged-cpu", **place),)
+    size = machine.dimm_mib * _MIB
+    if Plug.MEMORY in plugs:
+        found["memory"] = (
+            _command("object-add", **{"qom-type": "memory-backend-ram"}, id="plugged-memory", size=size),
+            _command("device_add", driver="pc-dimm", id="plugged-dimm", memdev="plugged-memory"),
+        )
+    if Plug.VIRTIO_MEM in plugs:
+        resized = {"path": f"/machine/peripheral/{_RESIZED}", "property": "requested-size", "value": size}
+        found["virtio-mem"] = (_command("qom-set", **resized),)
+    for plug in DISKS:
+        if plug in plugs:
+            found |= _disk(plug, machine)
+    return {word: "\n".join(lines) for word, lines in found.items()}
+
+
+def _disk(plug: Plug, machine: Machine) -> dict[str, tuple[str, ...]]:
+    """Return what answers where a disk is to come, and where it is to go."""
+    name = f"plugged-{plug.value}"
+    where = {"bus": _BRIDGE, "addr": "1"} if plug is Plug.SHPC else {"bus": _PORT} if machine.virtio == "pci" else {}
+    blocks = {"driver": "null-co", "node-name": name, "read-only": True, "read-zeroes": True, "size": _MIB}
+    return {
+        plug.value: (
+            _command("blockdev-add", **blocks),
+            _command("device_add", driver="virtio-blk-pci", id=f"{name}-disk", drive=name, **where),
+        ),
+        f"{plug.value}-gone": (_command("device_del", id=f"{name}-disk"),),
     }
-    return {word: "\n".join(lines) for plug in Plug if plug in plugs for word, lines in commands[plug].items()}
 
 
 def _command(name: str, **arguments: object) -> str:

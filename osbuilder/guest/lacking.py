@@ -1,29 +1,58 @@
 """What the guests of this project lack, so that the probes of it cannot pass in them: a short list, with reasons.
 
-Every other probe that a kernel promises has to pass in one of its guests at least.
+Every other probe that a kernel promises has to pass in one of its guests at least. What can be plugged into a machine,
+and what devices it can have, arch.py knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
+from osbuilder.arch import ARCHES
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import Accel
 
-_OTHERS: Final = ("aarch64", "ppc64le", "s390x", "riscv64")
+ROOM_FOR_CPUS: Final = "x86-acpi-cpus-that-may-come.patch"
+"""With this patch of ours a kernel has room for CPUs that come, also under hypervisors that it does not know."""
+
+DRAWN_IN_PVH: Final = "x86-pvh-randomize-memory.patch"
+"""With this patch of ours a kernel draws addresses where it is entered through PVH."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Lack:
-    """A probe that cannot pass, and why; only on `arches` (none: on all), and only under `accel` (None: under any)."""
+    """A probe that cannot pass, and why.
+
+    Only on `arches` (none: on all), only under `accel` (None: under any), and only of kernels without the patch
+    `unless_patched` ("": of any).
+    """
 
     probe: str
     why: str
     arches: tuple[str, ...] = ()
     accel: Accel | None = None
+    unless_patched: str = ""
 
+
+def _unplugged(plug: Plug) -> Iterator[Lack]:
+    """Yield the lack of what can be plugged into no machine of an architecture."""
+    arches = tuple(
+        arch.name for arch in ARCHES.values() if not any(plug.value in machine.plugs for machine in arch.machines)
+    )
+    if arches:
+        yield Lack(probe=plug.probe, why=_NOT_PLUGGED[plug], arches=arches)
+
+
+_NOT_PLUGGED: Final = {
+    Plug.CPU: "QEMU plugs no CPUs into virt",
+    Plug.MEMORY: "QEMU's machine plugs no DIMMs where firmware's ACPI does not describe them",
+    Plug.VIRTIO_MEM: "QEMU has no virtio-mem for the machine, or it is not on PCI",
+    Plug.PCI: "nothing but the bridges themselves plugs here; on pseries a program of the guest has to take part",
+    Plug.PCIE: "the machine has no PCIe ports",
+    Plug.SHPC: "the machine has no bridges with such a controller",
+}
 
 LACKING: Final = (
     Lack(probe="vsock", why="the device takes vhost-vsock of the host, and a CID that no other guest there has"),
@@ -52,18 +81,34 @@ LACKING: Final = (
         accel=Accel.TCG,
     ),
     Lack(probe="vmgenid", why="QEMU has no vmgenid for virt", arches=("aarch64",)),
-    Lack(probe="kaslr", why="only x86_64's placement is looked at", arches=_OTHERS),
-    Lack(probe="kaslr", why="entered through PVH, a kernel without our patch for 6.12 draws nothing; vmlinuz does"),
-    Lack(probe="mitigations", why="only x86_64's processors are looked at", arches=_OTHERS),
-    Lack(probe="cpu-plug", why="a kernel without our patch for 6.12 has no room for one", accel=Accel.TCG),
-    *(Lack(probe=plug.probe, why="it is plugged on q35 alone so far", arches=_OTHERS) for plug in Plug),
+    Lack(probe="kaslr", why="the kernel has no KASLR for 64-bit servers", arches=("ppc64le",)),
+    Lack(probe="kaslr", why="QEMU's virt hands the kernel no seed to draw with", arches=("riscv64",)),
+    Lack(
+        probe="kaslr",
+        why="entered through PVH it draws nothing; vmlinuz does",
+        arches=("x86_64",),
+        unless_patched=DRAWN_IN_PVH,
+    ),
+    Lack(probe="mitigations", why="before 6.14 the kernel names no faults of its processors", arches=("riscv64",)),
+    Lack(
+        probe="cpu-plug",
+        why="it has no room for one under hypervisors that it does not know",
+        arches=("x86_64",),
+        accel=Accel.TCG,
+        unless_patched=ROOM_FOR_CPUS,
+    ),
+    *(lack for plug in Plug for lack in _unplugged(plug)),
 )
 
 
-def reason(probe: str, arch: str, accels: Collection[Accel]) -> str:
-    """Return why a probe passes in no guest of an architecture under any of `accels`; "" where it has to."""
+def reason(probe: str, arch: str, accels: Collection[Accel], patches: Collection[str] = ()) -> str:
+    """Return why a probe passes in no guest of a kernel with these patches; "" where it has to.
+
+    The guests are of that architecture and ran under any of `accels`.
+    """
     for lack in LACKING:
         here = not lack.arches or arch in lack.arches
-        if lack.probe == probe and here and (lack.accel is None or set(accels) == {lack.accel}):
+        under = lack.accel is None or set(accels) == {lack.accel}
+        if lack.probe == probe and here and under and lack.unless_patched not in patches:
             return lack.why
     return ""

@@ -65,6 +65,7 @@ class Device(enum.Enum):
     SCSI = "scsi"  # a small disk of zeros, read only
     PMEM = "virtio-pmem"  # a small persistent memory of zeros
     IOMMU = "iommu"  # virtio-iommu; the other PCI devices are behind it
+    MACHINE_IOMMU = "machine-iommu"  # the machine's own (VT-d, SMMUv3), in its place
     PLAN9 = "9p"  # a folder of the host's
     VIRTIOFS = "virtio-fs"  # the same one, through virtiofsd
     VMGENID = "vmgenid"  # a generation counter, which changes when a snapshot is restored
@@ -97,7 +98,7 @@ class Guest:
     writes; without a console file the console is QEMU's standard output, without a report file there is no port and the
     agent reports on the console. `port` is the name of a further port, whose opening QEMU tells (see `speaks_qmp`).
     `vsock_cid` needs vhost-vsock on the host. `plugs` may come while it runs. `share` is the folder that the devices
-    PLAN9 and VIRTIOFS share; it is made when the guest starts.
+    PLAN9 and VIRTIOFS share; it is made when the guest starts. `patches` are those of ours that its kernel has.
     """
 
     arch: Arch
@@ -121,6 +122,7 @@ class Guest:
     vsock_cid: int | None = None
     plugs: tuple[Plug, ...] = ()
     share: PurePath = _SHARE
+    patches: tuple[str, ...] = ()
 
     @property
     def shares(self) -> bool:
@@ -163,6 +165,7 @@ def render_cmdline(guest: Guest) -> str:
         words += ["ro", f"rootfstype={guest.fstype}"]
     if guest.init:
         words.append(f"{'rdinit' if guest.root is RootKind.INITRD else 'init'}={guest.init}")
+    words += guest.machine.iommu_words if Device.MACHINE_IOMMU in guest.devices else ()
     words += [*hotplug.kernel_words(guest.plugs), *guest.cmdline]
     line = " ".join(words)
     longest = guest.arch.cmdline_bytes - 1
@@ -182,6 +185,8 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *_machine(guest),
+        # Before what is behind it: QEMU decides when it makes a device whose interrupts are remapped.
+        *(guest.machine.iommu if Device.MACHINE_IOMMU in guest.devices else ()),
         *("-kernel", str(guest.kernel)),
         *_root(guest),
         *("-append", cmdline),
@@ -189,7 +194,7 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
         *_ports(guest),
         *_monitor(guest),
         *_devices(guest),
-        *hotplug.devices(guest.plugs),
+        *hotplug.devices(guest.plugs, guest.machine),
     )
 
 
@@ -216,19 +221,35 @@ def _check_devices(guest: Guest, where: str) -> None:
             f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
             f"got {guest.vsock_cid}"
         )
+    _check_buses(guest, where)
+    if Device.CONSOLE in guest.devices and guest.machine.console.startswith("hvc"):
+        raise PlanError(f"cannot boot ({where}): its console {guest.machine.console} is no virtio-console's")
+    _check_plugs(guest, where)
+
+
+def _check_buses(guest: Guest, where: str) -> None:
     wanted = {device.value for device in _PCI_DEVICES if device in guest.devices}
     wanted |= {Device.PMEM.value} if guest.root is RootKind.VIRTIO_PMEM else set()
     if wanted and guest.machine.virtio != "pci":
         raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {min(wanted)}")
     if Device.PMEM.value in wanted and not guest.machine.virtio_pmem:
         raise PlanError(f"cannot boot ({where}): QEMU has no device virtio-pmem for this machine")
+    if Device.MACHINE_IOMMU in guest.devices and (not guest.machine.iommu or Device.IOMMU in guest.devices):
+        raise PlanError(f"cannot boot ({where}): the machine has no IOMMU of its own, or has another one already")
     if Device.VMGENID in guest.devices and not guest.machine.vmgenid:
         raise PlanError(f"cannot boot ({where}): QEMU has no device vmgenid for this machine")
-    if Device.CONSOLE in guest.devices and guest.machine.console.startswith("hvc"):
-        raise PlanError(f"cannot boot ({where}): its console {guest.machine.console} is no virtio-console's")
+
+
+def _check_plugs(guest: Guest, where: str) -> None:
     for plug in guest.plugs:
         if plug.value not in guest.machine.plugs:
             raise PlanError(f"cannot boot ({where}): nobody knows how to plug {plug.value} into this machine")
+    native = [plug.value for plug in guest.plugs if plug in hotplug.NATIVE]
+    if native and Plug.PCI in guest.plugs:
+        raise PlanError(
+            f"cannot boot ({where}): bridges plug {' and '.join(native)} themselves, ACPI plugs pci: not in one guest",
+            hint="Start two guests.",
+        )
 
 
 def _check_root(guest: Guest, where: str) -> None:
@@ -265,7 +286,7 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     memory = f"{guest.memory_mib}M"
     mapped_mib = guest.image_size_bytes // _MIB if guest.root.mapped else 0
     mapped_mib += _PMEM_MIB if Device.PMEM in guest.devices else 0
-    mapped_mib += hotplug.room_mib(guest.plugs)
+    mapped_mib += hotplug.room_mib(guest.plugs, guest.machine)
     if mapped_mib:
         slots = 2 if Plug.MEMORY in guest.plugs else 1
         memory += f",slots={slots},maxmem={guest.memory_mib + mapped_mib}M"

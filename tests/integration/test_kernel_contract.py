@@ -1,7 +1,8 @@
 """The contract of every kernel, with Debian's sources and the real cross compilers; nothing is compiled.
 
 All that the fragments request is in the resolved configuration, or has a waiver that is needed: for each variant on
-each architecture that it is for, on the default line always, on an older and a newer one in the matrix.
+each architecture that it is for; on the default line and the variant's own always, on an older and a newer one in the
+matrix.
 """
 
 from __future__ import annotations
@@ -38,12 +39,19 @@ def kernels(*, declared: bool) -> list[object]:
             variant,
             arch,
             id=f"{line}-{variant}-{arch}",
-            marks=[] if line == DEFAULT_LINE else [pytest.mark.matrix],
+            marks=[] if line in usual_lines(variant, arch) else [pytest.mark.matrix],
         )
         for line in LINES
         for variant, arch in matrix(CATALOGUE)
         if (excluded(line, variant, arch) is None) is declared
     ]
+
+
+def usual_lines(variant: str, arch: str) -> set[str]:
+    """The lines that a kernel is made from by itself: the variant's own, the default, else the first that it is for."""
+    own = {CATALOGUE.variants[variant].line} - {None}
+    fitting = [line for line in LINES if excluded(line, variant, arch) is None]
+    return {DEFAULT_LINE, *own, *(fitting[:1])}
 
 
 def excluded(line: str, variant: str, arch: str) -> Exclusion | None:

@@ -87,6 +87,14 @@ config NEEDS_LEVEL
 	bool "Deep"
 	depends on LEVEL > 16
 
+config DEEPER
+	bool "Deeper"
+	depends on NEEDS_LEVEL
+
+config FREE
+	int "Free"
+	default 8
+
 config FORCED
 	bool "Forced" if EXPERT
 	default y
@@ -192,6 +200,32 @@ def test_a_dependency_that_was_requested_and_lost_itself_is_said_to_be(tmp_path:
     found = losses(tmp_path, "CONFIG_FS_DAX=y\nCONFIG_FUSE_DAX=y\n", "CONFIG_BASE=y\nCONFIG_64BIT=y\n")
     assert len(found) == 2
     assert found[1].startswith("f.conf:2: FUSE_DAX=y dropped: depends on FS_DAX, which is n because ZONE_DEVICE is n")
+
+
+def test_a_condition_that_is_no_symbol_is_shown_with_what_it_compares(tmp_path: Path) -> None:
+    requested = "CONFIG_DEEPER=y\n"
+    assert losses(tmp_path, requested, "CONFIG_LEVEL=8\n") == [
+        (
+            "f.conf:1: DEEPER=y dropped: depends on NEEDS_LEVEL, which is n because it depends on LEVEL > 16, "
+            "but LEVEL is 8"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("requested", "resolved", "words"),
+    [
+        ("CONFIG_QZX=y\n", "", "QZX=y: no such symbol in 6.12.117, nor one with a similar name"),
+        ("CONFIG_BASE=y\n", "", "BASE=y dropped: no condition in its Kconfig forbids it: was this .config resolved"),
+        ("CONFIG_OPEN_LEVEL=9\n", "CONFIG_OPEN_LEVEL=8\n", "OPEN_LEVEL=9 became 8: its range is 2 to 64"),
+        ("CONFIG_FREE=9\n", "CONFIG_FREE=8\n", "FREE=9 became 8: no condition in its Kconfig demands it"),
+    ],
+)
+def test_a_loss_without_a_reason_in_kconfig_says_that(
+    tmp_path: Path, requested: str, resolved: str, words: str
+) -> None:
+    (found,) = losses(tmp_path, requested, resolved)
+    assert found.startswith(f"f.conf:1: {words}")
 
 
 def test_alternatives_that_all_fail_are_shown_together(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path:
         ("excluded: [{arches: [x86_64]}]\n", "missing key 'reason'"),
         ("excluded: [{reason: r}]\n", "expected a reason, and architectures, a kernel range, or both"),
         ("patches: mine\n", "patches go with a line: they are for its source"),
+        ("only: [a]\ndrops: [{capability: b, reason: r}]\n", "drops do not go with only: leave it out there"),
     ],
 )
 def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -160,6 +161,15 @@ def test_a_variant_that_leads_nowhere_is_refused(tmp_path: Path, text: str, word
         chosen(tmp_path, {**TWO, "variant/v/variant.yaml": variant(text)})
     assert words in str(refused.value)
     assert "variant/v/variant.yaml" in str(refused.value)
+
+
+def test_a_variant_without_a_consumer_or_with_an_odd_name_is_refused(tmp_path: Path) -> None:
+    nobody = {**TWO, "variant/v/variant.yaml": "{purpose: p, consumers: []}\n"}
+    with pytest.raises(DecodeError, match="expected at least one consumer: who can boot or use it"):
+        chosen(tmp_path / "nobody", nobody)
+    odd = {**TWO, "variant/V_1/variant.yaml": variant("")}
+    with pytest.raises(FragmentError, match="expected a name of small letters, digits and hyphens, got 'V_1'"):
+        chosen(tmp_path / "odd", odd)
 
 
 def test_an_optional_capability_that_no_variant_brings_is_refused(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from osbuilder.api import CHECKOUT, Workbench, open_workbench
 from osbuilder.arch import ARCHES, Arch, host_arch
-from osbuilder.errors import BootError, ContractError, PlanError, UsageError
+from osbuilder.errors import BootError, ContractError, Interrupted, PlanError, UsageError
 from osbuilder.guest.boot import Boot
-from osbuilder.guest.lacking import LACKING, reason
+from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.lacking import DRAWN_IN_PVH, LACKING, ROOM_FOR_CPUS, reason
 from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import ProbeResult, Report, Result, parse_port
 from osbuilder.kernel.catalogue import load_catalogue
+from osbuilder.kernel.patches import load_series
 from osbuilder.kernels import Kernels
 from osbuilder.trials import Trial
 from osbuilder.verify import BuiltKernel, Tried, Verdict
@@ -285,8 +288,44 @@ def test_what_guests_here_lack_is_a_matter_of_probe_architecture_and_accelerator
     assert reason("hugepages", "x86_64", {Accel.TCG}) == ""
 
 
+@pytest.mark.parametrize(("probe", "patch"), [("kaslr", DRAWN_IN_PVH), ("cpu-plug", ROOM_FOR_CPUS)])
+def test_what_a_patch_of_ours_brings_is_excused_only_without_the_patch(probe: str, patch: str) -> None:
+    assert reason(probe, "x86_64", {Accel.TCG})
+    assert reason(probe, "x86_64", {Accel.TCG}, [patch]) == ""
+    series = load_series(CHECKOUT / "kernel" / "patches", "linux-6.12")
+    assert series is not None
+    assert patch in {each.name for each in series.patches}
+
+
+def test_what_a_machine_can_have_plugged_is_not_excused_on_its_architecture() -> None:
+    for plug in Plug:
+        for arch in ARCHES.values():
+            able = any(plug.value in machine.plugs for machine in arch.machines)
+            assert bool(reason(plug.probe, arch.name, {Accel.KVM})) is not able
+
+
 def test_every_probe_that_is_excused_is_promised_by_a_capability() -> None:
     catalogue = load_catalogue(CHECKOUT / "kernel" / "configs")
     assert {lack.probe for lack in LACKING} <= {
         name for each in catalogue.capabilities.values() for name in each.probes
     }
+
+
+@pytest.mark.parametrize("during", ["build", "boot"])
+def test_a_proof_that_is_stopped_goes_on_with_no_other_guest(
+    checkout: Workbench, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    def stop(bench: Workbench, request: object) -> NoReturn:
+        raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr("osbuilder.verify._built", lambda bench, *_: bench.build(None) and KERNEL)
+    monkeypatch.setattr(Workbench, "build", lambda bench, request: bench)
+    monkeypatch.setattr(Workbench, during, stop)
+    trials = [
+        Trial(arch="x86_64", variant=variant, machine="q35", root=RootKind.INITRD, distro="scratch")
+        for variant in ("base", "minimal")
+    ]
+    told: list[str] = []
+    with pytest.raises(Interrupted):
+        checkout.proof.run(trials, line=None, tell=told.append)
+    assert told == []
