@@ -183,7 +183,8 @@ _AARCH64 = Arch(
             nvdimm=False,
             kernels=("vmlinux", "vmlinuz"),
             plugs=("virtio-mem", "pcie", "shpc"),
-            iommu=("-machine", "iommu=smmuv3"),
+            # The usual GIC does not tell devices' interrupts apart.
+            iommu=("-machine", "iommu=smmuv3,gic-version=3"),
         ),
         # The same, with every device on virtio-mmio and named in the device tree, as Firecracker has them.
         Machine(

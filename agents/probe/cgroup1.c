@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -28,8 +29,25 @@ void make_group(const char *controller)
 		fail_errno("mkdir %s", GROUP);
 }
 
+/* What /proc/cgroups says of a controller; false: it has none such. */
+static bool state_of(const char *controller, unsigned int *hierarchy, unsigned int *groups)
+{
+	char list[4096], start[32];
+
+	if (read_text("/proc/cgroups", list, sizeof(list)) <= 0)
+		return false;
+	snprintf(start, sizeof(start), "\n%s\t", controller);
+	const char *line = strstr(list, start);
+	return line && sscanf(line + strlen(start), "%u %u", hierarchy, groups) == 2;
+}
+
+/* The kernel takes moments: for what dies, for the group that held it, and to hand a controller back. */
+#define MOMENTS 200
+#define MOMENT_MS 10
+
 void undo_group(const char *controller)
 {
+	unsigned int hierarchy = 1, groups = 2;
 	char number[16];
 
 	if (mkdir("mnt", 0755) < 0 || mount("probe", "mnt", "cgroup", 0, controller) < 0)
@@ -38,10 +56,15 @@ void undo_group(const char *controller)
 	if (exists(GROUP "/freezer.state"))
 		write_text(GROUP "/freezer.state", "THAWED");
 	while (read_text(GROUP "/cgroup.procs", number, sizeof(number)) > 0 && kill(atoi(number), SIGKILL) == 0)
-		sleep_ms(10);
-	/* It goes once its processes have been reaped; the kernel takes a moment for that. */
-	for (int attempt = 0; attempt < 50 && rmdir(GROUP) < 0 && errno == EBUSY; attempt++)
-		sleep_ms(10);
+		sleep_ms(MOMENT_MS);
+	for (int moment = 0; moment < MOMENTS && rmdir(GROUP) < 0 && errno == EBUSY; moment++)
+		sleep_ms(MOMENT_MS);
+	/* A hierarchy goes when it is unmounted, unless it has groups then: also such as are on their way out. */
+	for (int moment = 0; moment < MOMENTS && state_of(controller, &hierarchy, &groups) && groups > 1; moment++)
+		sleep_ms(MOMENT_MS);
+	umount("mnt");
+	for (int moment = 0; moment < MOMENTS && state_of(controller, &hierarchy, &groups) && hierarchy; moment++)
+		sleep_ms(MOMENT_MS);
 }
 
 void set(const char *file, const char *value)

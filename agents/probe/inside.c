@@ -9,8 +9,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -72,16 +74,26 @@ static int written_disk;
 
 struct slow_disk make_slow_disk(void)
 {
-	struct slow_disk made;
+	struct slow_disk disk;
 	struct stat status;
 	char path[LOOP_PATH_SIZE];
-	int device = loop_attach(memory_file(1 << 20), 0, path);
 
-	written_disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
-	if (written_disk < 0 || fstat(device, &status) < 0)
+	disk.backing = loop_attach(memory_file(1 << 20), 0, path);
+	disk.writer = written_disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	if (disk.writer < 0 || fstat(disk.backing, &status) < 0 || sscanf(path, "/dev/loop%d", &disk.loop) != 1)
 		fail_errno("%s", path);
-	snprintf(made.number, sizeof(made.number), "%u:%u", major(status.st_rdev), minor(status.st_rdev));
-	return made;
+	snprintf(disk.number, sizeof(disk.number), "%u:%u", major(status.st_rdev), minor(status.st_rdev));
+	return disk;
+}
+
+void drop_slow_disk(const struct slow_disk *disk)
+{
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+	close(disk->writer);
+	close(disk->backing);
+	if (control >= 0)
+		ioctl(control, LOOP_CTL_REMOVE, disk->loop);
 }
 
 int write_to_disk(void)

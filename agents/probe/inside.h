@@ -30,6 +30,8 @@ int fork_is_refused(void);
 /* A disk in memory, for a limit of what is written to it. */
 struct slow_disk {
 	char number[32]; /* MAJOR:MINOR */
+	int backing, writer;
+	int loop; /* of /dev/loopN */
 };
 
 #define DISK_BYTES_PER_S (64 << 10)
@@ -39,6 +41,9 @@ struct slow_disk {
 
 /* Makes the disk that write_to_disk writes to. Ends the probe when there is none. */
 struct slow_disk make_slow_disk(void);
+
+/* Takes the disk away. A loop device remembers for a minute which groups wrote to it, and holds them meanwhile. */
+void drop_slow_disk(const struct slow_disk *disk);
 
 /* Past the page cache, so that it is this process that waits. */
 int write_to_disk(void);

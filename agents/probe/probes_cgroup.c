@@ -203,6 +203,7 @@ void probe_cgroup2_io(void)
 		fail("%d KiB were written in %llu ms with %s", DISK_WRITTEN_BYTES >> 10, (unsigned long long)took_ms, limit);
 	if (read_text(GROUP "/io.stat", stat, sizeof(stat)) < 0 || !strstr(stat, disk.number))
 		fail("io.stat does not name the disk %s that was written: %s", disk.number, stat);
+	drop_slow_disk(&disk);
 	pass("%d KiB were counted, and took %llu ms at %d KiB/s", DISK_WRITTEN_BYTES >> 10, (unsigned long long)took_ms,
 	     DISK_BYTES_PER_S >> 10);
 }
