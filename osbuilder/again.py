@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from osbuilder.execute import Executor
 from osbuilder.step import is_online
 from osbuilder.store import Store
 
@@ -24,12 +23,10 @@ def building_again(bench: Workbench) -> Iterator[Callable[[Step], tuple[str, ...
     end; its caches are empty at first, and filled by nothing but what is made again. The function builds the step first
     if the workbench's store has it not, and raises whatever building it raises.
     """
-    with bench.store.in_use(), bench.store.scratch(f"again-{secrets.token_hex(8)}") as folder:
+    with bench.executor.in_use(), bench.store.scratch(f"again-{secrets.token_hex(8)}") as folder:
         store = Store(folder)
         ours = bench.executor
-        again = Executor(
-            store, engine=lambda: ours.engine, reporter=ours.reporter, fetching=ours.fetching, jobs=ours.jobs
-        )
+        again = ours.beside(store)
 
         def differing(step: Step) -> tuple[str, ...]:
             first = ours.run(step)

@@ -17,22 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from osbuilder import doctor, launch, patchcheck, show, tidy, why
-from osbuilder.agents.pin import NO_OPTIONS, is_given
+from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, host_arch
 from osbuilder.doctor import Checkup
 from osbuilder.engine.base import Builder, Engine
-from osbuilder.errors import (
-    LockMoved,
-    OfflineError,
-    OsbuilderError,
-    UsageError,
-)
+from osbuilder.errors import LockMoved, OsbuilderError, StoreError, UsageError
 from osbuilder.everything import Everything, Plans, plan_all
 from osbuilder.execute import Executor, Reporter
-from osbuilder.fetch import LOCK_FIRST, FetchSettings
+from osbuilder.fetch import FetchSettings
 from osbuilder.image.build import ROOT_HASH
 from osbuilder.image.verity import root_hash_file
 from osbuilder.launch import Outcome
+from osbuilder.offline import rootfs_of, told_what_to_fetch
 from osbuilder.plan import Planner
 from osbuilder.publish import Name, ancestors, check_folder, check_output, copy_out, image_names, publish
 from osbuilder.reporter import reporter_for
@@ -130,24 +126,22 @@ class Workbench:
     def build(self, request: BuildRequest, *, output: Path | None = None) -> Built:
         """Build what a request asks for, put it into the build folder, and return where it is.
 
-        Raises UsageError before anything is built for a request or an output path that cannot be.
+        A copy goes to `output` too: a file or, as a kernel is several, a folder of them. Raises UsageError before
+        anything is built for a request or an output path that cannot be.
         """
         if output is not None:
-            check_output(output)
+            _check_output(request, output)
         check_folder(self.settings.build_path)
         step = self.planner.plan(request)
         try:
-            with _told_what_to_fetch(request):
+            with told_what_to_fetch(request):
                 artifact = self.executor.run(step)
         except LockMoved as moved:
-            raise self.locks.explained(_rootfs_of(request), moved) from moved
+            raise self.locks.explained(rootfs_of(request), moved) from moved
         names = self._names(request, artifact)
         files = publish(self.store, artifact, names, self._folder(request))
         if output is not None:
-            copies = {names[0].file: output}
-            if ROOT_HASH in (name.file for name in names):
-                copies[ROOT_HASH] = root_hash_file(output)
-            for file, path in copies.items():
+            for file, path in _copies(request, names, output).items():
                 copy_out(artifact, file, path, store=self.store)
             files = (output, *files)
         return Built(artifact=artifact, files=files)
@@ -171,16 +165,25 @@ class Workbench:
                 failed[name] = result
                 continue
             each = plans.requests[name]
-            files = publish(self.store, result, self._names(each, result), self._folder(each))
-            built[name] = Built(artifact=result, files=files)
+            try:
+                files = publish(self.store, result, self._names(each, result), self._folder(each))
+            except StoreError as error:
+                failed[name] = error
+            else:
+                built[name] = Built(artifact=result, files=files)
         return Everything(built=built, failed=failed, left_out=plans.left_out)
 
     def plan_all(self, request: RootfsRequest) -> Plans:
         """Return what `build_all` would build; runs and writes nothing. Raises UsageError as it does."""
         return plan_all(self.planner, request)
 
-    def describe(self, request: BuildRequest) -> str:
-        """Return the plan of a request, a paragraph a step with each command; runs and writes nothing."""
+    def describe(self, request: BuildRequest, *, output: Path | None = None) -> str:
+        """Return the plan of a request, a paragraph a step with each command; runs and writes nothing.
+
+        Raises UsageError as `build` does.
+        """
+        if output is not None:
+            _check_output(request, output)
         if isinstance(request, KernelRequest):
             return self.kernels.describe(request)
         step = self.planner.plan(request)
@@ -189,14 +192,17 @@ class Workbench:
     def why(self, request: BuildRequest) -> str:
         """Return, for each step of a request, whether it would run and what changed since it ran last."""
         step = self.planner.plan(request)
-        return why.explain(step, self.store, self.executor.peek(step))
+        found = self.peek(step)
+        return why.explain(step, self.store if self._has_store else None, found)
 
     def peek(self, step: Step) -> Mapping[str, Artifact | None]:
         """Return, for each step of a plan by ident, its artifact if it is up to date; builds and writes nothing."""
-        # A dry run writes nothing, so it does not make a store that is not there.
-        if not self.settings.store_path.is_dir():
-            return {each.ident: None for each in step.walk()}
-        return self.executor.peek(step)
+        return self.executor.peek(step) if self._has_store else {each.ident: None for each in step.walk()}
+
+    @property
+    def _has_store(self) -> bool:
+        """Whether there is a store: looking writes nothing, so it makes none."""
+        return self.settings.store_path.is_dir()
 
     def _folder(self, request: BuildRequest) -> Path:
         name = request.rootfs.arch if isinstance(request, ImageRequest | InitrdRequest) else request.arch
@@ -334,68 +340,25 @@ class Workbench:
     def builder(self, name: str, guest: Arch | None = None) -> Iterator[tuple[Engine, Builder]]:
         """Yield the engine and a builder of versions.yaml that is ready to run in; `guest` as in Planner.builder."""
         step = self.planner.builder(name, guest)
-        with _told_what_to_fetch(KernelRequest(arch=guest.name if guest else None)):
+        with told_what_to_fetch(KernelRequest(arch=guest.name if guest else None)):
             artifact = self.executor.run(step)
         yield self.executor.ready(step.subject, artifact)
 
 
-def _rootfs_of(request: BuildRequest) -> RootfsRequest:
-    """Return the root filesystem's part of a request that has one."""
-    match request:
-        case RootfsRequest():
-            return request
-        case ImageRequest() | InitrdRequest():
-            return request.rootfs
-        case KernelRequest() | HeadersRequest() | AgentRequest():
-            raise TypeError(f"{type(request).__name__} has no packages")
+def _check_output(request: BuildRequest, output: Path) -> None:
+    """Refuse an output path that can take no copies of a result. Raises UsageError."""
+    if isinstance(request, KernelRequest):
+        from osbuilder.kernel.compile import VMLINUX
+
+        if not output.is_dir():
+            raise UsageError(f"--output {output}: expected a folder: a kernel is several files", hint="Make it first.")
+        output = output / VMLINUX
+    check_output(output)
 
 
-@contextlib.contextmanager
-def _told_what_to_fetch(request: BuildRequest) -> Iterator[None]:
-    """Say in an OfflineError with which flags `inv fetch`, or before it `inv lock`, gets what a request needs."""
-    try:
-        yield
-    except OfflineError as error:
-        if error.hint == LOCK_FIRST:
-            lock = ("inv lock", *_lock_flags(_rootfs_of(request)))
-            error.hint = error.hint.replace("inv lock", " ".join(lock))
-        error.hint = error.hint.replace("inv fetch", " ".join(("inv fetch", *_fetch_flags(request))))
-        raise
-
-
-def _lock_flags(rootfs: RootfsRequest) -> Iterator[str]:
-    """Yield the flags with which `inv lock` locks what a request needs."""
-    for name, value in (("distro", rootfs.distro), ("release", rootfs.release), ("arch", rootfs.arch)):
-        if value is not None:
-            yield from (f"--{name}", value)
-    for flag, values in (("--package", rootfs.packages), ("--feature", rootfs.all_features)):
-        for value in values:
-            yield from (flag, value)
-
-
-def _fetch_flags(request: BuildRequest) -> Iterator[str]:
-    """Yield the flags with which `inv fetch` gets what a request needs."""
-    flags: tuple[tuple[str, str | None], ...]
-    options = NO_OPTIONS
-    match request:
-        case AgentRequest():
-            flags = (("agent", request.agent), ("arch", request.arch))
-            options = request.agent_options
-        case KernelRequest() | HeadersRequest():
-            kernel = request.kernel if isinstance(request, HeadersRequest) else request
-            variant = kernel.variant if kernel.variant != "base" else None
-            flags = (("kernel", kernel.line), ("variant", variant), ("arch", kernel.arch))
-        case _:
-            rootfs = _rootfs_of(request)
-            options = rootfs.agent_options
-            flags = (
-                ("distro", rootfs.distro),
-                ("release", rootfs.release),
-                ("arch", rootfs.arch),
-                ("agent", rootfs.agent),
-            )
-    for name, value in flags:
-        if value is not None:
-            yield from (f"--{name}", value)
-    for word in options.words():
-        yield from ("--agent-option", word)
+def _copies(request: BuildRequest, names: tuple[Name, ...], output: Path) -> Mapping[str, Path]:
+    """Return where copies of a result's files go: all of a kernel's, else the first and the root hash that it has."""
+    if isinstance(request, KernelRequest):
+        return {name.file: output / name.published for name in names}
+    beside = {name.file: root_hash_file(output) for name in names if name.file == ROOT_HASH}
+    return {names[0].file: output, **beside}

@@ -22,11 +22,10 @@ class Machine:
     devices (virtio-blk-pci, virtio-blk-device, virtio-blk-ccw); `cpu` is what TCG emulates (KVM shows the host's);
     `cmdline` are words that its kernels need; `consumer` is what kernel/configs/consumers.yaml calls those who boot
     kernels on it; `nvdimm` and `virtio_pmem` say what it can map a DAX root from; `kernels` are the kernel files that
-    it loads, best first; `plugs` is what comes while a guest runs (guest.hotplug.Plug): `cpu_device` is what QEMU calls
-    a CPU that comes, behind the model's name, `cpu_place` are the properties that say where it goes, `dimm_mib` is the
-    size of memory that comes, and `native_plugging` are options with which PCI bridges plug by themselves; `vmgenid`
-    says that it can have a generation counter; `iommu` are the options that give it an IOMMU of its own, `iommu_words`
-    those of the kernel line with which it is used.
+    it loads, best first; `plugs` is what comes while a guest runs (guest.hotplug.Plug), on the machines where that was
+    tried, `native_plugging` are options with which PCI bridges plug by themselves; `vmgenid` says that it can have a
+    generation counter; `iommu` are the options that give it an IOMMU of its own, `iommu_words` those of the kernel line
+    with which it is used.
     """
 
     name: str
@@ -40,9 +39,6 @@ class Machine:
     kernels: tuple[str, ...]
     type: str | None = None
     plugs: tuple[str, ...] = ()
-    cpu_device: str = ""
-    cpu_place: tuple[str, ...] = ("core-id",)
-    dimm_mib: int = 128
     native_plugging: tuple[str, ...] = ()
     iommu: tuple[str, ...] = ()
     iommu_words: tuple[str, ...] = ()
@@ -128,8 +124,6 @@ _X86_64 = Arch(
             virtio_pmem=True,
             vmgenid=True,
             plugs=("cpu", "memory", "virtio-mem", "pci", "pcie", "shpc"),
-            cpu_device="x86_64-cpu",
-            cpu_place=("socket-id", "core-id", "thread-id"),
             # Otherwise ACPI does it for all bridges that were there from the start.
             native_plugging=("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
             iommu=("-device", "intel-iommu,intremap=on"),
@@ -228,13 +222,10 @@ _PPC64LE = Arch(
             options=("x-vof=on",),
             virtio="pci",
             console="hvc0",
-            cpu="power9_v2.0",
+            cpu="POWER9",
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinux", "vmlinuz"),
-            plugs=("cpu", "memory"),
-            cpu_device="spapr-cpu-core",
-            dimm_mib=256,
         ),
     ),
 )
@@ -267,8 +258,6 @@ _S390X = Arch(
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinuz", "vmlinux"),
-            plugs=("cpu", "pci"),
-            cpu_device="s390x-cpu",
         ),
     ),
 )
@@ -303,7 +292,6 @@ _RISCV64 = Arch(
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinux",),
-            plugs=("pcie", "shpc"),
         ),
     ),
 )

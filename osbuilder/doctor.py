@@ -81,7 +81,7 @@ class Checkup:
         ways = (
             ["`inv doctor --fix` runs: " + " && ".join(shlex.join(command) for command in commands)] if commands else []
         )
-        ways += [f"by hand: {line}" for check in self.missing for line in check.by_hand]
+        ways += dict.fromkeys(f"by hand: {line}" for check in self.missing for line in check.by_hand)
         raise ToolMissing(
             "this host lacks " + "; ".join(f"{check.name} ({check.found})" for check in self.missing),
             hint="\n  ".join(ways),
@@ -184,7 +184,7 @@ def _bootstrap(settings: Settings) -> tuple[Check, ...]:
             found=str(_KEYRING) if _KEYRING.exists() else "not installed; they verify the builders' packages",
             packages=("debian-archive-keyring",),
         ),
-        *((_newuidmap(),) if os.geteuid() else ()),
+        *((_newuidmap(), _subordinate_ids()) if os.geteuid() else ()),
     )
 
 
@@ -196,6 +196,17 @@ def _newuidmap() -> Check:
         found=program or "not installed; mmdebstrap needs it for an ordinary user",
         packages=("uidmap",),
     )
+
+
+def _subordinate_ids() -> Check:
+    from osbuilder.engine.namespaces import own_ranges
+
+    name = "subordinate ids"
+    try:
+        own_ranges()
+    except ToolMissing as error:
+        return Check(name=name, well=False, found=f"{error.message}; mmdebstrap needs them", by_hand=(error.hint,))
+    return Check(name=name, well=True, found="enough for a root filesystem's owners")
 
 
 def _qemu() -> Check:

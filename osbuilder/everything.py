@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder import show
 from osbuilder.distro.recipe import RECIPE
-from osbuilder.errors import NoMirror, NotOffered, OsbuilderError, UsageError, render_error
+from osbuilder.errors import Interrupted, NoMirror, NotOffered, OsbuilderError, UsageError, render_error
 
 if TYPE_CHECKING:
     from osbuilder.api import Built
@@ -85,6 +85,8 @@ def plan_all(planner: Planner, request: RootfsRequest) -> Plans:
             steps[name] = planner.plan(each)
         except (NoMirror, NotOffered) as error:
             left_out[name] = error
+        except Interrupted:
+            raise
         except OsbuilderError as error:
             failed[name] = error
     return Plans(requests={name: requests[name] for name in steps}, steps=steps, failed=failed, left_out=left_out)

@@ -21,6 +21,7 @@ from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
 from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError
 from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress, Source, fetch
+from osbuilder.leavings import refuse_links
 from osbuilder.step import Step, is_online, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain
 
@@ -40,6 +41,9 @@ class Reporter(Protocol):
 
     def waiting(self, step: Step) -> None:
         """Hear that a step waits: another build makes the same artifact."""
+
+    def kept_out(self) -> None:
+        """Hear that everything waits: the store is being tidied."""
 
     def started(self, step: Step, log: Path) -> None:
         """Hear that a step's action starts; its commands write to `log`."""
@@ -92,7 +96,7 @@ class Executor:
         the OsbuilderError of the first step that failed, with notes that name the step and its log, which has
         the line that repeats its command. A KeyboardInterrupt stops every command before it goes on.
         """
-        with self.store.in_use():
+        with self.in_use():
             self.store.sweep(self._forget)
             self._refuse_online(target)
             return self._run((target,), self._first_failure_or)[0]
@@ -104,11 +108,19 @@ class Executor:
         """
         if not targets:
             return ()
-        with self.store.in_use():
+        with self.in_use():
             self.store.sweep(self._forget)
             for target in targets:
                 self._refuse_online(target)
             return self._run(targets, self._each)
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Keep everything in the store while its artifacts are built or read; the reporter hears that this waits."""
+        return self.store.in_use(self.reporter.kept_out)
+
+    def beside(self, store: Store) -> Executor:
+        """Return an executor against another store. It has an engine of its own: to stop one leaves the other be."""
+        return Executor(store, engine=self._choose, reporter=self.reporter, fetching=self.fetching, jobs=self.jobs)
 
     def _refuse_online(self, target: Step) -> None:
         """Raise OfflineError for every step that would reach the network, at once, where there is to be none."""
@@ -183,11 +195,20 @@ class Executor:
         for target in targets:
             try:
                 found.append(futures[id(target)].result())
+            except Interrupted:
+                raise
             except OsbuilderError as error:
                 found.append(error)
         return tuple(found)
 
     def _resolve(self, step: Step, waits: Mapping[str, Future[Artifact]]) -> Artifact:
+        """Return a step's artifact once its inputs are there. Raises OsbuilderError alone."""
+        try:
+            return self._found_or_built(step, waits)
+        except OSError as error:
+            raise explain(error, f"{step.ident} failed", self.store.root) from error
+
+    def _found_or_built(self, step: Step, waits: Mapping[str, Future[Artifact]]) -> Artifact:
         inputs = {name: future.result() for name, future in waits.items()}
         ingredients = step.ingredients({name: artifact.digest for name, artifact in inputs.items()})
         key = key_of(ingredients)
@@ -373,4 +394,6 @@ class RunningJob:
         except CommandFailed:
             # A second error of a build that is being stopped is noise: the first one is told.
             executor._check_stopped()
+            refuse_links(mounts.output)  # what says why it failed is looked for there
             raise
+        refuse_links(mounts.output)

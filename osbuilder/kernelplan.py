@@ -82,7 +82,7 @@ def _line(planner: Planner, request: KernelRequest) -> tuple[str, KernelLine]:
         if request.git is not None:
             return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
         if request.tree is not None:
-            return "tree", KernelLine(tree=str(request.tree.expanduser().absolute()), patches=request.patches)
+            return "tree", KernelLine(tree=str(request.tree.absolute()), patches=request.patches)
         name, patches = (request.line, None) if request.line else usual_line(planner, request.variant)
         return name, _with_patches(planner.versions.kernel(name), request.patches or patches)
     except ValueError as error:
@@ -111,13 +111,13 @@ def usual_line(planner: Planner, variant: str) -> tuple[str, str | None]:
 def _public_keys(planner: Planner) -> PublicKeys | None:
     """Return the keys that kernel tarballs' signatures are checked with, if that is asked for."""
     path = planner.settings.kernel_keys
-    return PublicKeys.of_path(path.expanduser()) if path else None
+    return PublicKeys.of_path(path) if path else None
 
 
 def _signing_key(planner: Planner) -> SigningKey | None:
     """Return the key that kernel modules are signed with, if there is one."""
     path = planner.settings.module_signing_key
-    return SigningKey.of_path(path.expanduser(), pin=planner.settings.module_signing_pin) if path else None
+    return SigningKey.of_path(path, pin=planner.settings.module_signing_pin) if path else None
 
 
 def _arch(request: KernelRequest) -> Arch:

@@ -10,6 +10,7 @@ from osbuilder import decode, packageplan, show
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.distro.adapters import locker_of
+from osbuilder.distro.choice import Selection, choose, select_packages
 from osbuilder.distro.lock import (
     FOLDER,
     RESOLVED,
@@ -22,8 +23,8 @@ from osbuilder.distro.lock import (
     read_lock,
     write_lock,
 )
-from osbuilder.distro.recipe import PackageManager, Selection, choose, select_packages
-from osbuilder.errors import LockMoved, OsbuilderError, UsageError
+from osbuilder.distro.recipe import PackageManager
+from osbuilder.errors import Interrupted, LockMoved, OsbuilderError, UsageError
 from osbuilder.launch import emulator
 from osbuilder.request import AgentRequest, BuildRequest, HeadersRequest, KernelRequest, RootfsRequest
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from osbuilder.api import Workbench
-    from osbuilder.distro.recipe import Choice
+    from osbuilder.distro.choice import Choice
 
 
 class Locks:
@@ -67,13 +68,18 @@ class Locks:
         return "\n".join((lock_path(self._bench.planner.distros, choice).name, *step.action.describe()))
 
     def explained(self, request: RootfsRequest, moved: LockMoved) -> LockMoved:
-        """Return the error of packages that moved with what the mirrors have instead, where they can say it."""
+        """Return the error of packages that moved with what the mirrors have instead, where they can say it.
+
+        `request` is the root filesystem's as it was built. Raises Interrupted.
+        """
         planner = self._bench.planner
         choice = planner.choice(request)
-        packages = select_packages(choice, features=request.features, extra=request.packages).everything
+        packages = select_packages(choice, features=request.all_features, extra=request.packages).everything
         try:
             lock = find_request(load_lock(planner.distros, choice), choice, packages)
             now = self._resolve(choice, (packages,)).packages
+        except Interrupted:
+            raise
         except OsbuilderError:
             # The mirrors say no more: what moved is told as it is.
             return moved

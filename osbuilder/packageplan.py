@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch
 from osbuilder.distro.adapters import adapter_of, locker_of, plan_bootstrap
+from osbuilder.distro.choice import Selection, select_packages
 from osbuilder.distro.lock import find_request, load_lock, lock_command
 from osbuilder.distro.order import Order
 from osbuilder.distro.pool import FetchPackages
-from osbuilder.distro.recipe import Selection, find_recipe, select_packages
+from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import UsageError
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
+from osbuilder.settings import parse_path
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch
+    from osbuilder.distro.choice import Choice
     from osbuilder.distro.lock import Lock
-    from osbuilder.distro.recipe import Choice, Recipe
+    from osbuilder.distro.recipe import Recipe
     from osbuilder.pid1 import Init
     from osbuilder.plan import Planner
 
@@ -138,7 +141,7 @@ def _keyring(files: tuple[str, ...], recipe: Recipe) -> Path | None:
     """Return the user's own keyring for a distribution's mirrors, if there is one (setting keyrings)."""
     if len(files) > 1:
         raise UsageError(f"setting keyrings: expected one file for {recipe.name}, got {len(files)}")
-    return Path(files[0]) if files else None
+    return parse_path(files[0], "setting keyrings") if files else None
 
 
 def subject_of(name: str, arch: Arch, init: Init | None) -> str:

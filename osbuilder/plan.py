@@ -13,7 +13,8 @@ from osbuilder import __version__, packageplan
 from osbuilder.agents.pin import AgentOptions, is_given
 from osbuilder.arch import Arch, host_arch, parse_arch
 from osbuilder.distro.archives import find_archives
-from osbuilder.distro.recipe import Choice, Recipe, choose, find_recipe, select_packages
+from osbuilder.distro.choice import Choice, choose, select_packages
+from osbuilder.distro.recipe import Recipe, find_recipe
 from osbuilder.engine.builder import COMPONENTS, BootstrapBuilder
 from osbuilder.errors import NotOffered, UsageError
 from osbuilder.image import erofs
@@ -220,7 +221,7 @@ class Planner:
 
     def _provided(self, request: RootfsRequest, path: Path) -> Ground:
         epoch = self.settings.source_date_epoch
-        action = provide(path.expanduser(), epoch=PROVIDED_EPOCH if epoch is None else epoch)
+        action = provide(path, epoch=PROVIDED_EPOCH if epoch is None else epoch)
         arch = _arch(request.arch)
         init = None if request.extension else request.init or Init.SYSTEMD
         name = self.name(request)
@@ -319,14 +320,12 @@ class Planner:
         )
 
     def _initrd(self, request: InitrdRequest) -> Step:
-        # An initrd is the whole guest in memory: its agent is PID 1 unless the request says otherwise.
-        rootfs = dataclasses.replace(request.rootfs, init=request.rootfs.init or Init.AGENT)
-        ground = self.ground(rootfs)
+        ground = self.ground(request.guest)
         return Step(
             name="initrd",
             subject=ground.subject,
             action=MakeInitrd.of(request.compression, epoch=ground.epoch),
-            inputs=(("rootfs", self._rootfs(rootfs)),),
+            inputs=(("rootfs", self._rootfs(request.guest)),),
         )
 
     def kernel_source(self, name: str, patches: str | None = None) -> Step:
@@ -354,7 +353,7 @@ def _policy(request: RootfsRequest) -> tuple[tuple[str, Step], ...]:
     """Return the input that takes the policy of a request, if it has one."""
     if request.agent_policy is None:
         return ()
-    action = PolicyFile.of_path(request.agent_policy.expanduser())
+    action = PolicyFile.of_path(request.agent_policy)
     return ((POLICY, Step(name=POLICY, subject=action.name, action=action)),)
 
 

@@ -1,4 +1,4 @@
-"""How a download shows: a tqdm bar on a terminal, plain lines elsewhere, or nothing (the kinds of fetch.Progress).
+"""How a download shows: a tqdm bar on a terminal, plain lines elsewhere (the kinds of fetch.Progress).
 
 Writes only to the stream that it is given. One object shows one download at a time.
 """
@@ -18,22 +18,6 @@ _STEP_BYTES = 16 << 20  # a line this often where the total is not known
 def progress_for(stream: TextIO) -> Progress:
     """Return the progress that suits `stream`: a bar on a terminal, else lines."""
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
-
-
-class SilentProgress:
-    """Shows nothing."""
-
-    def start(self, name: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Show nothing."""
-
-    def advance(self, count_bytes: int) -> None:
-        """Show nothing."""
-
-    def note(self, message: str) -> None:
-        """Show nothing."""
-
-    def finish(self) -> None:
-        """Show nothing."""
 
 
 class BarProgress:

@@ -6,16 +6,19 @@ an older one in one rename.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from osbuilder import __version__
-from osbuilder.errors import UsageError
+from osbuilder.errors import StoreError, UsageError
 from osbuilder.image.build import IMAGE, ROOT_HASH
 from osbuilder.image.verity import ROOT_HASH_SUFFIX
 from osbuilder.outfile import copy_data
@@ -62,7 +65,7 @@ def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: P
             if name.link:
                 _relink(folder / name.link, name.published)
     except OSError as error:
-        there = folder if folder.exists() else store.root
+        there = _existing(folder)
         raise explain(error, "the result cannot be put into the build folder", there, setting="build") from error
     return tuple(folder / name.published for name in names)
 
@@ -70,20 +73,20 @@ def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: P
 def copy_out(artifact: Artifact, file: str, output: Path, *, store: Store | None = None) -> Path:
     """Write an independent, sparse copy of a file to `output`; never half-written. Raises UsageError for a bad path.
 
-    With the `store` that it is from, its manifest goes beside it.
+    With the `store` that it is from, its manifest goes beside it. Raises StoreError when it cannot be written.
     """
     check_output(output)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        _copy_sparse(artifact.path(file), temporary)
-        temporary.chmod(0o644)
+        with _appearing(output) as temporary:
+            _copy_sparse(artifact.path(file), temporary)
+            temporary.chmod(0o644)
         if store is not None:
             write_manifest(store, artifact, file, output)
-        temporary.replace(output)
     except OSError as error:
-        raise explain(error, f"{output} cannot be written", output.parent) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{output} cannot be written: {error.strerror or error}",
+            hint=f"Take it from the store, {artifact.path(file)}, or run it again with another --output.",
+        ) from error
     return output
 
 
@@ -94,19 +97,33 @@ def write_manifest(store: Store, artifact: Artifact, file: str, published: Path)
 
 def check_output(output: Path) -> None:
     """Refuse an output path that cannot become a file. Raises UsageError; call it before anything is built."""
+    folder = output.absolute().parent
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder", hint="Name a file in it.")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}", hint="Make it first.")
+    if not folder.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {folder}", hint="Make it first.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # it has no name, and is gone
+    except OSError as error:
+        raise UsageError(
+            f"--output {output}: nothing can be written in {folder}: {error.strerror or error}",
+            hint="Name a file in a folder that you may write to.",
+        ) from error
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a build folder that cannot be made or written. Raises StoreError; call it before anything is built."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = _existing(folder)
     reason = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
     if reason:
         error = OSError(reason, os.strerror(reason), str(there))
         raise explain(error, "results cannot be put into the build folder", there, setting="build")
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def manifest_text(store: Store, artifact: Artifact, file: str, published: str) -> str:
@@ -160,15 +177,13 @@ def ancestors(store: Store, artifact: Artifact) -> Iterator[Artifact]:
 def _place(source: Path, target: Path) -> None:
     if target.exists() and target.samefile(source):
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(source)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        _copy_sparse(source, temporary)
-    temporary.replace(target)
+    with _appearing(target) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise
+            _copy_sparse(source, temporary)
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
@@ -178,13 +193,24 @@ def _copy_sparse(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with _appearing(path) as temporary:
+        temporary.write_text(text)
 
 
 def _relink(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+    with _appearing(link) as temporary:
+        temporary.symlink_to(target)
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """Yield a free name beside a path: what is made there takes the path's place, or goes when that fails.
+
+    Not outfile.replacing, which gives a descriptor: links are made by name.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -38,6 +38,10 @@ class LineReporter:
         """Say that another build makes what a step would."""
         self._say(step, "waiting for another build, which makes the same")
 
+    def kept_out(self) -> None:
+        """Say that somebody has the store alone."""
+        self._write(f"{self._stamp()} waiting for `inv cache`, which has the store to itself while it tidies")
+
     def started(self, step: Step, log: Path) -> None:
         """Say that a step starts and where its log is."""
         self._say(step, f"started, log: {log}")
@@ -53,7 +57,10 @@ class LineReporter:
         self._say(step, "FAILED")
 
     def _say(self, step: Step, what: str) -> None:
-        self._write(f"[{time.monotonic() - self._began:6.1f} s] {step.name:<10} {step.subject}: {what}")
+        self._write(f"{self._stamp()} {step.name:<10} {step.subject}: {what}")
+
+    def _stamp(self) -> str:
+        return f"[{time.monotonic() - self._began:6.1f} s]"
 
     def _write(self, line: str) -> None:
         with self._mutex:

@@ -194,6 +194,11 @@ class InitrdRequest:
     rootfs: RootfsRequest
     compression: Compression = Compression.ZSTD
 
+    @property
+    def guest(self) -> RootfsRequest:
+        """The root filesystem as it is built: an initrd is the whole guest in memory, with its agent as PID 1."""
+        return dataclasses.replace(self.rootfs, init=self.rootfs.init or Init.AGENT)
+
     def __post_init__(self) -> None:
         if self.rootfs.extension:
             raise UsageError("--extension: an initrd is a whole guest", hint="Build an image of it (inv image).")

@@ -154,12 +154,12 @@ class Settings:
     @property
     def store_path(self) -> Path:
         """The store's folder, absolute."""
-        return (self.store or self.cache_home / "osbuilder").expanduser().absolute()
+        return (self.store or self.cache_home / "osbuilder").absolute()
 
     @property
     def build_path(self) -> Path:
         """The folder where results appear, absolute."""
-        return self.build.expanduser().absolute()
+        return self.build.absolute()
 
     @property
     def jobs_count(self) -> int:
@@ -205,10 +205,11 @@ def load_settings(
             values[field.name] = value
         origins[field.name] = origin
     _refuse_unknown(environment)
+    cache = environment.get("XDG_CACHE_HOME") or str(Path(environment.get("HOME") or "/", ".cache"))
     runtime = environment.get("XDG_RUNTIME_DIR")
     return Settings(
         **values,
-        cache_home=Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "/", ".cache")),
+        cache_home=parse_path(cache, "XDG_CACHE_HOME"),
         runtime_folder=Path(runtime) if runtime else None,
         origins=types.MappingProxyType(origins),
     )
@@ -227,8 +228,9 @@ def _effective(
     own = f"{PREFIX}{field.name.upper()}"
     if environment.get(own):
         return parse_value(field.name, environment[own], own), own
-    if in_file is not None and getattr(in_file, field.name) is not None:
-        return getattr(in_file, field.name), FILE
+    value = getattr(in_file, field.name, None)
+    if value is not None:
+        return (parse_path(str(value), f"setting {field.name} ({FILE})") if isinstance(value, Path) else value), FILE
     # Names that other tools share are weaker than a file that was written for osbuilder.
     for name in field.metadata["environment"]:
         if environment.get(name):
@@ -248,6 +250,8 @@ def parse_value(name: str, text: str, origin: str) -> Any:
         if text not in ("true", "false"):
             raise UsageError(f"setting {name} ({origin}): expected true or false, got {text!r}")
         return text == "true"
+    if kind is Path:
+        return parse_path(text, f"setting {name} ({origin})")
     if typing.get_origin(kind) is Mapping:
         return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in _pairs(name, text)))
     if issubclass(kind, enum.Enum):
@@ -258,6 +262,19 @@ def parse_value(name: str, text: str, origin: str) -> Any:
                 f"setting {name} ({origin}): unknown value {text!r}", hint=suggest(text, (m.value for m in kind))
             ) from None
     return kind(text)
+
+
+def parse_path(text: str, what: str) -> Path:
+    """Return the path that a text means; it may begin with ~ or ~USER, as for a shell. `what` names it in errors.
+
+    Raises UsageError for a user without a home folder.
+    """
+    try:
+        return Path(text).expanduser() if text.startswith("~") else Path(text)
+    except RuntimeError:
+        raise UsageError(
+            f"{what}: there is no home folder {text.partition('/')[0]}", hint="Write the path out."
+        ) from None
 
 
 def _pairs(name: str, text: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +54,12 @@ def settings_text(settings: Settings) -> str:
 def _value(settings: Settings, name: str) -> str:
     value = settings.store_path if name == "store" else getattr(settings, name)
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={','.join(items)}" for key, items in value.items()) or "-"
+        text = " ".join(f"{key}={','.join(items)}" for key, items in value.items())
+        # A registry's name and password come with its address.
+        return re.sub(r"(?<=//)[^/?#\s]*@", "***@", text) or "-"
+    if name.endswith("_proxy") and value:
+        # The scheme of a proxy may be left out.
+        return re.sub(r"^(\w+://)?.*@", r"\1***@", str(value))
     if isinstance(value, bool):
         return str(value).lower()
     return str(getattr(value, "value", value if value is not None else "-"))
@@ -152,7 +159,7 @@ def store_text(store: Store) -> str:
     by_target: dict[str, tuple[int, int]] = {}
     for artifact in store.artifacts():
         count, size = by_target.get(artifact.manifest["ident"], (0, 0))
-        by_target[artifact.manifest["ident"]] = (count + 1, size + total_bytes(artifact.folder.iterdir()))
+        by_target[artifact.manifest["ident"]] = (count + 1, size + disk_bytes(artifact.folder))
     rows = [(name, str(count), _mib(size)) for name, (count, size) in sorted(by_target.items())]
     for name in ("caches", "downloads", "logs", "trees"):
         folder = store.folder(name)
@@ -175,8 +182,8 @@ def sizes_text(facts: Mapping[str, Any]) -> str:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Return the disk space that the files below a folder take, in bytes."""
-    return total_bytes(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    """Return the disk space that the files below a folder take, in bytes. Others may write to it meanwhile."""
+    return total_bytes(Path(top, name) for top, _, names in os.walk(folder) for name in names)
 
 
 def _mib(size_bytes: int) -> str:

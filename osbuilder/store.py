@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from osbuilder.errors import StoreError
+from osbuilder.leavings import open_left
 from osbuilder.step import canonical
 
 MANIFEST: Final = "manifest.json"
@@ -144,10 +146,14 @@ class Store:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep `alone` out: hold this while artifacts are built or read."""
+    def in_use(self, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Keep `alone` out: hold this while artifacts are built or read. `tell` hears that it has to wait for that."""
         with (self.root / "locks" / _STORE_LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell()
+                fcntl.flock(lock, fcntl.LOCK_SH)
             yield
 
     @contextlib.contextmanager
@@ -193,13 +199,11 @@ class Store:
     def publish(self, space: Workspace, *, key: str, ident: str, body: Mapping[str, Any]) -> Artifact:
         """Turn a workspace's `out` into the artifact of a key: fsync, manifest, one rename.
 
-        `body` is added to the manifest (ingredients, facts, input keys, times).
+        `body` is added to the manifest (ingredients, facts, input keys, times). Raises StoreError for what is no file
+        in `out`.
         """
         with self._explained(f"{ident} cannot be published"):
-            outputs = {}
-            for path in sorted(space.out.iterdir()):
-                path.chmod(0o444)
-                outputs[path.name] = {"sha256": _sync_and_hash(path), "size_bytes": path.stat().st_size}
+            outputs = {path.name: _seal(path) for path in sorted(space.out.iterdir())}
             digest = hashlib.sha256(canonical({name: entry["sha256"] for name, entry in outputs.items()})).hexdigest()
             manifest = {"key": key, "ident": ident, "digest": digest, "outputs": outputs, **body}
             _write_atomic(space.out / _STAT, canonical({name: _signature(space.out / name) for name in outputs}))
@@ -298,7 +302,11 @@ class Store:
 
 
 def explain(error: OSError, what: str, root: Path, *, setting: str = "store") -> StoreError:
-    """Return the StoreError for an operating system error below a folder that a setting names."""
+    """Return the StoreError for an operating system error. A setting names the folder `root`.
+
+    The setting is what to change where the disk is full, or where the error is about a path below the folder (or about
+    none); elsewhere it would not help.
+    """
     if error.errno in _FULL:
         free = shutil.disk_usage(root).free
         return StoreError(
@@ -306,9 +314,12 @@ def explain(error: OSError, what: str, root: Path, *, setting: str = "store") ->
             hint="Free some space (`inv cache --gc` drops old artifacts), "
             f"or set OSBUILDER_{setting.upper()} to another disk.",
         )
+    # A bare name is of something below it: shutil.rmtree gives such.
+    paths = [root / name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    below = not paths or any(path.is_relative_to(root) for path in paths)
     return StoreError(
         f"{what} ({error.filename or root}): {error.strerror or error}",
-        hint=f"Set OSBUILDER_{setting.upper()} to a folder that you own and can write to.",
+        hint=f"Set OSBUILDER_{setting.upper()} to a folder that you own and can write to." if below else "",
     )
 
 
@@ -318,13 +329,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync_and_hash(path: Path) -> str:
-    """Return the sha256 (hex) of a file whose bytes are on the disk then; hashing does not wait for the disk."""
-    with path.open("rb") as stream, ThreadPoolExecutor(max_workers=1) as pool:
+def _seal(path: Path) -> dict[str, Any]:
+    """Make a file read-only and return its sha256 (hex) and size; its bytes are on the disk then.
+
+    Hashing does not wait for the disk. Raises StoreError for what is no file.
+    """
+    with open_left(path) as stream, ThreadPoolExecutor(max_workers=1) as pool:
+        os.fchmod(stream.fileno(), 0o444)
         synced = pool.submit(os.fsync, stream.fileno())
-        digest = sha256_file(path)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
         synced.result()
-    return digest
+        return {"sha256": digest, "size_bytes": os.fstat(stream.fileno()).st_size}
 
 
 def remove_tree(path: Path) -> None:
@@ -346,17 +361,20 @@ def _open(folder: Path) -> None:
 
 
 def _signature(path: Path) -> list[int]:
-    status = path.stat()
+    status = path.lstat()
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def _write_atomic(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # threads may write the same file at once
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(path: Path) -> None:
@@ -368,5 +386,9 @@ def _sync_folder(path: Path) -> None:
 
 
 def total_bytes(paths: Iterable[Path]) -> int:
-    """Return the disk space that files take, in bytes."""
-    return sum(path.stat().st_blocks * 512 for path in paths)
+    """Return the disk space that files take, in bytes: none for one that is gone meanwhile; links are not followed."""
+    total = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total

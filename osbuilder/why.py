@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _SHOWN = 100
 
 
-def explain(target: Step, store: Store, found: Mapping[str, Artifact | None]) -> str:
+def explain(target: Step, store: Store | None, found: Mapping[str, Artifact | None]) -> str:
     """Return a text that says, for each step of a plan, whether it would run and what changed since it ran last.
 
-    `found` is what Executor.peek says of the plan.
+    `store` is None where there is none yet; `found` is what Executor.peek says of the plan.
     """
     lines = []
     for step in target.walk():
@@ -30,9 +30,9 @@ def explain(target: Step, store: Store, found: Mapping[str, Artifact | None]) ->
     return "\n".join(lines)
 
 
-def _reasons(step: Step, store: Store, found: Mapping[str, Artifact | None]) -> Iterator[str]:
+def _reasons(step: Step, store: Store | None, found: Mapping[str, Artifact | None]) -> Iterator[str]:
     waiting = [name for name, dependency in step.dependencies() if found[dependency.ident] is None]
-    last = store.last(step.ident)
+    last = store.last(step.ident) if store is not None else None
     if last is None:
         yield "nothing of it is in the store"
         return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -12,12 +12,14 @@ from invoke.context import Context
 
 from tasks import distro, kernel, locks
 from tasks.checks import test
-from tasks.common import make, workbench
+from tasks.common import make, name_or_path, path_of, workbench
 from tasks.flags import (
     AGENT,
     AGENT_OPTION,
     ARCH,
+    BOOT,
     COMMON,
+    DEFAULTS,
     IMAGE,
     INITRD,
     KERNEL,
@@ -26,13 +28,20 @@ from tasks.flags import (
     OUTPUT,
     ROOTFS,
     SETTING,
-    VARIANT,
+    Table,
     command,
 )
 from tasks.verify import verify
 
 if TYPE_CHECKING:
-    from osbuilder.request import AgentRequest, BuildRequest, ImageRequest, InitrdRequest, RootfsRequest
+    from osbuilder.request import (
+        AgentRequest,
+        BootRequest,
+        BuildRequest,
+        ImageRequest,
+        InitrdRequest,
+        RootfsRequest,
+    )
 
 
 def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
@@ -48,18 +57,18 @@ def _rootfs(given: Mapping[str, Any]) -> RootfsRequest:
         release=given["release"],
         arch=given["arch"],
         init=parse_choice(given["init"], Init, "init") if given["init"] else None,
-        agent=given["agent"],
+        agent=name_or_path(given["agent"]),
         packages=tuple(given["package"]),
         features=tuple(given["feature"]),
         keep=tuple(parse_choice(group, Keep, "group to keep") for group in given["keep"]),
         without_units=tuple(given["without_unit"]),
         extension=given["extension"],
         selinux=given["selinux"],
-        provision=_path(given["provision"]),
+        provision=path_of(given["provision"]),
         locked=given["locked"],
         agent_options=AgentOptions.parse(given["agent_option"]),
-        modules=_path(given["modules"]),
-        agent_policy=_path(given["agent_policy"]),
+        modules=path_of(given["modules"]),
+        agent_policy=path_of(given["agent_policy"]),
         overlays=tuple(Overlay.parse(text) for text in given["overlay"]),
     )
 
@@ -94,18 +103,63 @@ def _agent(given: Mapping[str, Any]) -> AgentRequest:
     from osbuilder.request import AgentRequest
 
     return AgentRequest(
-        agent=given["agent"], arch=given["arch"], agent_options=AgentOptions.parse(given["agent_option"])
+        agent=name_or_path(given["agent"]),
+        arch=given["arch"],
+        agent_options=AgentOptions.parse(given["agent_option"]),
     )
 
 
-_REQUESTS: Mapping[str, Callable[[Mapping[str, Any]], BuildRequest]] = {
-    "rootfs": _rootfs,
-    "image": _image,
-    "initrd": _initrd,
-    "kernel": kernel.request_of,
-    "agent": _agent,
+def _boot(given: Mapping[str, Any]) -> BootRequest:
+    """Return the request that the flags of the table BOOT make."""
+    from osbuilder.agents.pin import AgentOptions
+    from osbuilder.guest.hotplug import Plug
+    from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+    from osbuilder.guest.ready import Ready
+    from osbuilder.image.initrd import Compression
+    from osbuilder.request import BootRequest, Filesystem, parse_choice
+
+    compression, root = given["compression"], given["root"]
+    return BootRequest(
+        image=path_of(given["image"]),
+        initrd=path_of(given["initrd"]),
+        distro=given["distro"],
+        filesystem=Filesystem.parse(given["fs"]) if given["fs"] else None,
+        compression=parse_choice(compression, Compression, "compression") if compression else None,
+        locked=given["locked"],
+        agent=name_or_path(given["agent"]),
+        agent_options=AgentOptions.parse(given["agent_option"]),
+        ready=Ready.of_flags(given["ready"], given["ready_port"]),
+        kernel=name_or_path(given["kernel"]),
+        variant=given["variant"],
+        modules=path_of(given["modules"]),
+        arch=given["arch"],
+        machine=given["machine"],
+        root=parse_choice(root, RootKind, "root") if root else None,
+        root_hash=path_of(given["root_hash"]),
+        memory_mib=given["memory_mib"],
+        vcpus=given["vcpus"],
+        devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in given["device"])),
+        plugs=tuple(parse_choice(name, Plug, "plug") for name in given["plug"]),
+        append=tuple(given["append"].split()),
+        timeout_s=given["timeout_s"],
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Target:
+    """What can be built: the request that the flags of its command make, and these flags."""
+
+    request: Callable[[Mapping[str, Any]], BuildRequest]
+    flags: Table
+
+
+_TARGETS: Mapping[str, _Target] = {
+    "rootfs": _Target(_rootfs, ROOTFS),
+    "image": _Target(_image, {**ROOTFS, **IMAGE}),
+    "initrd": _Target(_initrd, {**ROOTFS, **INITRD}),
+    "kernel": _Target(kernel.request_of, {**ARCH, **KERNEL, **KERNEL_SOURCE}),
+    "agent": _Target(_agent, {**AGENT, **AGENT_OPTION, **ARCH}),
 }
-"""What can be built, by the command that builds it: the request that its flags make."""
 
 
 @command(ROOTFS, OUTPUT, OFFLINE, COMMON)
@@ -145,112 +199,23 @@ def initrd(_: Context, **given: Any) -> None:
         make(bench, _initrd(given), output=given["output"], dry=given["dry"])
 
 
-@command(AGENT, AGENT_OPTION, ARCH, OUTPUT, COMMON)
+@command(AGENT, AGENT_OPTION, ARCH, OUTPUT, OFFLINE, COMMON)
 def agent(_: Context, **given: Any) -> None:
     """Build the agent alone."""
     with workbench(given["setting"], command="agent", given=given) as bench:
         make(bench, _agent(given), output=given["output"], dry=given["dry"])
 
 
-@command(
-    VARIANT,
-    ARCH,
-    AGENT_OPTION,
-    OFFLINE,
-    COMMON,
-    flags={
-        "image": "a disk image to boot",
-        "initrd": "an initrd to boot",
-        "distro": "build this distribution's image (or initrd) first, and boot it",
-        "locked": "build it of exactly the packages of the distribution's lock (see `inv lock`)",
-        "agent": "the guest's agent: versions.yaml says how that one tells that it serves",
-        "ready": "what the agent prints on the console once it serves (extended regular expression)",
-        "ready_port": "instead: the virtio-serial port that the agent opens once it serves, by its name",
-        "kernel": "a kernel of versions.yaml, or the path of a kernel file",
-        "fs": "the filesystem of the image that is built first: ext4 or erofs",
-        "compression": "the compression of the initrd that is built first: zstd, gzip or none",
-        "modules": "kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)",
-        "machine": "machine type: q35 or microvm (default: one that fits the root)",
-        "root": "where the root is: pmem, virtio-pmem, virtio-blk, virtio-scsi, verity or initrd (default: what fits)",
-        "root_hash": "the root hash of a measured image, a file (default: IMAGE.root_hash.txt)",
-        "memory_mib": "memory of the guest",
-        "vcpus": "virtual processors of the guest",
-        "device": "a further device: virtio-pmem, iommu, 9p, virtio-fs, virtio-console; may be given several times",
-        "plug": "plug it when the agent asks for it: cpu, memory, virtio-mem or pci; may be given several times",
-        "append": "further words for the kernel's command line",
-        "timeout_s": "give up after this many seconds",
-        "json": "print the guest's report as JSON",
-    },
-    several=("device", "plug"),
-)
-def boot(
-    _: Context,
-    image: str | None = None,
-    initrd: str | None = None,
-    distro: str | None = None,
-    agent: str | None = None,
-    agent_option: Sequence[str] | None = None,
-    ready: str | None = None,
-    ready_port: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    fs: str | None = None,
-    compression: str | None = None,
-    modules: str | None = None,
-    arch: str | None = None,
-    machine: str | None = None,
-    root: str | None = None,
-    root_hash: str | None = None,
-    memory_mib: int = 256,
-    vcpus: int = 1,
-    device: Sequence[str] | None = None,
-    plug: Sequence[str] | None = None,
-    append: str = "",
-    timeout_s: int = 180,
-    json: bool = False,
-    locked: bool = False,
-    offline: bool = False,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(BOOT, OFFLINE, COMMON)
+def boot(_: Context, **given: Any) -> None:
     """Start a guest and show what it says about itself; fails when it does not say that it is ready."""
-    with workbench(setting, given={"offline": offline}) as bench:
-        from osbuilder.agents.pin import AgentOptions
-        from osbuilder.guest.hotplug import Plug
-        from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
-        from osbuilder.guest.ready import Ready
-        from osbuilder.image.initrd import Compression
-        from osbuilder.request import BootRequest, Filesystem, parse_choice
-
-        request = BootRequest(
-            image=_path(image),
-            initrd=_path(initrd),
-            distro=distro,
-            filesystem=Filesystem.parse(fs) if fs else None,
-            compression=parse_choice(compression, Compression, "compression") if compression else None,
-            locked=locked,
-            agent=agent,
-            agent_options=AgentOptions.parse(agent_option or ()),
-            ready=Ready.of_flags(ready, ready_port),
-            kernel=kernel,
-            variant=variant,
-            modules=_path(modules),
-            arch=arch,
-            machine=machine,
-            root=parse_choice(root, RootKind, "root") if root else None,
-            root_hash=_path(root_hash),
-            memory_mib=memory_mib,
-            vcpus=vcpus,
-            devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in device or ())),
-            plugs=tuple(parse_choice(name, Plug, "plug") for name in plug or ()),
-            append=tuple(append.split()),
-            timeout_s=timeout_s,
-        )
-        if dry:
+    with workbench(given["setting"], given=given) as bench:
+        request = _boot(given)
+        if given["dry"]:
             print(bench.describe_boot(request))
             return
         outcome = bench.boot(request)
-        print(outcome.json() if json else outcome.table())
+        print(outcome.json() if given["json"] else outcome.table())
         outcome.check()
 
 
@@ -258,7 +223,9 @@ def boot(
 def inspect(_: Context, file: str, json: bool = False) -> None:
     """Say what a file is: layout, filesystem, init, kernel notes."""
     with workbench(()) as bench:
-        print(bench.inspect(Path(file), as_json=json))
+        from osbuilder.settings import parse_path
+
+        print(bench.inspect(parse_path(file, "FILE"), as_json=json))
 
 
 @command(
@@ -276,9 +243,14 @@ def why(_: Context, target: str, **given: Any) -> None:
     with workbench(given["setting"], command=target, given=given) as bench:
         from osbuilder.errors import UsageError, suggest
 
-        if target not in _REQUESTS:
-            raise UsageError(f"unknown target {target!r}", hint=suggest(target, _REQUESTS))
-        print(bench.why(_REQUESTS[target](given)))
+        if target not in _TARGETS:
+            raise UsageError(f"unknown target {target!r}", hint=suggest(target, _TARGETS))
+        known = {*_TARGETS[target].flags, *SETTING}
+        for name, value in given.items():
+            if name not in known and value not in (DEFAULTS[name], []):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} is no flag of inv {target}", hint=f"`inv {target} --help` lists them.")
+        print(bench.why(_TARGETS[target].request(given)))
 
 
 @command(SETTING)
@@ -364,16 +336,16 @@ def cache(
         print(bench.cache(collect=gc, verify=verify, dry=dry))
 
 
-def _path(text: str | None) -> Path | None:
-    """Return the path that a flag gives, if it is given."""
-    return Path(text) if text else None
-
-
 def _ask(question: str) -> bool:
     if not sys.stdin.isatty():
         print(f"{question} Not a terminal: nobody to ask. Give --yes to go ahead.")
         return False
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 namespace = Collection.from_module(sys.modules[__name__])

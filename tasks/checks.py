@@ -10,6 +10,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
+from tasks.common import workbench
 from tasks.flags import command
 
 # Builders, mirrors and guests of two at once, none of which is removed before the end.
@@ -42,9 +43,8 @@ def test(context: Context, strict: bool = False, select: str = "", matrix: bool 
 
 def _test_jobs(*, selected: bool) -> int:
     """Return how many processes run the tests: a few, and the matrix's large ones, are one's."""
-    from osbuilder.settings import load_settings
-
-    store = load_settings().store_path
+    with workbench(()) as bench:
+        store = bench.settings.store_path
     while not store.is_dir():
         store = store.parent
     room = shutil.disk_usage(store).free > _TWO_NEED_BYTES

@@ -29,15 +29,11 @@ def workbench(
     from osbuilder import api
     from osbuilder.errors import Interrupted, OsbuilderError, render_error
 
-    def terminate(number: int, _: object) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, terminate)
     try:
-        fallbacks = _take_kata_variables(command, given) if command and given is not None else {}
-        offline = ("offline=true",) if (given or {}).get("offline") else ()
-        yield api.open_workbench((*(settings or ()), *offline), stream=sys.stderr, fallbacks=fallbacks)
+        with _stoppable():
+            fallbacks = _take_kata_variables(command, given) if command and given is not None else {}
+            offline = ("offline=true",) if (given or {}).get("offline") else ()
+            yield api.open_workbench((*(settings or ()), *offline), stream=sys.stderr, fallbacks=fallbacks)
     except OsbuilderError as error:
         raise Exit(render_error(error), error.exit_code) from None
     except BrokenPipeError:
@@ -46,6 +42,25 @@ def workbench(
         raise Exit(f"error: {error}", 1) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", Interrupted.exit_code) from None
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP stop what runs, as Ctrl-C does; one that is ignored (nohup) stays so."""
+    from osbuilder.errors import Interrupted
+
+    def terminate(number: int, _: object) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
 def _take_kata_variables(command: str, given: dict[str, Any]) -> Mapping[str, str]:
@@ -60,11 +75,24 @@ def _take_kata_variables(command: str, given: dict[str, Any]) -> Mapping[str, st
     return found.settings
 
 
+def path_of(text: str | None) -> Path | None:
+    """Return the path that a flag gives, if it is given. It may begin with ~: no shell sees that in --image=~/a."""
+    from osbuilder.settings import parse_path
+
+    return parse_path(text, text) if text else None
+
+
+def name_or_path(text: str | None) -> str | None:
+    """Return what a flag gives that may be a name of versions.yaml or a path, which it is by its slash."""
+    return str(path_of(text)) if text and text.startswith("~") else text
+
+
 def make(bench: Workbench, request: BuildRequest, *, output: str | None, dry: bool) -> None:
+    path = path_of(output)
     if dry:
-        print(bench.describe(request))
+        print(bench.describe(request, output=path))
         return
-    built = bench.build(request, output=Path(output) if output else None)
+    built = bench.build(request, output=path)
     if sizes := bench.sizes(built):
         print(sizes, file=sys.stderr)
     for path in built.files:

@@ -6,10 +6,12 @@ A command names tables; their flags arrive in its `**given`, by name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from invoke.context import Context
 from invoke.tasks import Task, task
 
 
@@ -69,6 +71,41 @@ KERNEL_SOURCE: Table = {
     "tree": Flag("a kernel from elsewhere: a kernel tree on this host"),
     "patches": Flag("a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)"),
 }
+BOOT: Table = {
+    "image": Flag("a disk image to boot"),
+    "initrd": Flag("an initrd to boot"),
+    "distro": Flag("build this distribution's image (or initrd) first, and boot it"),
+    "locked": Flag("build it of exactly the packages of the distribution's lock (see `inv lock`)", False),
+    "agent": Flag("the guest's agent: versions.yaml says how that one tells that it serves"),
+    **AGENT_OPTION,
+    "ready": Flag("what the agent prints on the console once it serves (extended regular expression)"),
+    "ready_port": Flag("instead: the virtio-serial port that the agent opens once it serves, by its name"),
+    "kernel": Flag("a kernel of versions.yaml, or the path of a kernel file"),
+    **VARIANT,
+    "fs": Flag("the filesystem of the image that is built first: ext4 or erofs"),
+    "compression": Flag("the compression of the initrd that is built first: zstd, gzip or none"),
+    "modules": Flag("kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)"),
+    **ARCH,
+    "machine": Flag("machine type: q35 or microvm (default: one that fits the root)"),
+    "root": Flag(
+        "where the root is: pmem, virtio-pmem, virtio-blk, virtio-scsi, verity or initrd (default: what fits)"
+    ),
+    "root_hash": Flag("the root hash of a measured image, a file (default: IMAGE.root_hash.txt)"),
+    "memory_mib": Flag("memory of the guest", 256),
+    "vcpus": Flag("virtual processors of the guest", 1),
+    "device": Flag(
+        "a further device: virtio-pmem, iommu, machine-iommu, 9p, virtio-fs, vmgenid, virtio-console; "
+        "may be given several times",
+        several=True,
+    ),
+    "plug": Flag(
+        "plug it when the agent asks for it: cpu, memory, virtio-mem, pci, pcie or shpc; may be given several times",
+        several=True,
+    ),
+    "append": Flag("further words for the kernel's command line", ""),
+    "timeout_s": Flag("give up after this many seconds", 180),
+    "json": Flag("print the guest's report as JSON", False),
+}
 OUTPUT: Table = {"output": Flag("also write a copy of the result to this path")}
 OFFLINE: Table = {"offline": Flag("use no network: what is not in the store is named (see `inv fetch`)", False)}
 DRY: Table = {"dry": Flag("print the plan and each command, run nothing", False)}
@@ -76,6 +113,10 @@ SETTING: Table = {
     "setting": Flag("a setting as NAME=VALUE (see `inv settings`); may be given several times", several=True)
 }
 COMMON: Table = {**DRY, **SETTING}
+
+# Who gives --dry to be sure that nothing is built or written gets what they ask for from commands that never do either.
+_ONLY_LOOK: Table = {"dry": Flag("changes nothing here: this command only looks", False)}
+_LOOKING = ("capabilities", "distros", "inspect", "settings", "versions", "why")
 
 DEFAULTS: Mapping[str, Any] = {
     name: flag.default for table in (ROOTFS, IMAGE, INITRD, KERNEL, KERNEL_SOURCE) for name, flag in table.items()
@@ -95,9 +136,10 @@ def command(
     `flags`; `several` are those of `flags` that may be given several times. The other flags of the tables stand where
     the function has `**given`.
     """
-    shared = {name: flag for table in tables for name, flag in table.items()}
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
+        looks = body.__name__ in _LOOKING
+        shared = {name: flag for table in (*tables, *((_ONLY_LOOK,) if looks else ())) for name, flag in table.items()}
         signature = inspect.signature(body)
         own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
         further = [
@@ -105,9 +147,10 @@ def command(
             for name, flag in shared.items()
             if name not in signature.parameters
         ]
-        cast(Any, body).__signature__ = signature.replace(parameters=[*own, *further])
+        run = _without_dry(body) if looks else body
+        cast(Any, run).__signature__ = signature.replace(parameters=[*own, *further])
         made = task(
-            body,
+            run,
             help={**(flags or {}), **{name: flag.help for name, flag in shared.items()}},
             iterable=[*several, *(name for name, flag in shared.items() if flag.several)],
             positional=list(positional) or None,
@@ -117,3 +160,13 @@ def command(
         return cast("Task[Any]", made)
 
     return decorate
+
+
+def _without_dry(body: Callable[..., None]) -> Callable[..., None]:
+    """Return what does the same whether --dry is given or not."""
+
+    @functools.wraps(body)
+    def run(context: Context, dry: bool, **given: Any) -> None:  # noqa: ARG001 - that is its point
+        body(context, **given)
+
+    return run

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 
-from tasks.common import make, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OUTPUT, SETTING, command
+from tasks.common import make, path_of, workbench
+from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OFFLINE, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
@@ -33,16 +32,19 @@ def request_of(given: Mapping[str, Any]) -> KernelRequest:
         variant=given["variant"],
         git=given["git"],
         ref=given["ref"],
-        tree=Path(given["tree"]) if given["tree"] else None,
+        tree=path_of(given["tree"]),
         patches=given["patches"],
     )
 
 
-@command(ARCH, KERNEL, KERNEL_SOURCE, COMMON)
+_INTO = {"output": Flag("also write copies of all of its files into this folder")}
+
+
+@command(ARCH, KERNEL, KERNEL_SOURCE, _INTO, OFFLINE, COMMON)
 def build(_: Context, **given: Any) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
     with workbench(given["setting"], command="kernel", given=given) as bench:
-        make(bench, request_of(given), output=None, dry=given["dry"])
+        make(bench, request_of(given), output=given["output"], dry=given["dry"])
 
 
 @command(
@@ -73,7 +75,7 @@ def config(
         if dry:
             print(bench.kernels.describe_config(_request(arch, kernel, variant)))
             return
-        text = bench.kernels.config(_request(arch, kernel, variant), output=Path(output) if output else None)
+        text = bench.kernels.config(_request(arch, kernel, variant), output=path_of(output))
         print(output or text, end="\n" if output else "")
 
 
@@ -84,10 +86,10 @@ def contract(_: Context, kernel: str | None = None, setting: Sequence[str] | Non
         print(bench.kernels.contract(kernel))
 
 
-@command(ARCH, KERNEL, OUTPUT, COMMON, flags={"format": "deb, rpm or tar"})
+@command(ARCH, KERNEL, OUTPUT, OFFLINE, COMMON, flags={"format": "deb, rpm or tar"})
 def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Pack what modules for a kernel are built with: headers, symbols, build programs."""
-    with workbench(given["setting"]) as bench:
+    with workbench(given["setting"], given=given) as bench:
         from osbuilder.kernel.packageformat import PackageFormat
         from osbuilder.request import HeadersRequest, parse_choice
 
@@ -166,7 +168,7 @@ def menuconfig(
     """Edit a kernel's configuration in its menus, and get what was changed as a fragment."""
     with workbench(setting) as bench:
         fragment = bench.kernels.menuconfig(
-            _request(arch, kernel, variant), terminal=sys.stdin.fileno(), output=Path(output) if output else None
+            _request(arch, kernel, variant), terminal=sys.stdin.fileno(), output=path_of(output)
         )
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from invoke.context import Context
 
-from tasks.common import workbench
+from tasks.common import name_or_path, workbench
 from tasks.flags import AGENT, AGENT_OPTION, COMMON, KERNEL, ROOTFS, Flag, command
 
 _WHAT = {name: ROOTFS[name] for name in ("distro", "release", "arch")}
@@ -25,6 +25,7 @@ _WHICH = {name: ROOTFS[name] for name in ("package", "feature", "selinux")}
 def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) -> None:
     """Write down which packages a distribution's guests are made of, to the byte, for --locked."""
     with workbench(given["setting"]) as bench:
+        from osbuilder.errors import UsageError
         from osbuilder.pid1 import Init
         from osbuilder.request import RootfsRequest, parse_choice
 
@@ -37,6 +38,8 @@ def lock(_: Context, init: str | None = None, diff: bool = False, **given: Any) 
             features=tuple(given["feature"]),
             selinux=given["selinux"],
         )
+        if given["dry"] and diff:
+            raise UsageError("--dry asks no mirror, and --diff says what they have now", hint="Give one.")
         if given["dry"]:
             print(bench.locks.describe(request))
         elif diff:
@@ -60,9 +63,15 @@ def fetch(_: Context, all: bool = False, **given: Any) -> None:  # noqa: A002 - 
         from osbuilder.errors import UsageError
         from osbuilder.request import AgentRequest, BuildRequest, KernelRequest, RootfsRequest
 
+        which = [f"--{name}" for name in _WHAT if given[name]]
+        if all and which:
+            raise UsageError(
+                f"--all does not go with {' and '.join(which)}",
+                hint="It is for every lock of this checkout. Leave it out to name one.",
+            )
         if given["release"] and not given["distro"]:
             raise UsageError("--release is a distribution's: name it with --distro")
-        agent, options = given["agent"], AgentOptions.parse(given["agent_option"])
+        agent, options = name_or_path(given["agent"]), AgentOptions.parse(given["agent_option"])
         wanted: list[BuildRequest] = []
         arches = {given["arch"]}
         if all:

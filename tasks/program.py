@@ -9,6 +9,8 @@ import contextlib
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -28,7 +30,10 @@ class Inv(Program):
     """Invoke's program. Exit status 2, and a message that says what to do, for a command line that makes no sense."""
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - Invoke's name of it
-        """Run a command line (default: this process's). Who reads the output may stop when they have seen enough."""
+        """Run a command line (default: this process's). Who reads the output may stop when they have seen enough.
+
+        Where it exits, an exception that nobody thought of becomes a line, and its traceback a file that it names.
+        """
         try:
             try:
                 super().run(argv, exit=exit)
@@ -37,6 +42,11 @@ class Inv(Program):
         except BrokenPipeError:
             # Nothing is written any more, not even when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            if not exit:
+                raise
+            print(_bug(error), file=sys.stderr)
             sys.exit(1)
 
     def parse_core(self, argv: list[str] | None) -> None:
@@ -49,7 +59,7 @@ class Inv(Program):
         with self._told():
             super().parse_tasks()
             if self.args.dry.value:
-                raise _misplaced("--dry")
+                raise self._not_its_dry()
             if self.core.remainder:
                 raise UsageError(f"nothing is expected after --, got {self.core.remainder}", hint="Leave the -- out.")
             if len(self.tasks) > 1:
@@ -105,6 +115,14 @@ class Inv(Program):
             return UsageError(f"--{found['name'].replace('_', '-')}: expected a value, got none")
         return UsageError(str(error), hint=f"inv {context.name} --help" if context is not None and context.name else "")
 
+    def _not_its_dry(self) -> UsageError:
+        """Return what is wrong with a --dry that Invoke took for a flag of its own, wherever it stands."""
+        word = next((word for word in self.argv if word in ("--dry", "-R")), "--dry")
+        if not self.core_via_tasks.args.dry.value or not self.tasks:
+            return _misplaced("--dry")
+        context = self.tasks[0]
+        return UsageError(f"unknown flag {word} of inv {context.name}", hint=suggest(word, _flags(context)))
+
     def _flag_of(self, literal: str) -> str:
         """Return the flag whose value was that literal (as Python writes it)."""
         for word, following in zip(self.argv, [*self.argv[1:], ""], strict=True):
@@ -122,6 +140,16 @@ def _misplaced(flag: str) -> UsageError:
 
 def _flags(context: ParserContext) -> list[str]:
     return [*context.flags, *context.inverse_flags]
+
+
+def _bug(error: Exception) -> str:
+    """Return the line that tells of an error in osbuilder itself, after writing its traceback to a file."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="osbuilder-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    said = " ".join(str(error).split())
+    return f"error: this is a bug of osbuilder: {type(error).__name__}: {said} (traceback: {file.name})"
 
 
 def _end(error: UsageError) -> Exit:

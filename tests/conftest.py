@@ -1,8 +1,8 @@
 """What all tests share: strictness about prerequisites, and one workbench for what is expensive to build.
 
-A test whose prerequisite this machine lacks skips with a reason, and the last lines of the run repeat the reasons. With
---strict-prerequisites, or CI=true in the environment, such a skip is a failure: a run that left something out is not
-green.
+A test whose prerequisite this machine lacks skips with a reason, and the last lines of the run repeat the reasons; so
+does one that ends for such a lack (tests/prerequisites.py). With --strict-prerequisites, or CI=true in the environment,
+such a skip is a failure: a run that left something out is not green.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.groups import group_of, missing, place_of
+from tests.prerequisites import lacking
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -66,8 +67,14 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if report.failed and call.excinfo and (lack := lacking(call.excinfo.value, in_setup=call.when == "setup")):
+        path, line, _ = item.location
+        report.outcome = "skipped"
+        report.longrepr = (path, (line or 0) + 1, f"Skipped: {lack}")
     if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--strict-prerequisites"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
@@ -222,3 +229,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     engine = "sandbox" if probe_sandbox().works else "auto"
     build = tmp_path_factory.mktemp("build")
     return open_workbench((f"engine={engine}", f"build={build}"), stream=sys.stderr, root=ROOT)
+
+
+@pytest.fixture
+def builders(bench: Workbench) -> None:
+    """The builders that nearly everything needs, for tests that would take the lack of one for a fault of ours."""
+    for name in ("compiler", "rootfs"):
+        bench.executor.run(bench.planner.builder(name))

@@ -10,8 +10,8 @@ from typing import Any
 from osbuilder.engine.base import Command, Engine
 from osbuilder.execute import RunningJob
 from osbuilder.fetch import Source, fetch
-from osbuilder.progress import SilentProgress
 from osbuilder.store import Artifact
+from tests.silence import SilentProgress
 
 
 def artifact(folder: Path, facts: Mapping[str, Any]) -> Artifact:

@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import hashlib
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +23,8 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+
+from tests.prerequisites import program
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +119,9 @@ class FaultyServer:
 def make_certificate(folder: Path) -> Path:
     """Return a PEM file with a key and a self-signed certificate for 127.0.0.1; the latter alone is in FILE.crt."""
     path = folder / "server.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
     further = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", f"{path}.crt")
-    subprocess.run([*command.split(), *further], check=True, capture_output=True)
+    _openssl(*command.split(), *further)
     path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
     return path
 
@@ -141,9 +142,7 @@ def make_authority(folder: Path) -> tuple[Path, Path]:
 
 
 def _openssl(*arguments: str) -> bytes:
-    return subprocess.run(
-        (shutil.which("openssl") or "/usr/bin/openssl", *arguments), check=True, capture_output=True
-    ).stdout
+    return subprocess.run((program("openssl"), *arguments), check=True, capture_output=True).stdout
 
 
 # Bound and not listened on: nobody else gets these ports.

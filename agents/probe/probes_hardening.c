@@ -80,7 +80,7 @@ static void read_text_addresses(struct layout *layout)
 			layout->memory_end = end;
 	}
 	while (symbols && !layout->text && fgets(line, sizeof(line), symbols))
-		if (strstr(line, " _text\n"))
+		if (strstr(line, " T _text\n") || strstr(line, " T _stext\n"))
 			sscanf(line, "%llx", &layout->text);
 }
 
@@ -124,16 +124,10 @@ static bool text_moved(const struct layout *layout)
 	       (layout->text_physical && layout->text_physical != TEXT_PHYSICAL);
 }
 
-/* Where other architectures have their text when nothing was drawn: their memory is not looked at. */
-static const struct {
-	const char *machine;
-	unsigned long long usual[2];
-} TEXTS[] = {
-	/* KIMAGE_VADDR, which is behind the modules: their room grew in 6.5 (arch/arm64/include/asm/memory.h). */
-	{"aarch64", {0xffff800080000000ULL, 0xffff800008000000ULL}},
-	/* CONFIG_KERNEL_IMAGE_BASE, and before 6.8 where it was loaded (arch/s390/Kconfig). */
-	{"s390x", {0x3ffe0000000ULL, 0x100000ULL}},
-};
+/* KIMAGE_VADDR of aarch64, which is behind the modules: their room grew in 6.5 (arch/arm64/include/asm/memory.h). The text
+ * is moved by multiples of 2 MiB. Its memory is not looked at. */
+static const unsigned long long ARM64_TEXTS[] = {0xffff800080000000ULL, 0xffff800008000000ULL};
+#define ARM64_STEP (1ULL << 21)
 
 /* What a kernel without its symbols says of itself (arch/arm64/kernel/kaslr.c). */
 static bool log_says(const char *words)
@@ -150,19 +144,15 @@ static void judge_text(void)
 {
 	struct layout layout = {0};
 
-	for (size_t i = 0; i < COUNT_OF(TEXTS); i++) {
-		if (!machine_is(TEXTS[i].machine))
-			continue;
-		read_text_addresses(&layout);
-		if (!layout.text && log_says("KASLR enabled"))
-			pass("the kernel's log says so; it does not name its symbols");
-		if (!layout.text)
-			fail("the kernel neither names its symbols nor says in its log that it draws addresses");
-		if (layout.text == TEXTS[i].usual[0] || layout.text == TEXTS[i].usual[1])
-			fail("the text is where it always is (0x%llx)", layout.text);
-		pass("the text is at 0x%llx", layout.text);
-	}
-	skip("where this architecture has its text is not known");
+	read_text_addresses(&layout);
+	if (!layout.text && log_says("KASLR enabled"))
+		pass("the kernel's log says so; it does not name its symbols");
+	if (!layout.text)
+		fail("the kernel neither names its symbols nor says in its log that it draws addresses");
+	unsigned long long base = layout.text & ~(ARM64_STEP - 1);
+	if (base == ARM64_TEXTS[0] || base == ARM64_TEXTS[1])
+		fail("the text is where it always is (0x%llx)", layout.text);
+	pass("the text is at 0x%llx", layout.text);
 }
 
 void probe_kaslr(void)
@@ -172,8 +162,10 @@ void probe_kaslr(void)
 
 	if (read_text("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 && has_word(cmdline, "nokaslr"))
 		skip("nokaslr is on the kernel line");
-	if (!machine_is("x86_64"))
+	if (machine_is("aarch64"))
 		judge_text();
+	if (!machine_is("x86_64"))
+		skip("what is drawn is looked at on x86_64 and aarch64");
 	struct boot boot = how_booted();
 	read_text_addresses(&layout);
 	read_memory_addresses(&layout);

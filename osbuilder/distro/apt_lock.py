@@ -23,7 +23,7 @@ from osbuilder.distro.archives import Archive
 from osbuilder.distro.deb import expand_debs, render_index, render_release
 from osbuilder.distro.dpkg import parse_fields, read_packages
 from osbuilder.distro.keyring import Keyring
-from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
+from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, lockable, merged
 from osbuilder.distro.pool import exactly
 from osbuilder.engine.script import render
 from osbuilder.errors import FetchError
@@ -141,15 +141,17 @@ def _chosen(folder: Path, *, below_mirror: bool) -> Iterator[LockedPackage]:
         fields = next((record for name, record in records.items() if url.endswith(f"/{name}")), {})
         if "SHA256" not in fields:
             raise FetchError(f"the index names no sha256 for {url}", hint="Name another mirror (setting mirrors).")
-        yield LockedPackage(
-            name=fields["Package"],
-            version=fields["Version"],
-            arch=fields["Architecture"],
-            path=fields["Filename"] if below_mirror else url,
-            sha256=fields["SHA256"],
-            size_bytes=int(fields["Size"]),
-            installed_bytes=int(fields.get("Installed-Size", "0")) << 10,
-        )
+        with lockable(fields.get("Package", "a package"), url):
+            package = LockedPackage(
+                name=fields["Package"],
+                version=fields["Version"],
+                arch=fields["Architecture"],
+                path=fields["Filename"] if below_mirror else url,
+                sha256=fields["SHA256"],
+                size_bytes=int(fields["Size"]),
+                installed_bytes=int(fields.get("Installed-Size", "0")) << 10,
+            )
+        yield package
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

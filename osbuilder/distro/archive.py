@@ -27,7 +27,7 @@ from osbuilder.distro.order import refuse_packages
 from osbuilder.distro.told import need_mirror
 from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import FetchError, UsageError, VerificationError
-from osbuilder.fetch import Source, shown
+from osbuilder.fetch import Source
 from osbuilder.openpgp import read_verdict
 from osbuilder.tree import Tree
 
@@ -98,7 +98,7 @@ class Unpack:
     def run(self, job: Job) -> Mapping[str, Json]:
         """Deliver the tree. Raises FetchError, VerificationError, TreeError."""
         path, facts = self.download(job)
-        return {**facts, "packages": unpack_tarball(path, job.out / ROOTFS_TAR, epoch=self.epoch)}
+        return {**facts, "packages": unpack_tarball(path, job, epoch=self.epoch)}
 
     def download(self, job: Job) -> tuple[Path, dict[str, Json]]:
         """Return the verified tarball, and the facts of where it came from and what vouches for it. Raises as `run`."""
@@ -115,10 +115,10 @@ class Unpack:
         return from_first(self.mirrors, lambda mirror: self._from_mirror(job, mirror, keys))
 
     def _from_mirror(self, job: Job, mirror: str, keys: Path) -> tuple[Path, dict[str, Json]]:
-        text, signer = self._signed_text(job, self._url(mirror, self.path), keys)
-        name, size_bytes = read_latest(text, url=self._url(mirror, self.path))
+        url = self._url(mirror, self.path)
+        text, signer = self._signed_text(job, url, keys)
+        name, size_bytes = read_latest(text, url=url)
         memory = job.cache(_SEEN) / f"{self.path.replace('/', '-')}-{signer}.json"
-        url = shown(self._url(mirror, self.path))
         stamp = stamp_of(name, url=url)
         refuse_old(memory, stamp, day=self.released, lag_max_s=_LAG_MAX_S, url=url, what="its tarball")
 
@@ -133,7 +133,7 @@ class Unpack:
             size_bytes=size_bytes,
             max_bytes=_TARBALL_MAX_BYTES,
         )
-        facts = {"mirror": shown(mirror), "tarball": tarball, "sha512": sha512, "signed_by": signer}
+        facts = {"mirror": mirror, "tarball": tarball, "sha512": sha512, "signed_by": signer}
         return job.fetch(source), facts
 
     def _fetch_keys(self, job: Job) -> bytes:
@@ -157,7 +157,7 @@ class Unpack:
         if not verdict.signer:
             wanted = " or ".join(self.keyring.fingerprints) or "a key of the keyring that was named"
             raise VerificationError(
-                f"{shown(url)}: {verdict.problem}\n  expected a good signature by {wanted}",
+                f"{url}: {verdict.problem}\n  expected a good signature by {wanted}",
                 hint="Nothing of it was used. Name the distribution's own mirror (setting mirrors), or the mirror's "
                 "own key (setting keyrings).",
             )
@@ -170,10 +170,10 @@ class Unpack:
         return f"{mirror.rstrip('/')}/{path}"
 
 
-def unpack_tarball(path: Path, target: Path, *, epoch: int) -> list[list[str]]:
-    """Write a tarball as a root filesystem tar, no file younger than `epoch`; return its packages. Raises TreeError."""
-    tree = Tree.read(path)
-    tree.write(target, epoch=epoch)
+def unpack_tarball(path: Path, job: Job, *, epoch: int) -> list[list[str]]:
+    """Leave a tarball as a root filesystem tar, no file younger than `epoch`; return its packages. Raises TreeError."""
+    tree = Tree.read(path, scratch=job.work)
+    tree.write(job.out / ROOTFS_TAR, epoch=epoch)
     return read_packages(tree)
 
 
@@ -182,7 +182,7 @@ def read_latest(text: str, *, url: str) -> tuple[str, int]:
     found = [match for line in text.splitlines() if (match := _NAMED.fullmatch(line.strip()))]
     if len(found) != 1:
         raise VerificationError(
-            f"{shown(url)}: expected one line with a tarball and its size, got {len(found)}",
+            f"{url}: expected one line with a tarball and its size, got {len(found)}",
             hint="It is validly signed: the distribution changed its format, or this is another text of theirs.",
         )
     return found[0][1], int(found[0][2])
@@ -206,7 +206,7 @@ def read_sha512(text: str, name: str, *, url: str) -> str:
         elif (match := _SHA512.fullmatch(line)) and method == "SHA512" and match[2] == name:
             named.append(match[1])
     if len(named) != 1:
-        raise VerificationError(f"{shown(url)}: expected the SHA512 of {name} in it, got {len(named)} of them")
+        raise VerificationError(f"{url}: expected the SHA512 of {name} in it, got {len(named)} of them")
     return named[0]
 
 

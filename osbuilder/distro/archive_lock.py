@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from osbuilder.distro.archive import ROOTFS_TAR, STAMP, Unpack, unpack, unpack_tarball
-from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, the_one
+from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, lockable, the_one
 from osbuilder.distro.order import refuse_packages
 from osbuilder.fetch import Source
 from osbuilder.store import sha256_file
@@ -46,15 +46,16 @@ class Resolve:
         # From here on it goes by its sha256: a locked build finds it there.
         job.fetch(Source(name=file.name, urls=(path.as_uri(),), sha256=digest))
         name, version = named(file.name, digest)
-        package = LockedPackage(
-            name=name,
-            version=version,
-            arch=self.arch,
-            path=str(file),
-            sha256=digest,
-            size_bytes=path.stat().st_size,
-            requests=tuple(range(self.requests)),
-        )
+        with lockable(str(file), self.base.path):
+            package = LockedPackage(
+                name=name,
+                version=version,
+                arch=self.arch,
+                path=str(file),
+                sha256=digest,
+                size_bytes=path.stat().st_size,
+                requests=tuple(range(self.requests)),
+            )
         Resolved(indexes=(), packages=(package,)).write(job.out / RESOLVED)
         return facts
 
@@ -80,7 +81,7 @@ class UnpackLocked:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         path = job.inputs["locked"].path(self.locked.file_name)
-        packages = unpack_tarball(path, job.out / ROOTFS_TAR, epoch=self.epoch)
+        packages = unpack_tarball(path, job, epoch=self.epoch)
         return {"packages": packages, "tarball": self.locked.path}
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
+from osbuilder.distro.told import refuse_password
 from osbuilder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _RELEASE: Final = "{release}"
 class Archive:
     """A suite of packages. `url` has dists/ below it; none: the mirror's. Without `components` those of the release.
 
-    `{release}` in the suite is filled in by `of_release`. Raises ValueError for what cannot be.
+    `{release}` in the suite is filled in by `of_release`. Raises ValueError for what cannot be, and UsageError for an
+    address with a password.
     """
 
     suite: str
@@ -37,6 +39,7 @@ class Archive:
     components: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        refuse_password(self.url, "url")
         if self.url and not is_address(self.url):
             raise ValueError(f"expected a URL that has dists/ below it, got {self.url!r}")
         for word in (self.suite.replace(_RELEASE, "x"), *self.components):
@@ -103,6 +106,8 @@ def find_archives(
     elsewhere than on the mirror is left out unless it is named: other keys have signed it. Raises UsageError.
     """
     distro = recipe.name
+    for mirror in mirrors:
+        refuse_password(mirror, f"setting mirrors: {distro}")
     if not mirrors:
         if named:
             raise UsageError(
@@ -126,6 +131,7 @@ def find_archives(
 
 
 def _parse(line: str, distro: str) -> Archive:
+    refuse_password(line, f"setting archives: {distro}")
     try:
         return Archive.of_line(line)
     except ValueError as error:

@@ -51,15 +51,15 @@ class Deb:
         return None if entry is None else entry.content.read().decode("utf-8", "surrogateescape")
 
 
-def read_debs(paths: tuple[Path, ...], *, jobs: int) -> tuple[Deb, ...]:
-    """Read packages, `jobs` at once, sorted by name. Raises TreeError for a file that is no package."""
+def read_debs(paths: tuple[Path, ...], *, jobs: int, scratch: Path | None = None) -> tuple[Deb, ...]:
+    """Read packages, `jobs` at once, sorted by name; `scratch` as in `read_deb`. Raises TreeError as it does."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        return tuple(sorted(pool.map(read_deb, paths), key=lambda deb: deb.name))
+        return tuple(sorted(pool.map(lambda path: read_deb(path, scratch=scratch), paths), key=lambda deb: deb.name))
 
 
-def read_deb(path: Path) -> Deb:
-    """Read one package. Raises TreeError when the file is none."""
-    archives = _archives(path, "control", "data")
+def read_deb(path: Path, *, scratch: Path | None = None) -> Deb:
+    """Read one package, expanded in the folder `scratch` (see open_archive). Raises TreeError when the file is none."""
+    archives = _archives(path, "control", "data", scratch=scratch)
     control = _control_files(path, archives["control"])
     return Deb(
         paragraph=control["control"].content.read().decode("utf-8", "surrogateescape").strip("\n") + "\n",
@@ -89,7 +89,7 @@ def _expand_deb(path: Path, target: Path) -> None:
     with target.open("wb") as file:
         file.write(_MAGIC)
         _add_member(file, "debian-binary", MemoryArchive(b"2.0\n", path.name))
-        for part, archive in _archives(path, "control", "data").items():
+        for part, archive in _archives(path, "control", "data", scratch=target.parent).items():
             _add_member(file, f"{part}.tar", archive)
 
 
@@ -107,7 +107,7 @@ def _control_files(path: Path, archive: Archive) -> Mapping[str, Entry]:
     return found
 
 
-def _archives(path: Path, *wanted: str) -> Mapping[str, Archive]:
+def _archives(path: Path, *wanted: str, scratch: Path | None = None) -> Mapping[str, Archive]:
     """Return the archives of a package that are wanted (control, data), expanded; the others are not read."""
     names, found = [], {}
     with path.open("rb") as file:
@@ -124,7 +124,7 @@ def _archives(path: Path, *wanted: str) -> Mapping[str, Archive]:
             names.append(name)
             part = name.partition(".tar")[0]
             if part in wanted:
-                found[part] = expand_bytes(file.read(end - begin), f"{path.name}: {part}")
+                found[part] = expand_bytes(file.read(end - begin), f"{path.name}: {part}", scratch=scratch)
             # Members begin at even places.
             at = end + end % 2
             file.seek(at)

@@ -27,20 +27,19 @@ from osbuilder.distro.indexes import LAG_MAX_S, memory_of, refuse_old
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.problems import first_that_serves
-from osbuilder.distro.told import check_mirrors
+from osbuilder.distro.told import check_mirrors, chosen_repositories
 from osbuilder.engine.base import Command
 from osbuilder.engine.script import lines
 from osbuilder.engine.script import render as render_script
-from osbuilder.errors import UsageError, suggest
-from osbuilder.fetch import shown
 from osbuilder.step import NOT_IN_KEY, parameters
 from osbuilder.template import render
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
+    from osbuilder.distro.choice import Choice
     from osbuilder.distro.order import Order
     from osbuilder.distro.problems import Problem
-    from osbuilder.distro.recipe import Choice, Repository
+    from osbuilder.distro.recipe import Repository
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
@@ -262,7 +261,7 @@ class Install:
         """Raise Outdated when an index that the script left is older than one that was there before."""
         for index in self.repositories:
             stamp = newest_stamp((job.out / "indexes" / index.name).read_text("utf-8"))
-            url = shown(index.url(mirror))
+            url = index.url(mirror)
             if stamp is not None:
                 memory = memory_of(job.cache(_SEEN), url, parameters(self.keyring))
                 refuse_old(memory, stamp, lag_max_s=LAG_MAX_S, url=url, what="its newest list")
@@ -314,19 +313,10 @@ def install(order: Order) -> Install:
     choice = order.choice
     subject = f"{choice.recipe.name} {choice.release_name}"
     refuse_foreign(choice)
-    repositories = choice.release.repositories
-    for name in order.components:
-        if name not in {each.name for each in repositories}:
-            raise UsageError(
-                f"unknown repository {name!r} of {subject} (setting components)",
-                hint=suggest(name, (each.name for each in repositories)),
-            )
     return Install(
         subject=subject,
         version=choice.release.version,
-        repositories=tuple(
-            _index(each, choice) for each in repositories if not order.components or each.name in order.components
-        ),
+        repositories=tuple(_index(each, choice) for each in chosen_repositories(order)),
         packages=order.packages.everything,
         keyring=Keyring.of_order(order),
         database=choice.release.rpm_database,

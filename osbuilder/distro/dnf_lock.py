@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from osbuilder.distro.dnf import SETUP, Index, Install, read_index
 from osbuilder.distro.dnf import install as installation
 from osbuilder.distro.indexes import Digest
-from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
+from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, lockable, merged
 from osbuilder.distro.pool import exactly
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.script import render
@@ -135,16 +135,17 @@ def _locked(job: Job, row: Mapping[str, Any], number: int, *, path: str, mirror:
         digest = sha256_file(file)
         # From here on it goes by its sha256: a locked build finds it there.
         job.fetch(Source(name=source.name, urls=(file.as_uri(),), sha256=digest))
-    return LockedPackage(
-        name=row["name"],
-        version=row["version"],
-        arch=row["arch"],
-        path=path,
-        sha256=digest,
-        size_bytes=row["size"],
-        installed_bytes=row["installed"],
-        requests=(number,),
-    )
+    with lockable(row["name"], path):
+        return LockedPackage(
+            name=row["name"],
+            version=row["version"],
+            arch=row["arch"],
+            path=path,
+            sha256=digest,
+            size_bytes=row["size"],
+            installed_bytes=row["installed"],
+            requests=(number,),
+        )
 
 
 def _proof(algorithm: str, digest: str, url: str) -> Digest:

@@ -74,7 +74,7 @@ class CarryOver:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         mirror, paths = debs.download(job, self.of)
-        packages = read_debs(paths, jobs=job.jobs)
+        packages = read_debs(paths, jobs=job.jobs, scratch=job.work)
         twin = Tree.read(job.inputs["twin"].path(ROOTFS_TAR))
         names = Names(
             debian=self.architectures,

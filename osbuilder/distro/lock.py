@@ -9,11 +9,12 @@ below whichever mirror is set, unless the package manager's own default mirrors 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from osbuilder.outfile import replacing
 from osbuilder.step import canonical, parameters
 
 if TYPE_CHECKING:
-    from osbuilder.distro.recipe import Choice
+    from osbuilder.distro.choice import Choice
 
 FORMAT: Final = 1
 FOLDER: Final = "lock"
@@ -33,6 +34,9 @@ RESOLVED: Final = "resolved.json"
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%:^@=-]*")
+
+# What YAML, which reads our JSON, refuses as it stands or takes for the end of a line (YAML 1.1, 5.1 and 5.4).
+_ESCAPED: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 # What of a recipe says nothing of where packages come from, who signs them and how they are installed: packages are
 # compared by name (Lock.requests), other releases and architectures have locks of their own.
@@ -127,7 +131,7 @@ class Resolved:
 
     def write(self, path: Path) -> None:
         """Write it to a file, for `read`."""
-        path.write_bytes(canonical(parameters(self)))
+        path.write_text(_json(parameters(self)), "utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Resolved:
@@ -188,7 +192,7 @@ class Lock:
     def text(self) -> str:
         """Return the file's content: a line a package."""
         data = {name: value for name, value in parameters(self).items() if name not in _LISTS}
-        lines = [f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in data.items()]
+        lines = [f" {_json(name)}: {_json(value)},\n" for name, value in data.items()]
         lists = {name: parameters(getattr(self, name)) for name in _LISTS}
         blocks = [_block(name, rows) for name, rows in lists.items() if rows or name != "keys"]
         return "{\n" + "".join(lines) + ",\n".join(blocks) + "\n}\n"
@@ -198,13 +202,31 @@ _LISTS: Final = ("indexes", "keys", "requests", "packages")
 
 
 def _block(name: str, rows: list[Any]) -> str:
-    texts = ",\n".join(f"  {json.dumps(_shortened(row), ensure_ascii=False)}" for row in rows)
+    texts = ",\n".join(f"  {_json(_shortened(row))}" for row in rows)
     return f' "{name}": [\n{texts}\n ]' if rows else f' "{name}": []'
+
+
+def _json(value: Any) -> str:
+    """Return JSON that YAML reads alike: it knows no pair of escapes for one character beyond the BMP."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _shortened(row: Any) -> Any:
     """Leave out what a package or an index does not say."""
     return {name: value for name, value in row.items() if value not in ("", 0)} if isinstance(row, dict) else row
+
+
+@contextlib.contextmanager
+def lockable(what: str, where: str) -> Iterator[None]:
+    """Say in a FetchError of what, and where, a mirror tells what no lock can hold (a ValueError or KeyError)."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise FetchError(
+            f"cannot lock {what} ({where}): {problem}", hint="Name another mirror (setting mirrors)."
+        ) from None
 
 
 def merged(packages: Iterable[LockedPackage]) -> tuple[LockedPackage, ...]:

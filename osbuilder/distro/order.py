@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch
 from osbuilder.distro.recipe import PackageManager
+from osbuilder.distro.told import refuse_password
 from osbuilder.errors import NotOffered, UsageError
 from osbuilder.settings import Foreign
 
 if TYPE_CHECKING:
-    from osbuilder.distro.recipe import Choice, Selection
+    from osbuilder.distro.choice import Choice, Selection
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,8 @@ class Order:
     lines of what is used beside them (osbuilder.distro.archives). `components` replaces the recipe's unless empty,
     `keyring` (a file of this host) the keys that the recipe pins. `epoch` (seconds since 1970) is the latest time that
     a file may bear; `foreign` says how a guest of another architecture is configured. A mirror that sends nothing for
-    `timeout_s` is given up after `attempts` tries.
+    `timeout_s` is given up after `attempts` tries. Raises UsageError for settings that the package manager has no use
+    for, and for a mirror's password: only registries are asked in a way that shows it to nobody.
     """
 
     choice: Choice
@@ -39,11 +41,20 @@ class Order:
 
     def __post_init__(self) -> None:
         recipe = self.choice.recipe
-        if self.archives and recipe.package_manager is not PackageManager.APT:
+        manager = recipe.package_manager
+        if self.archives and manager is not PackageManager.APT:
             raise UsageError(
-                f"setting archives: they are apt's, and {recipe.name} has {recipe.package_manager.value}",
+                f"setting archives: they are apt's, and {recipe.name} has {manager.value}",
                 hint="Name its mirror alone (setting mirrors).",
             )
+        if self.components and not manager.installs_packages:
+            raise UsageError(
+                f"setting components: {recipe.name} has none: its package manager is {manager.value}",
+                hint=f"Leave components={recipe.name}={','.join(self.components)} out.",
+            )
+        if manager is not PackageManager.OCI:
+            for mirror in self.mirrors:
+                refuse_password(mirror, f"setting mirrors: {recipe.name}")
 
 
 def refuse_packages(order: Order, *further: str) -> None:

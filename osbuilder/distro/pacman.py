@@ -25,11 +25,10 @@ from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import refuse_foreign
 from osbuilder.distro.pacman_errors import FAILED, explain
 from osbuilder.distro.problems import first_that_serves
-from osbuilder.distro.told import check_mirrors
+from osbuilder.distro.told import check_mirrors, chosen_repositories
 from osbuilder.engine.base import Command
 from osbuilder.engine.script import lines
 from osbuilder.engine.script import render as render_script
-from osbuilder.fetch import shown
 from osbuilder.step import parameters
 from osbuilder.template import render
 from osbuilder.tree import Tree
@@ -174,7 +173,7 @@ class Install:
         packages = [[*package, ""] for package in read_packages(job.out / "packages")]
         scripts = sorted({name.removesuffix("...") for name in (job.out / "scripts").read_text("utf-8").split()})
         repositories = [
-            {"name": path.stem, **read_database(path)} for path in sorted((job.out / "databases").iterdir())
+            {"name": path.stem, **read_database(path, job.work)} for path in sorted((job.out / "databases").iterdir())
         ]
         tree = Tree.read(job.out / ROOTFS_TAR)
         self._normalise(tree)
@@ -207,9 +206,8 @@ class Install:
 
         A day of the archive is an address of its own.
         """
-        for name, address in self._urls(mirror):
-            stamp = newest_build(job.out / "databases" / f"{name}.db")
-            url = shown(address)
+        for name, url in self._urls(mirror):
+            stamp = newest_build(job.out / "databases" / f"{name}.db", job.work)
             if stamp is not None:
                 memory = memory_of(job.cache(_SEEN), url, parameters(self.keyring))
                 refuse_old(memory, stamp, lag_max_s=LAG_MAX_S, url=url)
@@ -254,15 +252,18 @@ def read_packages(listing: Path) -> list[tuple[str, str]]:
     return sorted((name, version) for name, _, version in rows)
 
 
-def read_database(path: Path) -> dict[str, str]:
+def read_database(path: Path, scratch: Path) -> dict[str, str]:
     """Return the day of the newest package in a repository's database, {} for an empty one."""
-    stamp = newest_build(path)
+    stamp = newest_build(path, scratch)
     return {} if stamp is None else {"date": date(stamp)}
 
 
-def newest_build(path: Path) -> int | None:
-    """Return when the newest package of a database (a tar of texts) was built, in seconds since 1970."""
-    database = Tree.read(path)
+def newest_build(path: Path, scratch: Path) -> int | None:
+    """Return when the newest package of a database was built, in seconds since 1970.
+
+    A database is a tar of texts, which is expanded in the folder `scratch`.
+    """
+    database = Tree.read(path, scratch=scratch)
     texts = (database.read_bytes(name) for name in database.glob("*/desc"))
     built = (int(found[1]) for text in texts if (found := re.search(rb"%BUILDDATE%\n(\d+)", text)))
     return max(built, default=None)
@@ -271,14 +272,15 @@ def newest_build(path: Path) -> int | None:
 def install(order: Order) -> Install:
     """Return the action for an order (the adapter of package manager pacman).
 
-    Raises UsageError for a mirror that cannot be, PlanError for a guest of another architecture than this machine's.
+    Raises UsageError for a mirror or a repository (setting components) that cannot be, PlanError for a guest of another
+    architecture than this machine's.
     """
     choice = order.choice
     refuse_foreign(choice)
-    chosen = [each for each in choice.release.repositories if not order.components or each.name in order.components]
     subject = f"{choice.recipe.name} {choice.release_name}"
     repositories = tuple(
-        (each.name, each.below(release=choice.release_name.replace("-", "/"), arch=choice.arch.name)) for each in chosen
+        (each.name, each.below(release=choice.release_name.replace("-", "/"), arch=choice.arch.name))
+        for each in chosen_repositories(order)
     )
     check_mirrors(order.mirrors, subject=subject, below=repositories[0][1])
     return Install(

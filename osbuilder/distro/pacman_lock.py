@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, merged
+from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedPackage, Resolved, lockable, merged
 from osbuilder.distro.pacman import INSTALL, Install, read_database, read_packages
 from osbuilder.distro.pacman import install as installation
 from osbuilder.distro.pool import exactly
@@ -69,10 +69,10 @@ class Resolve:
             mirror = dataclasses.replace(base, packages=request).serve(job)
             # All of a lock is one mirror's state.
             base = dataclasses.replace(base, mirrors=(mirror,))
-            entries = self._entries(job.out / "databases")
+            entries = self._entries(job)
             rows = read_packages(job.out / "packages")
             packages += [_locked(job, *entries[f"{name}-{version}"], number) for name, version in rows]
-            indexes = tuple(self._index(job.out / "databases", name) for name, _ in base.repositories)
+            indexes = tuple(_index(job, name) for name, _ in base.repositories)
             shutil.rmtree(job.out / "databases")
             for name in ("packages", "scripts"):
                 (job.out / name).unlink()
@@ -80,18 +80,19 @@ class Resolve:
         Resolved(indexes=indexes, packages=merged(packages)).write(job.out / RESOLVED)
         return {"mirror": mirror}
 
-    def _entries(self, databases: Path) -> dict[str, tuple[str, str]]:
+    def _entries(self, job: Job) -> dict[str, tuple[str, str]]:
         """Return, for each package as NAME-VERSION, the path of the first repository that has it, and its entry."""
         found: dict[str, tuple[str, str]] = {}
         for name, path in self.base.repositories:
-            database = Tree.read(databases / f"{name}.db")
+            database = Tree.read(job.out / "databases" / f"{name}.db", scratch=job.work)
             for each in database.glob("*/desc"):
                 found.setdefault(each.partition("/")[0], (path, database.read_bytes(each).decode("utf-8")))
         return found
 
-    def _index(self, databases: Path, name: str) -> LockedIndex:
-        path = databases / f"{name}.db"
-        return LockedIndex(name=name, sha256=sha256_file(path), date=read_database(path).get("date", ""))
+
+def _index(job: Job, name: str) -> LockedIndex:
+    path = job.out / "databases" / f"{name}.db"
+    return LockedIndex(name=name, sha256=sha256_file(path), date=read_database(path, job.work).get("date", ""))
 
 
 def _locked(job: Job, folder: str, entry: str, number: int) -> LockedPackage:
@@ -102,17 +103,18 @@ def _locked(job: Job, folder: str, entry: str, number: int) -> LockedPackage:
     # From here on it goes by its sha256: a locked build finds it there.
     job.fetch(Source(name=file.name, urls=(file.as_uri(),), sha256=digest))
     signature = base64.b64encode(file.with_name(f"{file.name}.sig").read_bytes()).decode()
-    return LockedPackage(
-        name=fields["NAME"],
-        version=fields["VERSION"],
-        arch=fields["ARCH"],
-        path=f"{folder}/{file.name}",
-        sha256=digest,
-        size_bytes=file.stat().st_size,
-        installed_bytes=int(fields.get("ISIZE", "0")),
-        requests=(number,),
-        record=f"{entry.rstrip()}\n\n{_SIGNATURE}{signature}\n",
-    )
+    with lockable(file.name, folder):
+        return LockedPackage(
+            name=fields["NAME"],
+            version=fields["VERSION"],
+            arch=fields["ARCH"],
+            path=f"{folder}/{file.name}",
+            sha256=digest,
+            size_bytes=file.stat().st_size,
+            installed_bytes=int(fields.get("ISIZE", "0")),
+            requests=(number,),
+            record=f"{entry.rstrip()}\n\n{_SIGNATURE}{signature}\n",
+        )
 
 
 def read_entry(text: str) -> dict[str, str]:

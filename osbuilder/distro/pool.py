@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro.lock import LockedPackage
-from osbuilder.errors import FetchError, LockMoved, VerificationError
+from osbuilder.errors import FetchError, LockMoved, PlanError, VerificationError
 from osbuilder.fetch import Source
 from osbuilder.step import NOT_IN_KEY
 
@@ -27,7 +27,10 @@ _OTHER_SIZE: Final = "are announced"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPackages:
-    """Fetch the packages of a lock: leaves one file each. `subject` says whose lock, `remedy` what makes it anew."""
+    """Fetch the packages of a lock: leaves one file each. `subject` says whose lock, `remedy` what makes it anew.
+
+    Raises PlanError for two packages in files of one name.
+    """
 
     packages: tuple[LockedPackage, ...]
     mirrors: tuple[str, ...] = dataclasses.field(metadata=NOT_IN_KEY)
@@ -38,8 +41,13 @@ class FetchPackages:
     def __post_init__(self) -> None:
         names: dict[str, LockedPackage] = {}
         for package in self.packages:
-            if names.setdefault(package.file_name, package) != package:
-                raise ValueError(f"two locked packages are in files of one name: {package.file_name}")
+            other = names.setdefault(package.file_name, package)
+            if other != package:
+                raise PlanError(
+                    f"{self.subject}: two packages are in files of one name: {other} ({other.path}) and "
+                    f"{package} ({package.path})",
+                    hint=f"Make it anew: {self.remedy}",
+                )
 
     def describe(self) -> tuple[str, ...]:
         size = sum(package.size_bytes for package in self.packages) / 2**20

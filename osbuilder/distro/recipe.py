@@ -11,14 +11,15 @@ import enum
 import re
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from osbuilder.arch import ARCHES, Arch
+from osbuilder.arch import ARCHES
 from osbuilder.decode import load
 from osbuilder.distro.apk.declared import ApkRecipe
 from osbuilder.distro.archives import Archive
 from osbuilder.distro.tarballs import ArchiveRecipe
-from osbuilder.errors import DecodeError, NotOffered, UsageError, suggest
+from osbuilder.distro.told import refuse_password
+from osbuilder.errors import DecodeError, UsageError, suggest
 from osbuilder.openpgp import Fingerprint
 from osbuilder.pid1 import Init
 
@@ -187,6 +188,8 @@ class Recipe:
         self._check_archive()
         if not self.inits:
             raise ValueError("inits: expected at least one of systemd, agent")
+        for mirror in self.mirrors:
+            refuse_password(mirror, "mirrors")
         for name, release in self.releases.items():
             for key, given, wanted in (
                 ("repositories", release.repositories, (PackageManager.DNF, PackageManager.PACMAN)),
@@ -284,46 +287,6 @@ class Recipe:
                 raise ValueError(f"releases.{name}.signed-by: expected at least one key; nothing is used unverified")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A recipe with the release, architecture and init that a request settled on (init None: an extension)."""
-
-    recipe: Recipe
-    release_name: str
-    arch: Arch
-    init: Init | None
-
-    @property
-    def release(self) -> Release:
-        """The chosen release."""
-        return self.recipe.release(self.release_name)
-
-    @property
-    def told_release(self) -> str:
-        """The release as results tell it: of an image in a file the file's name, not where it lies."""
-        if self.recipe.other_releases is OtherReleases.IMAGE and self.release_name[0] in "./~":
-            return PurePosixPath(self.release_name).name
-        return self.release_name
-
-    @property
-    def label(self) -> str:
-        """The distribution and its release in names of files."""
-        return f"{self.recipe.name}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', self.told_release).strip('-.')}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What to install, each list sorted and free of doubles: the recipe's packages, and the user's further ones."""
-
-    default: tuple[str, ...]
-    extra: tuple[str, ...]
-
-    @property
-    def everything(self) -> tuple[str, ...]:
-        """Both lists in one, sorted."""
-        return tuple(sorted({*self.default, *self.extra}))
-
-
 def load_recipes(folder: Path) -> Mapping[str, Recipe]:
     """Return every recipe below a folder (distros/), by name. Raises DecodeError naming file:line."""
     return {path.parent.name: load_recipe(path) for path in sorted(folder.glob(f"*/{RECIPE}"))}
@@ -352,48 +315,6 @@ def find_recipe(name: str, folder: Path) -> Recipe:
         if name in recipe.aliases:
             return recipe
     raise UsageError(f"unknown distro {name!r}", hint=suggest(name, known))
-
-
-def choose(recipe: Recipe, *, release: str | None, arch: Arch, init: Init | None, extension: bool = False) -> Choice:
-    """Return what a request means for a recipe; None is the recipe's default. An extension gets no init.
-
-    Raises UsageError for an unknown release, NotOffered for an architecture or init that the recipe lacks.
-    """
-    name = recipe.canonical(release or recipe.default_release)
-    recipe.release(name)
-    if why := recipe.why_excluded(name, arch.name):
-        raise NotOffered(f"{recipe.name} {name} is not offered for {arch.name}: {why}")
-    if arch.name not in recipe.arches:
-        raise NotOffered(f"{recipe.name} has no architecture {arch.name!r}", hint=suggest(arch.name, recipe.arches))
-    if extension:
-        return Choice(recipe=recipe, release_name=name, arch=arch, init=None)
-    chosen = init or recipe.inits[0]
-    if chosen not in recipe.inits:
-        offered = [each.value for each in recipe.inits]
-        raise NotOffered(f"{recipe.name} has no init {chosen.value!r}", hint=suggest(chosen.value, offered))
-    return Choice(recipe=recipe, release_name=name, arch=arch, init=chosen)
-
-
-def select_packages(choice: Choice, *, features: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Selection:
-    """Return what to install for a choice. What the user adds and the recipe has anyway counts as the recipe's.
-
-    Raises UsageError for a feature that the recipe does not know or a text that cannot be a package's name.
-    """
-    recipe = choice.recipe
-    for feature in features:
-        _known(feature, recipe.features, f"unknown feature of {recipe.name}:")
-    for name in extra:
-        check_package(name)
-    default = set(recipe.packages.always)
-    for condition in recipe.packages.when:
-        if (
-            condition.init in (None, choice.init)
-            and condition.arch in (None, choice.arch.name)
-            and condition.release in (None, choice.release_name)
-            and (condition.feature is None or condition.feature in features)
-        ):
-            default.update(condition.packages)
-    return Selection(default=tuple(sorted(default)), extra=tuple(sorted(set(extra) - default)))
 
 
 def check_package(name: str) -> None:

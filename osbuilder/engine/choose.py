@@ -22,7 +22,7 @@ from osbuilder.engine.bubblewrap import Process
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon
 from osbuilder.engine.docker import DockerEngine
 from osbuilder.engine.sandbox import SandboxEngine
-from osbuilder.errors import EngineError, OsbuilderError, ToolMissing
+from osbuilder.errors import EngineError, Interrupted, OsbuilderError, ToolMissing
 from osbuilder.settings import EngineChoice
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from osbuilder.settings import Settings
 
 _TIMEOUT_S: Final = 5
-
-_SANDBOX_PACKAGES: Final = ("bubblewrap", "uidmap")
 
 # Kernel settings that forbid user namespaces to ordinary users: file, the value that forbids, the name of the setting
 # and the value that allows. Debian before 11; any kernel; Ubuntu 24.04 and later.
@@ -166,6 +164,8 @@ def _answer(name: str, endpoint: Endpoint) -> EngineReport:
         return EngineReport(name=name, works=False, found=found, commands=(_JOIN.format(user=_user()),))
     try:
         daemon = _within(lambda: _greet(endpoint))
+    except Interrupted:
+        raise
     except OsbuilderError as error:
         local = endpoint.url.startswith("unix://")
         return EngineReport(name=name, works=False, found=error.message, commands=(_START[name],) if local else ())
@@ -220,6 +220,8 @@ def probe_sandbox() -> EngineReport:
     try:
         for full_map in (False, True):
             _try_sandbox(full_map=full_map)
+    except Interrupted:
+        raise
     except OsbuilderError as error:
         return _explain_refusal(error)
     return EngineReport(name="sandbox", works=True, found="user namespaces and bubblewrap work")

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import tarfile
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -28,7 +29,7 @@ from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
 from osbuilder.engine.containers import Containers
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
-from osbuilder.errors import EngineError
+from osbuilder.errors import EngineError, TimeLimit
 from osbuilder.settings import Transfer
 
 _LABEL: Final = "osbuilder.label"
@@ -36,6 +37,7 @@ _STORE_LABEL: Final = "osbuilder.store"
 _CACHE_LABEL: Final = "osbuilder.cache"
 
 _IMPORT_TIMEOUT_S: Final = 1800
+_UNFETCHED: Final = (EngineError, OSError, tarfile.TarError)
 _OWNER_CAPABILITIES: Final = ("CHOWN", "DAC_READ_SEARCH")
 
 
@@ -338,11 +340,7 @@ class DockerEngine:
                 self._send(call, door)
                 self._containers.finish(door)
                 binds[0] = dataclasses.replace(binds[0], read_only=True)
-                status = self._supervise(call, dataclasses.replace(container, binds=tuple(binds)))
-                if not status:
-                    chunks, _ = self._client.get_archive(door, "/out")
-                    transfer.unpack(chunks, call.mounts.output)
-                return status
+                return self._supervise_sent(call, dataclasses.replace(container, binds=tuple(binds)), door)
         finally:
             for volume in volumes.values():
                 self._containers.forget(volume=volume)
@@ -352,6 +350,23 @@ class DockerEngine:
         inputs = [(name, path.resolve()) for name, path in call.mounts.inputs.items()]
         self._client.put_archive(door, "/in", transfer.pack(inputs, uid=uid))
         self._client.put_archive(door, "/out", transfer.pack([(".", call.mounts.output)], uid=uid))
+
+    def _supervise_sent(self, call: _Call, container: Container, door: str) -> int:
+        """Run the command and fetch what it left; if it failed, as far as that goes: a guest's console is there."""
+        try:
+            status = self._supervise(call, container)
+        except TimeLimit:
+            with contextlib.suppress(*_UNFETCHED):
+                self._fetch(call, door)
+            raise
+        with contextlib.suppress(*(_UNFETCHED if status else ())):
+            self._fetch(call, door)
+        return status
+
+    def _fetch(self, call: _Call, door: str) -> None:
+        with translated("fetching the output", self._endpoint):
+            chunks, _ = self._client.get_archive(door, "/out")
+            transfer.unpack(chunks, call.mounts.output)
 
     def _supervise(self, call: _Call, container: Container) -> int:
         return self._containers.supervise(container, what=call.what, log=call.log, timeout_s=call.timeout_s)

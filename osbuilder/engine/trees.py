@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import os
 import shutil
 import stat
 import tarfile
@@ -45,6 +46,8 @@ def ensure_tree(folder: Path, builder: Builder) -> Path:
             remove_tree(partial)
             try:
                 _unpack(builder, partial)
+                # Its name is all that says later that a tree is whole: after a power cut it must not have empty files.
+                os.sync()
                 partial.rename(tree)
             except BaseException:
                 remove_tree(partial)

@@ -282,11 +282,14 @@ def start(
 
 
 def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | None) -> tuple[Accel, ...]:
-    """Return the accelerators to try, in order. `wanted` None chooses; `kvm_works` is what an earlier boot found."""
+    """Return the accelerators to try, in order. `wanted` None chooses; `kvm_works` is what an earlier boot found.
+
+    KVM that ran a guest is not on trial any more: it has no other behind it.
+    """
     if wanted is not None:
         return (wanted,)
     if same_arch and kvm_works is not False and os.access(KVM, os.R_OK | os.W_OK):
-        return (Accel.KVM, Accel.TCG)
+        return (Accel.KVM,) if kvm_works else (Accel.KVM, Accel.TCG)
     return (Accel.TCG,)
 
 
@@ -360,7 +363,8 @@ def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]
 
 def _answering(argv: tuple[str, ...], guest: Guest, place: Place) -> tuple[str, ...]:
     """Return the command that runs QEMU and plugs what its guest's agent asks for."""
-    answers = hotplug.answers(guest.plugs, guest.machine, cpu=guest.cpu, vcpus=guest.vcpus)
+    cpu = f"{guest.cpu}-{guest.arch.qemu.removeprefix('qemu-system-')}-cpu"
+    answers = hotplug.answers(guest.plugs, cpu=cpu, vcpus=guest.vcpus)
     return hotplug.answering(argv, answers, qmp=str(place.output("qmp")), console=str(place.output("console")))
 
 

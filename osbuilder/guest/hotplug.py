@@ -19,6 +19,11 @@ from osbuilder.guest.qmp import OPEN
 if TYPE_CHECKING:
     from osbuilder.arch import Machine
 
+MEMORY_MIB: Final = 128
+"""What comes of memory: x86_64 and aarch64 take it in multiples of this size."""
+
+# A virtio-mem device takes whole memory blocks of its region, which need not begin at a multiple of theirs.
+_REGION_MIB: Final = 2 * MEMORY_MIB
 _MIB: Final = 1024 * 1024
 _RESIZED: Final = "resized"
 _PORT: Final = "root-port"
@@ -70,23 +75,18 @@ def smp(vcpus: int, plugs: Collection[Plug]) -> str:
     return f"cpus={vcpus},maxcpus={vcpus + 1},sockets=1,cores={vcpus + 1},threads=1"
 
 
-def room_mib(plugs: Collection[Plug], machine: Machine) -> int:
+def room_mib(plugs: Collection[Plug]) -> int:
     """Return how much memory may come, in MiB."""
-    return (machine.dimm_mib if Plug.MEMORY in plugs else 0) + (_region_mib(machine) if Plug.VIRTIO_MEM in plugs else 0)
-
-
-def _region_mib(machine: Machine) -> int:
-    """Return the size of what a virtio-mem device grows in: whole blocks, which need not begin where that does."""
-    return 2 * machine.dimm_mib
+    return (MEMORY_MIB if Plug.MEMORY in plugs else 0) + (_REGION_MIB if Plug.VIRTIO_MEM in plugs else 0)
 
 
 def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
     """Return QEMU's options for what has to be there from the start: where things are plugged, or what grows."""
     options: tuple[str, ...] = ()
     if Plug.VIRTIO_MEM in plugs:
-        options += ("-object", f"memory-backend-ram,id=region,size={_region_mib(machine)}M")
+        options += ("-object", f"memory-backend-ram,id=region,size={_REGION_MIB}M")
         options += ("-device", f"virtio-mem-pci,id={_RESIZED},memdev=region,requested-size=0")
-    if machine.virtio == "pci" and (Plug.PCI in plugs or Plug.PCIE in plugs):
+    if Plug.PCI in plugs or Plug.PCIE in plugs:
         options += ("-device", f"pcie-root-port,id={_PORT},chassis=1,slot=1")
     if Plug.SHPC in plugs:
         options += ("-device", f"pcie-root-port,id={_BRIDGE}-port,chassis=2,slot=2")
@@ -94,16 +94,16 @@ def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
     return (*options, *(machine.native_plugging if any(plug in plugs for plug in NATIVE) else ()))
 
 
-def answers(plugs: Collection[Plug], machine: Machine, *, cpu: str, vcpus: int) -> Mapping[str, str]:
+def answers(plugs: Collection[Plug], *, cpu: str, vcpus: int) -> Mapping[str, str]:
     """Return, for each word that the agent may ask with, the QMP commands that answer it, a line each.
 
-    `cpu` is the model of the CPU that comes after `vcpus` others.
+    `cpu` is QEMU's type of the CPU that comes after `vcpus` others.
     """
     found: dict[str, tuple[str, ...]] = {}
     if Plug.CPU in plugs:
-        place = {name: vcpus if name == "core-id" else 0 for name in machine.cpu_place}
-        found["cpu"] = (_command("device_add", driver=f"{cpu}-{machine.cpu_device}", id="plugged-cpu", **place),)
-    size = machine.dimm_mib * _MIB
+        place = {"socket-id": 0, "core-id": vcpus, "thread-id": 0}
+        found["cpu"] = (_command("device_add", driver=cpu, id="plugged-cpu", **place),)
+    size = MEMORY_MIB * _MIB
     if Plug.MEMORY in plugs:
         found["memory"] = (
             _command("object-add", **{"qom-type": "memory-backend-ram"}, id="plugged-memory", size=size),
@@ -114,14 +114,14 @@ def answers(plugs: Collection[Plug], machine: Machine, *, cpu: str, vcpus: int) 
         found["virtio-mem"] = (_command("qom-set", **resized),)
     for plug in DISKS:
         if plug in plugs:
-            found |= _disk(plug, machine)
+            found |= _disk(plug)
     return {word: "\n".join(lines) for word, lines in found.items()}
 
 
-def _disk(plug: Plug, machine: Machine) -> dict[str, tuple[str, ...]]:
+def _disk(plug: Plug) -> dict[str, tuple[str, ...]]:
     """Return what answers where a disk is to come, and where it is to go."""
     name = f"plugged-{plug.value}"
-    where = {"bus": _BRIDGE, "addr": "1"} if plug is Plug.SHPC else {"bus": _PORT} if machine.virtio == "pci" else {}
+    where = {"bus": _BRIDGE, "addr": "1"} if plug is Plug.SHPC else {"bus": _PORT}
     blocks = {"driver": "null-co", "node-name": name, "read-only": True, "read-zeroes": True, "size": _MIB}
     return {
         plug.value: (

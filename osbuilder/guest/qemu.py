@@ -286,7 +286,7 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     memory = f"{guest.memory_mib}M"
     mapped_mib = guest.image_size_bytes // _MIB if guest.root.mapped else 0
     mapped_mib += _PMEM_MIB if Device.PMEM in guest.devices else 0
-    mapped_mib += hotplug.room_mib(guest.plugs, guest.machine)
+    mapped_mib += hotplug.room_mib(guest.plugs)
     if mapped_mib:
         slots = 2 if Plug.MEMORY in guest.plugs else 1
         memory += f",slots={slots},maxmem={guest.memory_mib + mapped_mib}M"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 
 from osbuilder.engine.base import Command
-from osbuilder.errors import ImageError
+from osbuilder.errors import ImageError, TreeError
 from osbuilder.image import filesystem, verity
 from osbuilder.image.initrd import DEFAULT_LEVELS, Compression, write_initrd
 from osbuilder.image.layout import Layout, plan_layout, write_headers
@@ -28,6 +28,10 @@ ROOTFS_TAR: Final = "rootfs.tar"
 IMAGE: Final = "image"
 ROOT_HASH: Final = "root_hash"
 INITRD: Final = "initrd"
+
+# Where the kernel looks for an init in an initrd, and where it looks first on a disk (admin-guide/init.rst).
+_INIT: Final = "init"
+_ON_A_DISK: Final = "/sbin/init"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +152,7 @@ def check_read_only(tree: Tree, what: str) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MakeInitrd:
-    """Input "rootfs" (rootfs.tar) -> initrd: a newc cpio archive of that tree, compressed.
+    """Input "rootfs" (rootfs.tar) -> initrd: a newc cpio archive of that tree, with an /init, compressed.
 
     `packer` names the compressing library's version: another one may pack to other bytes.
     """
@@ -169,10 +173,14 @@ class MakeInitrd:
         return cls(compression=compression, level=DEFAULT_LEVELS[compression], packer=packer, epoch=epoch)
 
     def describe(self) -> tuple[str, ...]:
-        return (f"write rootfs.tar as newc cpio, compressed with {self.compression.value} (level {self.level})",)
+        return (
+            f"lead /{_INIT} to {_ON_A_DISK}, unless the tree has one",
+            f"write rootfs.tar as newc cpio, compressed with {self.compression.value} (level {self.level})",
+        )
 
     def run(self, job: Job) -> Mapping[str, Json]:
         tree = Tree.read(job.inputs["rootfs"].path(ROOTFS_TAR))
+        _provide_init(tree)
         written = write_initrd(tree, job.out / INITRD, epoch=self.epoch, compression=self.compression, level=self.level)
         return {
             "compression": self.compression.value,
@@ -180,3 +188,27 @@ class MakeInitrd:
             "entries": written.entries,
             "lost_xattrs": list(written.lost_xattrs),
         }
+
+
+def _provide_init(tree: Tree) -> None:
+    """Lead /init to /sbin/init where a tree has none: without it a kernel passes over an initrd. Raises ImageError.
+
+    systemd is what it is on a disk there too: only with an /etc/initrd-release it looks for another root (systemd(1)).
+    """
+    if not tree.exists(_INIT):
+        tree.add_symlink(_INIT, _ON_A_DISK)
+    try:
+        name = tree.resolve(_INIT)
+    except TreeError as error:
+        raise ImageError(
+            f"an initrd starts with /{_INIT}, which leads nowhere ({error.message})",
+            hint=f"Install an init as {_ON_A_DISK}, or bring an /{_INIT}.",
+        ) from error
+    entry = tree.get(name)
+    if entry.kind is not Kind.FILE or not entry.mode & 0o111:
+        got = f"mode {entry.mode:04o}" if entry.kind is Kind.FILE else entry.kind.value
+        raise ImageError(
+            f"an initrd starts with /{_INIT}, which cannot be executed (/{name}): "
+            f"expected an executable file, got {got}",
+            hint="Give it mode 0755.",
+        )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from osbuilder.errors import ImageError, TreeError
 from osbuilder.image import dax
+from osbuilder.image.kernelfile import Facts, kernel_facts
 from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr
 from osbuilder.image.measured import examine, kernel_parameters, locate_tree
 from osbuilder.image.newc import MAGIC, read_newc
@@ -23,9 +24,16 @@ from osbuilder.tree import Tree
 from osbuilder.tree.entry import Archive
 from osbuilder.tree.expand import open_archive
 
-_PT_LOAD, _PT_NOTE = 1, 4
-_PVH_NOTE = 18  # XEN_ELFNOTE_PHYS32_ENTRY (xen/include/public/elfnote.h)
-_ELF_MACHINES = {21: "ppc64", 22: "s390x", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+# Where each filesystem has its magic, and which; where the last of their superblocks ends.
+_FILESYSTEMS = {
+    "ext4": (1080, b"\x53\xef"),
+    "erofs": (1024, b"\xe2\xe1\xf5\xe0"),
+    "xfs": (0, b"XFSB"),
+    "squashfs": (0, b"hsqs"),
+}
+_SUPERBLOCKS_END = 2048
+
+_EXT4_BLOCK_MAX = 6  # EXT4_MAX_BLOCK_LOG_SIZE (fs/ext4/ext4.h), in powers of two above 1 KiB
 _EXT4_FEATURES = {
     # (offset in the superblock, bit): name, as e2fsprogs prints it (Documentation/filesystems/ext4/super.rst)
     (92, 0x4): "has_journal",
@@ -46,7 +54,8 @@ _EXT4_FEATURES = {
     (100, 0x400): "metadata_csum",
 }
 
-Facts = tuple[tuple[str, str | int | bool], ...]
+# All that tree.expand takes.
+_COMPRESSIONS = {"bzip2": b"BZh", "gzip": b"\x1f\x8b", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +92,9 @@ def inspect(path: Path) -> Inspection:
         raise ImageError(f"cannot inspect {path}: it is a folder", hint="Name a file: an image, initrd, kernel or tar.")
     try:
         file = Archive(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
-        head = file.read_at(0, 4096)
+        kind, facts = _recognise(file, file.read_at(0, 4096), path)
     except OSError as error:
         raise ImageError(f"cannot inspect {path}: {error.strerror}") from error
-    kind, facts = _recognise(file, head, path)
     return Inspection(path=str(path), kind=kind, size_bytes=file.size_bytes, facts=tuple(facts))
 
 
@@ -106,14 +114,14 @@ def root_filesystem(image: Path) -> str | None:
 
 
 def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
-    if head[:4] == b"\x7fELF":
-        return "kernel", _elf(file, head)
-    if head[0x202:0x206] == b"HdrS":
-        return "kernel", _bzimage(file, head)
-    compression = _compression(head)
-    archive = _archive(file if compression == "none" else _expanded(path), path, compression)
+    compression = next((name for name, magic in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    content = _expanded(path) if compression else file
+    archive = _archive(content, path, compression or "none")
     if archive:
         return archive
+    kernel = kernel_facts(content)
+    if kernel:
+        return "kernel", (("compression", compression), *kernel) if compression else kernel
     if decode_mbr(head) is not None:
         return _disk(file, head, path)
     found = _filesystem(file, 0)
@@ -121,10 +129,10 @@ def _recognise(file: Archive, head: bytes, path: Path) -> tuple[str, Facts]:
         return found
     if not head:
         raise ImageError(f"nothing to inspect in {path}: the file is empty")
-    shown = f"{head[:16].hex(' ')} ({compression})" if compression != "none" else head[:16].hex(" ")
+    shown = f"{head[:16].hex(' ')} ({compression})" if compression else head[:16].hex(" ")
     raise ImageError(
         f"cannot say what {path} is: it begins with {shown}",
-        hint="Known: disk images, ext4, erofs, xfs, squashfs, vmlinux, bzImage; cpio (newc) and tar, also compressed.",
+        hint="Known: disk images, ext4, erofs, xfs, squashfs; also packed: vmlinux, bzImage, Image, cpio (newc), tar.",
     )
 
 
@@ -184,7 +192,7 @@ def _dax(
             f"it says {superblock.checksum:016x}"
         )
     offset = superblock.data_offset_bytes
-    inner = decode_mbr(file.read_at(offset, SECTOR_BYTES))
+    inner = decode_mbr(file.read_at(offset, SECTOR_BYTES)) if offset < file.size_bytes else None
     if inner is None:
         raise ImageError(f"damaged image ({file.label}): no partition table at {offset}, where the guest looks for it")
     moved = tuple(dataclasses.replace(part, offset_bytes=part.offset_bytes + offset) for part in inner)
@@ -203,20 +211,29 @@ def _dax(
 
 def _filesystem(file: Archive, offset: int) -> tuple[str, Facts] | None:
     block = file.read_at(offset, 4096)
-    if block[1080:1082] == b"\x53\xef":
-        return _ext4(block[1024:2048])
-    if block[1024:1028] == b"\xe2\xe1\xf5\xe0":
-        return "erofs", (("uuid", str(uuid.UUID(bytes=block[1072:1088]))),)
-    if block[:4] == b"XFSB":
-        size, blocks = struct.unpack_from(">IQ", block, 4)
-        return "xfs", (("uuid", str(uuid.UUID(bytes=block[32:48]))), ("block size", size), ("blocks", blocks))
-    if block[:4] == b"hsqs":
-        return "squashfs", (("inodes", struct.unpack_from("<I", block, 4)[0]),)
+    kind = next((kind for kind, (at, magic) in _FILESYSTEMS.items() if block[at : at + len(magic)] == magic), None)
+    if kind is not None and len(block) < _SUPERBLOCKS_END:
+        raise ImageError(
+            f"damaged filesystem ({file.label}): the file ends inside its superblock, at byte {file.size_bytes}",
+            hint="The file is truncated; build or copy it again.",
+        )
+    match kind:
+        case "ext4":
+            return _ext4(block[1024:2048], file.label)
+        case "erofs":
+            return kind, (("uuid", str(uuid.UUID(bytes=block[1072:1088]))),)
+        case "xfs":
+            size, blocks = struct.unpack_from(">IQ", block, 4)
+            return kind, (("uuid", str(uuid.UUID(bytes=block[32:48]))), ("block size", size), ("blocks", blocks))
+        case "squashfs":
+            return kind, (("inodes", struct.unpack_from("<I", block, 4)[0]),)
     return None
 
 
-def _ext4(block: bytes) -> tuple[str, Facts]:
+def _ext4(block: bytes, label: str) -> tuple[str, Facts]:
     (size,) = struct.unpack_from("<I", block, 24)
+    if size > _EXT4_BLOCK_MAX:
+        raise ImageError(f"damaged filesystem ({label}): expected blocks of at most 64 KiB, got 2^{10 + size} bytes")
     features = [
         name for (offset, bit), name in _EXT4_FEATURES.items() if struct.unpack_from("<I", block, offset)[0] & bit
     ]
@@ -232,70 +249,7 @@ def _ext4(block: bytes) -> tuple[str, Facts]:
     )
 
 
-# Kernels
-
-
-def _elf(file: Archive, head: bytes) -> Facts:
-    wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
-    kind, machine = struct.unpack_from(f"{order}HH", head, 16)
-    entry, table = struct.unpack_from(f"{order}QQ", head, 24)
-    size, count = struct.unpack_from(f"{order}HH", head, 54)
-    pvh, high = None, False
-    for number in range(count if wide else 0):
-        segment = file.read_at(table + number * size, size)
-        if len(segment) < 56:
-            raise ImageError(f"damaged ELF file ({file.label}): its program headers run past the end of the file")
-        what, offset, address, length = struct.unpack_from(f"{order}I4xQQ8xQ", segment)
-        if what == _PT_LOAD:
-            high |= address >= 1 << 63
-        elif what == _PT_NOTE and pvh is None:
-            pvh = _pvh_entry(file.read_at(offset, min(length, 1 << 20)), order)
-    if pvh is None and not high:
-        raise ImageError(
-            f"{file.label} is an ELF file (type {kind}, {_ELF_MACHINES.get(machine, machine)}) but no kernel: "
-            "expected a PVH note, or segments in the upper half of the address space"
-        )
-    return (
-        ("format", "vmlinux (ELF)"),
-        ("machine", _ELF_MACHINES.get(machine, str(machine))),
-        ("entry", f"{entry:#x}"),
-        ("PVH entry", "none" if pvh is None else f"{pvh:#x}"),
-    )
-
-
-def _pvh_entry(notes: bytes, order: str) -> int | None:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from(f"{order}III", notes, at)
-        begin = at + 12 + (name_size + 3) // 4 * 4
-        if kind == _PVH_NOTE and notes[at + 12 : at + 16] == b"Xen\0":
-            return int.from_bytes(notes[begin : begin + size], "little")
-        at = begin + (size + 3) // 4 * 4
-    return None
-
-
-def _bzimage(file: Archive, head: bytes) -> Facts:
-    """Return what a bzImage's setup header says (Documentation/arch/x86/boot.rst)."""
-    (version,) = struct.unpack_from("<H", head, 0x206)
-    (string,) = struct.unpack_from("<H", head, 0x20E)
-    text = file.read_at(string + 0x200, 256).partition(b"\0")[0] if string else b""
-    xload = struct.unpack_from("<H", head, 0x236)[0] if version >= 0x20C else 0
-    return (
-        ("format", "bzImage"),
-        ("machine", "x86_64" if xload & 1 else "x86"),
-        ("version", text.decode("ascii", "replace") or "unknown"),
-        ("boot protocol", f"{version >> 8}.{version & 0xFF:02d}"),
-    )
-
-
 # Archives
-
-
-def _compression(head: bytes) -> str:
-    for name, magic in (("gzip", b"\x1f\x8b"), ("xz", b"\xfd7zXZ\0"), ("zstd", b"\x28\xb5\x2f\xfd")):
-        if head.startswith(magic):
-            return name
-    return "none"
 
 
 def _expanded(path: Path) -> Archive:

@@ -139,10 +139,6 @@ def _switch(row: Row, text: str) -> object:
     return (row.values or {True: True}).get(_SWITCHES[text.lower()])
 
 
-def _names(options: list[str]) -> set[str]:
-    return {option.partition("=")[0] for option in options}
-
-
 def _value(row: Row, text: str) -> object:
     """Return what a variable's text means; None where it asks for what is so anyway."""
     if row.form == "switch":

@@ -86,7 +86,11 @@ class OverlayFile:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         copy_verified(self.path, job.out / OVERLAY, self.sha256)
-        return {"name": self.name, "sha256": self.sha256, "entries": len(Tree.read(job.out / OVERLAY)) - 1}
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "entries": len(Tree.read(job.out / OVERLAY, scratch=job.work)) - 1,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,7 @@ class AgentArchive:
     def run(self, job: Job) -> Mapping[str, Json]:
         copy = job.work / "archive"
         copy_verified(self.path, copy, self.sha256)
-        tree = Tree.read(copy)
+        tree = Tree.read(copy, scratch=job.work)
         _check_program(tree, self.install, str(self.path), ARCHES[self.arch])
         return _take(tree, self.install, job)
 

@@ -174,7 +174,7 @@ class Compose:
         laid = []
         for number in range(self.overlays):
             overlay = job.inputs[f"overlay-{number}"]
-            tree.merge(Tree.read(overlay.path(OVERLAY)), replace=True)
+            tree.merge(Tree.read(overlay.path(OVERLAY), scratch=job.work), replace=True)
             laid.append(overlay.facts)
         return laid
 

@@ -42,7 +42,6 @@ class TakeModules:
     @classmethod
     def of_path(cls, path: Path) -> TakeModules:
         """Return the action for a tar or a folder; reads it once. Raises UsageError for what can be neither."""
-        path = path.expanduser()
         return cls(source=provide(path, epoch=EPOCH, option=OPTION), name=path.absolute().name)
 
     def describe(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class ProvidedTar:
         except OSError as error:
             raise UsageError(f"cannot read {self.path}: {error.strerror}") from error
         _check_unchanged(self.path, expected=self.sha256, got=_sha256_of(copy))
-        Tree.read(copy).write(job.out / ROOTFS_TAR, epoch=self.epoch)
+        Tree.read(copy, scratch=job.work).write(job.out / ROOTFS_TAR, epoch=self.epoch)
         return {"packages": []}
 
 

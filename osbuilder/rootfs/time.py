@@ -28,7 +28,7 @@ def set_up_time(tree: Tree, *, drop_in: str) -> tuple[str, ...]:
     for path in _CONFIGURATIONS:
         if tree.exists(path):
             entry = tree.get(tree.resolve(path))
-            content = configure(tree.read_bytes(path).decode()).encode()
+            content = _bytes(configure(_text(tree.read_bytes(path))))
             tree.add_file(tree.resolve(path), content, mode=entry.mode, uid=entry.uid, gid=entry.gid, replace=True)
             written.append(path)
     for folder in _UNIT_FOLDERS:
@@ -36,8 +36,8 @@ def set_up_time(tree: Tree, *, drop_in: str) -> tuple[str, ...]:
             unit = f"{folder}/{service}"
             if tree.exists(unit) and tree.resolve(unit) == unit:
                 path = f"etc/systemd/system/{service}.d/ptp.conf"
-                commands = commands_without_user(tree.read_bytes(unit).decode())
-                tree.add_file(path, render(drop_in, commands=commands).encode(), parents_mode=0o755, replace=True)
+                commands = commands_without_user(_text(tree.read_bytes(unit)))
+                tree.add_file(path, _bytes(render(drop_in, commands=commands)), parents_mode=0o755, replace=True)
                 written.append(path)
     return tuple(written)
 
@@ -57,3 +57,12 @@ def commands_without_user(unit: str) -> tuple[str, ...]:
     commands = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
     changed = [re.sub(r"\s-u\s*\S+", "", command) for command in commands]
     return tuple(changed) if changed != commands else ()
+
+
+def _text(content: bytes) -> str:
+    """Return a file's text; what is not UTF-8 in it comes back with `_bytes`, as it was."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

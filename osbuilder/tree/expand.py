@@ -6,6 +6,7 @@ Compression is recognised by its magic, never by a file's name.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -21,10 +22,11 @@ from osbuilder.errors import TreeError
 from osbuilder.tree.entry import CHUNK_BYTES, Archive, MemoryArchive
 
 
-def open_archive(path: Path) -> Archive:
-    """Open a tar archive; a compressed one (bzip2, gzip, xz, zstd) is expanded into an unnamed temporary file.
+def open_archive(path: Path, *, scratch: Path | None = None) -> Archive:
+    """Open a tar archive; a compressed one (bzip2, gzip, xz, zstd) is expanded into an unnamed file.
 
-    Raises TreeError when the file cannot be read, or its compression is unknown, truncated or damaged.
+    That lies in the folder `scratch` (None: the one for temporary files). Raises TreeError when the archive cannot be
+    read, when its compression is truncated or damaged, and when it cannot be expanded there.
     """
     try:
         archive = Archive(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
@@ -35,13 +37,13 @@ def open_archive(path: Path) -> Archive:
     if method is None:
         return archive
     with path.open("rb") as packed:
-        return _expand(packed, method, str(path))
+        return _expand(packed, method, str(path), scratch)
 
 
-def expand_bytes(data: bytes, label: str) -> Archive:
+def expand_bytes(data: bytes, label: str, *, scratch: Path | None = None) -> Archive:
     """Return the tar archive that is in memory, expanded as `open_archive` does; `label` names it in errors."""
     method = _method(data[:6])
-    return MemoryArchive(data, label) if method is None else _expand(io.BytesIO(data), method, label)
+    return MemoryArchive(data, label) if method is None else _expand(io.BytesIO(data), method, label, scratch)
 
 
 def _method(magic: bytes) -> str | None:
@@ -56,24 +58,39 @@ def _method(magic: bytes) -> str | None:
     return None
 
 
-def _expand(packed: BinaryIO, method: str, path: str) -> Archive:
-    spool, name = tempfile.mkstemp(prefix="osbuilder-tree-")
-    archive = Archive(spool, path)
-    Path(name).unlink()
+def _expand(packed: BinaryIO, method: str, label: str, scratch: Path | None) -> Archive:
+    with _told_where(label, scratch) as folder:
+        spool, name = tempfile.mkstemp(prefix="osbuilder-tree-", dir=folder)
+        Path(name).unlink()
+    archive = Archive(spool, label)
     try:
         for chunk in _EXPANDERS[method](packed):
-            _write_all(spool, chunk)
+            with _told_where(label, scratch):
+                _write_all(spool, chunk)
         archive.size_bytes = os.fstat(spool).st_size
         if not archive.size_bytes:
             raise EOFError("nothing comes out of it")
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
         raise TreeError(
-            f"damaged archive ({path}): {method} data is truncated or corrupt: {error}",
+            f"damaged archive ({label}): {method} data is truncated or corrupt: {error}",
             hint="Fetch or build the archive again.",
         ) from error
     except OSError as error:
-        raise TreeError(f"cannot expand archive ({path}): {error.strerror}") from error
+        raise TreeError(f"cannot read archive ({label}): {error.strerror}") from error
     return archive
+
+
+@contextlib.contextmanager
+def _told_where(label: str, scratch: Path | None) -> Iterator[Path]:
+    """Yield the folder to expand into, and say in the error of one that is full which it is."""
+    folder = scratch or Path(tempfile.gettempdir())
+    try:
+        yield folder
+    except OSError as error:
+        raise TreeError(
+            f"cannot expand archive ({label}) into {folder}: {error.strerror}",
+            hint="Make room there." if scratch else "Make room there, or name another folder: TMPDIR=FOLDER.",
+        ) from error
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -84,14 +84,16 @@ class _Loader:
         self.names[name] = inode
 
     def need_folder(self, member: Member, name: str) -> None:
-        if name in self.names:
-            kind = self.inodes[self.names[name]].kind
-            if kind is not Kind.DIR:
-                raise self.refuse(member, f"lies below {name!r}, which is a {kind.value}")
-            return
-        self.need_folder(member, name.rpartition("/")[0])
-        self.insert(name, IMPLIED_FOLDER)
-        self.implied.add(name)
+        missing = []
+        while name not in self.names:
+            missing.append(name)
+            name = name.rpartition("/")[0]
+        kind = self.inodes[self.names[name]].kind
+        if kind is not Kind.DIR:
+            raise self.refuse(member, f"lies below {name!r}, which is a {kind.value}")
+        for folder in reversed(missing):
+            self.insert(folder, IMPLIED_FOLDER)
+            self.implied.add(folder)
 
     def linked(self, member: Member) -> int:
         inode = self.names.get(member.link or "")

@@ -19,6 +19,8 @@ from typing import NoReturn
 
 from osbuilder.errors import TreeError
 from osbuilder.tree.entry import CHUNK_BYTES, EMPTY, Archive, Content, Entry, Kind, Span
+from osbuilder.tree.number import parse_decimal, parse_field
+from osbuilder.tree.sparse import Pieces, content_of, old_gnu_pieces, pax_0_map, pax_1_0_content
 
 BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -27,6 +29,10 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _WINDOW_BYTES = 16 << 10
 # Long names and xattrs fit many times over; more is an attack on memory, not a rootfs.
 _EXTENSION_LIMIT_BYTES = 4 << 20
+# PATH_MAX (linux/limits.h): nothing in a guest could open a longer one.
+_NAME_LIMIT_BYTES = 4096
+# As much of a member's own words as a message has.
+_SHOWN = 80
 
 _KINDS = {
     b"2": Kind.SYMLINK,
@@ -152,7 +158,7 @@ class _Reader:
             self.position += len(chunk)
 
     def number(self, field: bytes, what: str) -> int:
-        value = _number(field)
+        value = parse_field(field)
         if value is None:
             self.fail(f"has a malformed {what} field {field!r}")
         return value
@@ -216,7 +222,10 @@ class _Reader:
         if extension.long_name is not None:
             raw_name = extension.long_name
         raw_name = pax.get("GNU.sparse.name") or pax.get("path") or raw_name
-        name = self.shown = raw_name.decode("utf-8", "surrogateescape")
+        name = raw_name.decode("utf-8", "surrogateescape")
+        self.shown = name[:_SHOWN]
+        if len(raw_name) > _NAME_LIMIT_BYTES:
+            self.fail(f"is refused: its name goes on for {len(raw_name)} bytes, expected at most {_NAME_LIMIT_BYTES}")
         kind = fields[7]
         if kind in _FILE_TYPES and name.endswith("/"):  # how archives before POSIX marked folders
             kind = b"5"
@@ -271,9 +280,7 @@ class _Reader:
         text = pax.get(keyword)
         if not text:
             return self.number(field, keyword)
-        if not text.isdigit():
-            self.fail(f"has a malformed PAX {keyword} {text!r}")
-        return int(text)
+        return self.pax_number(keyword, text, text)
 
     def mtime(self, pax: dict[str, bytes], field: bytes) -> int:
         text = pax.get("mtime")
@@ -281,10 +288,18 @@ class _Reader:
             return self.number(field, "mtime")
         # Whole seconds, rounded down: a fraction exists in PAX only, and trees must not depend on the format.
         whole, _, fraction = text.partition(b".")
-        digits = whole.removeprefix(b"-")
-        if not digits.isdigit() or (fraction and not fraction.isdigit()):
-            self.fail(f"has a malformed PAX mtime {text!r}")
-        return int(whole) - (1 if whole.startswith(b"-") and fraction.strip(b"0") else 0)
+        if fraction and not fraction.isdigit():
+            self.fail(f"has a malformed PAX mtime {text[:_SHOWN]!r}")
+        seconds = self.pax_number("mtime", text, whole.removeprefix(b"-"))
+        if not whole.startswith(b"-"):
+            return seconds
+        return -seconds - (1 if fraction.strip(b"0") else 0)
+
+    def pax_number(self, keyword: str, text: bytes, digits: bytes) -> int:
+        value = parse_decimal(digits)
+        if value is None:
+            self.fail(f"has a malformed PAX {keyword} {text[:_SHOWN]!r}")
+        return value
 
     def xattrs(self, pax: dict[str, bytes]) -> tuple[tuple[str, bytes], ...]:
         found: dict[str, bytes] = {}
@@ -305,97 +320,31 @@ class _Reader:
             self.fail("has an xattr that is not base64")
 
     def content(self, kind: bytes, header: bytes, size: int, records: Pax, pax: dict[str, bytes]) -> Content:
-        if kind == b"S":
-            pieces, real_size = self.old_gnu_map(header)
-        elif pax.get("GNU.sparse.major") == b"1" and pax.get("GNU.sparse.minor") == b"0":
-            return self.pax_1_0_content(size, pax)
-        elif "GNU.sparse.map" in pax or "GNU.sparse.size" in pax:
-            pieces, real_size = self.pax_0_map(records, pax)
-        else:
-            begin = self.data(size)
-            if not size:
-                return EMPTY
-            return Content(size_bytes=size, spans=(Span(source=self.archive, offset=begin, length_bytes=size),))
-        return self.sparse(self.data(size), size, pieces, real_size)
+        try:
+            if kind == b"S":
+                pieces, real_size = self.old_gnu_map(header)
+            elif pax.get("GNU.sparse.major") == b"1" and pax.get("GNU.sparse.minor") == b"0":
+                return pax_1_0_content(self.archive, self.data(size), size, pax)
+            elif "GNU.sparse.map" in pax or "GNU.sparse.size" in pax:
+                pieces, real_size = pax_0_map(records, pax)
+            else:
+                begin = self.data(size)
+                if not size:
+                    return EMPTY
+                return Content(size_bytes=size, spans=(Span(source=self.archive, offset=begin, length_bytes=size),))
+            return content_of(self.archive, self.data(size), size, pieces, real_size)
+        except ValueError as error:
+            self.fail(str(error))
 
-    def old_gnu_map(self, header: bytes) -> tuple[list[tuple[int, int]], int]:
+    def old_gnu_map(self, header: bytes) -> tuple[Pieces, int]:
         """Take the sparse map of a type S member: four pieces in the header, 21 in each block that follows."""
-        pieces = self.gnu_pieces(header[386:482])
+        pieces = old_gnu_pieces(header[386:482])
         more = header[482]
         while more:
             block = self.block()
-            pieces += self.gnu_pieces(block[:504])
+            pieces += old_gnu_pieces(block[:504])
             more = block[504]
         return pieces, self.number(header[483:495], "real size")
-
-    def gnu_pieces(self, table: bytes) -> list[tuple[int, int]]:
-        numbers = [self.number(table[at : at + 12], "sparse map") for at in range(0, len(table), 12)]
-        return [pair for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair != (0, 0)]
-
-    def pax_0_map(self, records: Pax, pax: dict[str, bytes]) -> tuple[list[tuple[int, int]], int]:
-        """Take the map of PAX sparse formats 0.0 (repeated keywords) and 0.1 (one keyword with all numbers)."""
-        if "GNU.sparse.map" in pax:
-            words = pax["GNU.sparse.map"].split(b",") if pax["GNU.sparse.map"] else []
-        else:
-            words = [value for keyword, value in records if keyword in ("GNU.sparse.offset", "GNU.sparse.numbytes")]
-        if len(words) % 2:
-            self.fail("has a malformed sparse map")
-        numbers = [self.sparse_number(word) for word in words]
-        return list(zip(numbers[::2], numbers[1::2], strict=True)), self.sparse_number(pax.get("GNU.sparse.size", b""))
-
-    def pax_1_0_content(self, size: int, pax: dict[str, bytes]) -> Content:
-        """Take PAX sparse format 1.0: the map is decimal lines in front of the data, padded to a block."""
-        begin = self.data(size)
-        at, lines = begin, b""
-
-        def line() -> int:
-            nonlocal at, lines
-            while b"\n" not in lines:
-                if at >= begin + size:
-                    self.fail("has a sparse map that runs past its data")
-                lines += self.archive.read_at(at, BLOCK_BYTES)
-                at += BLOCK_BYTES
-            word, _, lines = lines.partition(b"\n")
-            return self.sparse_number(word)
-
-        pieces = [(line(), line()) for _ in range(line())]
-        return self.sparse(at, begin + size - at, pieces, self.sparse_number(pax.get("GNU.sparse.realsize", b"")))
-
-    def sparse_number(self, word: bytes) -> int:
-        if not word.isdigit():
-            self.fail(f"has a malformed number {word!r} in its sparse map")
-        return int(word)
-
-    def sparse(self, begin: int, stored: int, pieces: list[tuple[int, int]], real_size: int) -> Content:
-        spans: list[Span] = []
-        at, source = 0, begin
-        for offset, length in pieces:
-            if offset < at or offset + length > real_size:
-                self.fail("has a sparse map that overlaps itself or runs past the file's end")
-            if offset > at:
-                spans.append(Span(source=None, length_bytes=offset - at))
-            if length:
-                spans.append(Span(source=self.archive, offset=source, length_bytes=length))
-            at, source = offset + length, source + length
-        if source - begin != stored:
-            self.fail(f"has a sparse map of {source - begin} bytes: expected {stored}, the data that is stored")
-        if real_size > at:
-            spans.append(Span(source=None, length_bytes=real_size - at))
-        return Content(size_bytes=real_size, spans=tuple(spans))
-
-
-# Owners, modes and times are the same in thousands of headers: looking one up costs a tenth of parsing it.
-@functools.lru_cache(maxsize=4096)
-def _number(field: bytes) -> int | None:
-    """Return the number in a header's field: octal digits, or GNU's base 256; None for anything else."""
-    if field[0] == 0xFF:
-        return int.from_bytes(field, "big", signed=True)
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    text = field.partition(b"\0")[0].strip(b" ")
-    if not text:
-        return 0
-    return None if text.strip(b"01234567") else int(text, 8)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from osbuilder.errors import TreeError
@@ -20,29 +20,11 @@ from osbuilder.outfile import replacing
 from osbuilder.tree.entry import Content, Entry, Kind, Sink, Writable
 from osbuilder.tree.expand import open_archive
 from osbuilder.tree.load import load_members
+from osbuilder.tree.pattern import matcher
+from osbuilder.tree.summary import Summary, summarise
 from osbuilder.tree.tarread import Member, read_members
 from osbuilder.tree.tarwrite import write_end, write_entry, write_link
-
-_MAX_LINKS = 40  # as many symlinks as the kernel follows (MAXSYMLINKS)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What lies in one folder of the root: content bytes (hard links count once) and names."""
-
-    path: str
-    content_bytes: int
-    entries: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """Sizes of a tree. `folders` are the root's, largest first; "." stands for files in the root itself."""
-
-    content_bytes: int
-    entries: int
-    kinds: tuple[tuple[Kind, int], ...]
-    folders: tuple[Usage, ...]
+from osbuilder.tree.walk import walk
 
 
 def name_key(name: str) -> bytes:
@@ -60,14 +42,14 @@ class Tree:
     # Reading and writing
 
     @classmethod
-    def read(cls, path: Path) -> Tree:
+    def read(cls, path: Path, *, scratch: Path | None = None) -> Tree:
         """Read a rootfs archive: tar (ustar, PAX, GNU), plain or compressed with bzip2, gzip, xz or zstd.
 
-        Contents stay in the file (compressed: in an unnamed temporary file). Folders that the archive leaves out become
-        0755, 0:0. Raises TreeError, with the member's name and offset, for anything malformed, truncated, escaping,
-        duplicate or shadowing.
+        Contents stay in the file (compressed: in an unnamed one in `scratch`, see open_archive). Folders that the
+        archive leaves out become 0755, 0:0. Raises TreeError, with the member's name and offset, for anything
+        malformed, truncated, escaping, duplicate or shadowing.
         """
-        return cls.of_members(read_members(open_archive(path)), str(path))
+        return cls.of_members(read_members(open_archive(path, scratch=scratch)), str(path))
 
     @classmethod
     def of_members(cls, members: Iterable[Member], label: str) -> Tree:
@@ -173,30 +155,13 @@ class Tree:
 
     def glob(self, *patterns: str) -> tuple[str, ...]:
         """Return the names that match any pattern, sorted: `*` and `?` stay in one part, `**` spans parts."""
-        match = re.compile("|".join(_glob_regex(pattern) for pattern in patterns) or r"(?!)", re.DOTALL).fullmatch
-        return tuple(name for name in self.names() if name and match(name))
+        matches = matcher(patterns)
+        return tuple(name for name in self.names() if name and matches(name))
 
     def summary(self) -> Summary:
         """Return sizes and counts, of the whole and by the root's folders."""
-        kinds: dict[Kind, int] = {}
-        sizes: dict[str, int] = {}
-        counts: dict[str, int] = {}
-        seen: set[int] = set()
-        for name in self.names():
-            inode = self._names[name]
-            entry = self._inodes[inode]
-            kinds[entry.kind] = kinds.get(entry.kind, 0) + 1
-            top = name.partition("/")[0] if "/" in name or entry.kind is Kind.DIR else ""
-            counts[top] = counts.get(top, 0) + 1
-            sizes[top] = sizes.get(top, 0) + (0 if inode in seen else entry.content.size_bytes)
-            seen.add(inode)
-        folders = [Usage(path=top or ".", content_bytes=sizes[top], entries=counts[top]) for top in counts]
-        return Summary(
-            content_bytes=sum(sizes.values()),
-            entries=len(self._names),
-            kinds=tuple(sorted(kinds.items(), key=lambda item: item[0].value)),
-            folders=tuple(sorted(folders, key=lambda usage: (-usage.content_bytes, usage.path))),
-        )
+        numbers = ((name, self._names[name]) for name in self.names())
+        return summarise((name, inode, self._inodes[inode]) for name, inode in numbers)
 
     # Editing. A name that is taken is an error unless `replace`; a folder is only ever removed by `remove`.
 
@@ -353,33 +318,7 @@ class Tree:
         return inode is not None and self._inodes[inode].kind is Kind.DIR
 
     def _walk(self, path: str, *, follow_last: bool) -> str:
-        """Return the name that a path leads to, which need not exist, following symlinks inside the tree."""
-        pending = path.split("/")[::-1]
-        if ".." in pending or "\0" in path:
-            raise TreeError(f"refusing a path with `..` or a NUL byte ({path!r})")
-        here: list[str] = []
-        hops = 0
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                del here[-1:]  # the root's parent is the root
-            if part in ("", ".", ".."):
-                continue
-            here.append(part)
-            inode = self._names.get("/".join(here))
-            entry = None if inode is None else self._inodes[inode]
-            more = any(part not in ("", ".") for part in pending)
-            if entry is None or not (more or follow_last):
-                continue
-            if entry.kind is Kind.SYMLINK:
-                hops += 1
-                if hops > _MAX_LINKS:
-                    raise TreeError(f"symlinks run in a loop ({path})")
-                here = [] if entry.target.startswith("/") else here[:-1]
-                pending.extend(entry.target.split("/")[::-1])
-            elif more and entry.kind is not Kind.DIR:
-                raise TreeError(f"not a folder in the tree (/{'/'.join(here)}): it is a {entry.kind.value}, in {path}")
-        return "/".join(here)
+        return walk(self._names, self._inodes, path, follow_last=follow_last)
 
     def _existing(self, path: str) -> str:
         name = self._walk(path, follow_last=False)
@@ -428,15 +367,15 @@ class Tree:
         return name
 
     def _make_parents(self, name: str, mode: int | None) -> None:
-        parent = name.rpartition("/")[0]
-        if parent in self._names:
+        missing = list(itertools.takewhile(lambda folder: folder not in self._names, _upwards(name.rpartition("/")[0])))
+        if not missing:
             return
         if mode is None:
             raise TreeError(
-                f"no folder in the tree for /{name}: /{parent} does not exist", hint="Add it, or pass parents_mode."
+                f"no folder in the tree for /{name}: /{missing[0]} does not exist", hint="Add it, or pass parents_mode."
             )
-        self._make_parents(parent, mode)
-        self._insert(parent, Entry(kind=Kind.DIR, mode=_checked_mode(parent, mode)))
+        for folder in reversed(missing):
+            self._insert(folder, Entry(kind=Kind.DIR, mode=_checked_mode(folder, mode)))
 
 
 def _upwards(name: str) -> Iterator[str]:
@@ -453,9 +392,3 @@ def _checked_mode(path: str, mode: int) -> int:
     if not 0 <= mode <= 0o7777:
         raise TreeError(f"bad mode ({path}): expected permission bits up to 07777, got {mode:#o}")
     return mode
-
-
-def _glob_regex(pattern: str) -> str:
-    special: dict[str, str] = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    render: Callable[[re.Match[str]], str] = lambda found: special.get(found[0]) or re.escape(found[0])  # noqa: E731
-    return re.sub(r"\*\*/|\*\*|.", render, pattern.lstrip("/"), flags=re.DOTALL)

@@ -26,6 +26,7 @@ MACHINES = [
 ]
 
 
+@pytest.mark.usefixtures("builders")
 @pytest.mark.parametrize(
     "arch", [pytest.param(name, marks=[] if name == host_arch().name else [pytest.mark.matrix]) for name in ARCHES]
 )

@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 
 from osbuilder.api import Workbench, open_workbench
+from osbuilder.engine.base import Command, Mounts
 from osbuilder.errors import BootError
 from osbuilder.guest.boot import dax
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.image.build import IMAGE, INITRD, ROOTFS_TAR, MakeImage
+from osbuilder.image.filesystem import at_offset
 from osbuilder.launch import Outcome
 from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, KernelRequest, RootfsRequest
+from osbuilder.tree import Tree
+from tests.ext4_reader import differences
 
 # Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. No root
 # is verified here (test_verity.py), SELinux and AppArmor are off unless they are chosen (test_security_modules.py), and
@@ -99,6 +104,25 @@ def test_the_root_of_the_dax_image_is_mapped_from_the_nvdimm(guests: Guests) -> 
     assert "ro" in report.root.options
 
 
+def test_the_filesystem_of_the_dax_image_is_clean_and_equals_the_tree_it_was_made_of(
+    guests: Guests, tmp_path: Path
+) -> None:
+    for name in ("out", "work"):
+        (tmp_path / name).mkdir()
+    step = guests.bench.planner.plan(ImageRequest(rootfs=RootfsRequest(distro="debian")))
+    assert isinstance(step.action, MakeImage)
+    image = guests.bench.executor.run(step)
+    rootfs = guests.bench.executor.run(dict(step.inputs)["rootfs"])
+    offset = image.facts["partitions"][0][0]
+    assert offset == 3 << 20
+    fsck = Command(argv=("e2fsck", "-f", "-n", at_offset("/in/image", offset)))
+    mounts = Mounts(inputs={"image": image.path(IMAGE)}, output=tmp_path / "out", work=tmp_path / "work")
+    with guests.bench.builder("rootfs") as (engine, builder):
+        engine.run(builder, fsck, mounts, log=tmp_path / "log", label="test-fsck")
+    tree = Tree.read(rootfs.path(ROOTFS_TAR))
+    assert differences(tree, image.path(IMAGE), epoch=step.action.epoch, offset=offset) == []
+
+
 @pytest.mark.parametrize("machine", ["q35", "microvm"])
 def test_the_compressed_kernel_boots_as_well(guests: Guests, machine: str) -> None:
     report = guests.boot(machine=machine, root=RootKind.INITRD, kernel=guests.vmlinuz).boot.report
@@ -127,6 +151,18 @@ def test_an_image_with_the_agent_as_init_boots_without_systemd(guests: Guests) -
     report = guests.bench.boot(BootRequest(image=image, machine="q35", root=RootKind.PMEM)).boot.report
     assert report.pid1
     assert dax(report)
+
+
+def test_an_initrd_with_systemd_as_init_comes_up(guests: Guests) -> None:
+    request = InitrdRequest(rootfs=RootfsRequest(distro="debian", init=Init.SYSTEMD))
+    # Not published: it would have the name of the one whose init is the agent.
+    initrd = guests.bench.executor.run(guests.bench.planner.plan(request)).path(INITRD)
+    # The kernel gives a root in memory half of it at most.
+    outcome = guests.bench.boot(BootRequest(initrd=initrd, machine="q35", memory_mib=1024))
+    outcome.check()
+    report = outcome.boot.report
+    assert (report.init, report.pid1) == ("systemd", False)
+    assert [probe.name for probe in report.probes if probe.result is Result.FAIL] == []
 
 
 def test_the_older_release_comes_up_and_keeps_every_promise_of_its_kernel(bench: Workbench) -> None:

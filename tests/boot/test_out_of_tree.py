@@ -23,6 +23,7 @@ from osbuilder.request import BootRequest, HeadersRequest, KernelRequest
 from osbuilder.store import Artifact
 from tests.jobs import artifact
 from tests.kernel_bench import Compiler
+from tests.prerequisites import program
 
 if TYPE_CHECKING:
     from osbuilder.step import Job
@@ -93,7 +94,7 @@ class BuildModule:
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("key")
     command = [
-        "openssl",
+        program("openssl"),
         "req",
         "-x509",
         "-newkey",

@@ -9,17 +9,9 @@ import pytest
 
 from osbuilder.arch import ARCHES
 from osbuilder.distro.adapters import adapter_of
+from osbuilder.distro.choice import Selection, choose, select_packages
 from osbuilder.distro.order import Order
-from osbuilder.distro.recipe import (
-    PackageManager,
-    Packages,
-    Recipe,
-    Selection,
-    choose,
-    find_recipe,
-    load_recipes,
-    select_packages,
-)
+from osbuilder.distro.recipe import PackageManager, Packages, Recipe, find_recipe, load_recipes
 from osbuilder.packageplan import order_of
 from osbuilder.plan import Planner
 from osbuilder.settings import load_settings

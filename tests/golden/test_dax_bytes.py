@@ -1,13 +1,15 @@
-"""The header of a DAX image, byte for byte: what released runtimes and kernels read."""
+"""What is around an image's filesystem, byte for byte: what released runtimes and kernels read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from osbuilder.image import dax
 from osbuilder.image.layout import MIB, plan_layout
 
-GOLDEN = Path(__file__).parent / "dax-header.hex"
+FOLDER = Path(__file__).parent
 
 
 def dump(offset: int, data: bytes) -> list[str]:
@@ -16,10 +18,11 @@ def dump(offset: int, data: bytes) -> list[str]:
     return [f"{at:08x}  {row.hex(' ')}" for at, row in rows if any(row)]
 
 
-def test_the_headers_of_a_dax_image_are_these_bytes() -> None:
-    layout = plan_layout(sizes_bytes=(300 * MIB,), dax_header=True)
+@pytest.mark.parametrize(("golden", "dax_header"), [("dax-header.hex", True), ("plain-mbr.hex", False)])
+def test_the_headers_of_an_image_are_these_bytes(golden: str, dax_header: bool) -> None:
+    layout = plan_layout(sizes_bytes=(300 * MIB,), dax_header=dax_header)
     lines = [line for offset, data in layout.headers(disk_id=0xC0FFEE42) for line in dump(offset, data)]
-    expected = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    expected = [line for line in (FOLDER / golden).read_text().splitlines() if not line.startswith("#")]
     assert lines == expected
 
 

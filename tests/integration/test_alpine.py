@@ -22,6 +22,7 @@ from tests.integration.engines import workbench_under
 from tests.mirrors import apk
 from tests.mirrors.alpine import alpine as mirror
 from tests.mirrors.apk import File, Package, Repository, SigningKey
+from tests.prerequisites import program
 from tests.servers import FaultyServer, Reply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +176,7 @@ def test_openssl_verifies_what_our_mirrors_sign(tmp_path: Path) -> None:
     (tmp_path / "control").write_bytes(control)
     listed = subprocess.run(["/bin/tar", "-xzO"], input=signature, capture_output=True, check=True)
     (tmp_path / "signature").write_bytes(listed.stdout)
-    argv = ["/usr/bin/openssl", "dgst", "-sha1", "-verify", "key", "-signature", "signature", "control"]
+    argv = [program("openssl"), "dgst", "-sha1", "-verify", "key", "-signature", "signature", "control"]
     verdict = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert verdict.stdout == "Verified OK\n"
 

@@ -312,3 +312,23 @@ def test_an_old_state_that_is_served_again_is_refused_by_a_store_that_has_seen_a
         ground.install(_built(BUILT - 8 * 86400).files(), released=BUILT - 90 * 86400)
     # A mirror may be some days behind the one that was asked before.
     ground.install(_built(BUILT - 6 * 86400).files(), released=BUILT - 90 * 86400)
+
+
+@pytest.mark.parametrize("name", ["renamed.rsa.pub", "a/b.rsa.pub", KEY.name])
+def test_an_old_state_is_known_whatever_its_signature_calls_the_key(ground: Ground, name: str) -> None:
+    """Nobody signs the name of the member that a signature is in."""
+    ground.install(FILES)
+    old = _built(BUILT - 8 * 86400)
+    renamed = {old.index: dataclasses.replace(old, key=dataclasses.replace(KEY, name=name)).files()[old.index]}
+    with pytest.raises(VerificationError, match=r"an old state that is served again|is not signed"):
+        ground.install({**old.files(), **renamed}, released=BUILT - 90 * 86400)
+
+
+def test_an_old_state_is_known_when_one_of_its_signatures_was_taken_away(ground: Ground) -> None:
+    keyring = ground.folder / "both.pub"
+    keyring.write_bytes(KEY.public + STRANGER.public)
+    trusted = Keyring.of_file(keyring)
+    both = STRANGER.segment(apk.streams(FILES[INDEX])[1], "RSA512") + FILES[INDEX]
+    ground.install({**FILES, INDEX: both}, keyring=trusted)
+    with pytest.raises(VerificationError, match="an old state that is served again"):
+        ground.install(_built(BUILT - 8 * 86400).files(), keyring=trusted, released=BUILT - 90 * 86400)

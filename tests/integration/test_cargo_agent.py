@@ -235,6 +235,7 @@ def test_crates_of_a_pinned_tarball_make_the_same_agent_and_a_missing_one_is_nam
             smithy.agent(PIN, CRATE, crates=wrong)
 
 
+@pytest.mark.usefixtures("builders")
 def test_code_that_does_not_compile_fails_with_what_the_compiler_said(smithy: Smithy, tmp_path: Path) -> None:
     with pytest.raises(OsbuilderError) as caught:
         smithy.agent(BARE, bare(tmp_path / "crate", main="fn main() { nonsense() }"))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from osbuilder import __version__
+from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ./inv in a folder with a store of its own."""
+def inv(
+    *arguments: str, folder: Path, under: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ./inv in a folder with a store of its own; `under` is what starts it."""
     return subprocess.run(
-        [str(ROOT / "inv"), *arguments],
+        [*under, str(ROOT / "inv"), *arguments],
         cwd=folder,
         env={**os.environ, "OSBUILDER_STORE": str(folder / "store"), **environment},
         capture_output=True,
@@ -40,6 +44,8 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("image", "--distro", "scratch", "--locked"), ("scratch has nothing to lock", "none")),
         (("lock", "--distro", "debain"), ("unknown distro 'debain'", "Did you mean debian?")),
         (("kernel", "--setting", "offline=true"), ("compiler/builder, debian-6.12/source", "inv fetch")),
+        (("kernel", "--offline"), ("compiler/builder, debian-6.12/source", "inv fetch")),
+        (("kernel", "--output", "vmlinux"), ("--output vmlinux: expected a folder",)),
         (("lock", "--distro", "scratch"), ("scratch has nothing to lock",)),
         (
             ("image", "--offline", "--distro", "alpine"),
@@ -51,6 +57,8 @@ def inv(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         (("image", "--free-space-mib", "-1"), ("--free-space-mib: expected 0 or more, got -1",)),
         (("image", "--output", "."), ("--output . is a folder", "Name a file in it.")),
         (("image", "--output", "no/where.img"), ("there is no folder",)),
+        (("image", "--output", ".", "--dry"), ("--output . is a folder", "Name a file in it.")),
+        (("kernel.headers", "--output", "no/where.deb", "--dry"), ("there is no folder",)),
         (("initrd", "--compression", "zst"), ("unknown compression 'zst'", "Did you mean zstd?")),
         (("kernel", "--kernel", "debian-6.122"), ("unknown kernel 'debian-6.122'", "Did you mean debian-6.12?")),
         (("kernel", "--git", "https://a.example/l.git"), ("--git and --ref go together",)),
@@ -114,6 +122,16 @@ def test_a_dry_run_prints_each_command_and_writes_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_command_that_only_looks_takes_dry_and_its_help_says_what_it_is_worth(tmp_path: Path) -> None:
+    ran = inv("why", "image", "--dry", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "debian-trixie-x86_64-systemd/image: would run" in ran.stdout
+    assert ran.stdout == inv("why", "image", folder=tmp_path).stdout
+    assert list(tmp_path.iterdir()) == []
+    for name in ("inspect", "why", "settings", "distros", "versions"):
+        assert "changes nothing here: this command only looks" in inv(name, "--help", folder=tmp_path).stdout
+
+
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = inv("--list", "--list-format=json", folder=tmp_path)
     told = json.loads(listed.stdout)
@@ -151,6 +169,29 @@ def test_a_store_that_cannot_be_used_is_an_error_with_a_way_out(tmp_path: Path) 
     assert ran.returncode == 1
     assert "the store cannot be used" in ran.stderr
     assert "OSBUILDER_STORE" in ran.stderr
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["an empty folder", "a store"])
+def test_a_store_that_may_not_be_written_is_an_error_with_a_way_out(tmp_path: Path, made: bool) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    if made:
+        inv("cache", folder=tmp_path)
+    folders = [store, *store.iterdir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    # Whom permissions are no obstacle for, root, goes without that privilege.
+    under = (program("setpriv"), "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
+    ran = inv("agent", folder=tmp_path, under=under)
+    for folder in folders:
+        folder.chmod(0o755)
+    refused, why = (store, "not writable") if made else (store / "objects", "Permission denied")
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [
+        f"error: the store cannot be used ({refused}): {why}",
+        "  Set OSBUILDER_STORE to a folder that you own and can write to.",
+    ]
+    assert ran.stdout == ""
 
 
 def test_an_engine_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> None:

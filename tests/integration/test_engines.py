@@ -219,6 +219,15 @@ def test_a_command_that_takes_too_long_is_ended(room: Room) -> None:
     assert left_over(room) == []
 
 
+@pytest.mark.parametrize("engine_name", ["docker-archive", "sandbox"])
+def test_what_a_command_left_is_there_however_it_ended(room: Room) -> None:
+    assert room.run("sh", "-c", "echo first > /out/console; exit 3").error == "CommandFailed"
+    assert (room.output / "console").read_text() == "first\n"
+    assert room.run("sh", "-c", "echo last > /out/console; sleep 300", timeout_s=5).error == "TimeLimit"
+    assert (room.output / "console").read_text() == "last\n"
+    assert left_over(room) == []
+
+
 @pytest.fixture
 def listener() -> Iterator[str]:
     """HOST:PORT of something on this machine that accepts connections."""

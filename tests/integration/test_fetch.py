@@ -17,8 +17,8 @@ import pytest
 
 from osbuilder.errors import FetchError, Interrupted, OfflineError, StoreError, UsageError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
-from osbuilder.progress import SilentProgress
 from tests.servers import FaultyServer, Reply, closed_url, make_certificate
+from tests.silence import SilentProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -441,7 +441,7 @@ from pathlib import Path
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "small", sys.argv[3]], check=True)
 from osbuilder.errors import StoreError
 from osbuilder.fetch import FetchSettings, Source, fetch
-from osbuilder.progress import SilentProgress
+from tests.silence import SilentProgress
 target = Path(sys.argv[3], "f.tar")
 try:
     fetch(Source(name="f.tar", urls=(sys.argv[1],), sha256=sys.argv[2]), target,

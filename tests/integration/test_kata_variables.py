@@ -35,6 +35,7 @@ def inv(*arguments: str, build: Path, **variables: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.usefixtures("builders")
 def test_an_image_of_variables_is_that_of_flags(tmp_path: Path) -> None:
     policy = tmp_path / "allow.rego"
     policy.write_text("package agent_policy\ndefault CreateContainerRequest := true\n")

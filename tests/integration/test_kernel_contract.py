@@ -49,9 +49,9 @@ def kernels(*, declared: bool) -> list[object]:
 
 def usual_lines(variant: str, arch: str) -> set[str]:
     """The lines that a kernel is made from by itself: the variant's own, the default, else the first that it is for."""
-    own = {CATALOGUE.variants[variant].line} - {None}
+    own = CATALOGUE.variants[variant].line
     fitting = [line for line in LINES if excluded(line, variant, arch) is None]
-    return {DEFAULT_LINE, *own, *(fitting[:1])}
+    return {DEFAULT_LINE, *([own] if own else ()), *fitting[:1]}
 
 
 def excluded(line: str, variant: str, arch: str) -> Exclusion | None:

@@ -15,6 +15,7 @@ import pytest
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import ToolMissing
+from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,6 +157,7 @@ except OsbuilderError as error:
 def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk in a namespace of its own")
+    program("mmdebstrap")
     store = tmp_path / "store"
     store.mkdir()
     script = FULL.replace("STORE", str(store))

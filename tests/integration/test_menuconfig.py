@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from osbuilder.api import Workbench
 from osbuilder.request import KernelRequest
 
@@ -77,6 +79,7 @@ def edited(bench: Workbench, visit: Callable[[Person], None]) -> str:
         os.close(terminal)
 
 
+@pytest.mark.usefixtures("builders")
 def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
     def visit(person: Person) -> None:
         person.sets(b"DUMMY", b"Dummy net driver support", key=b"y", shows=b"[*]")
@@ -85,6 +88,7 @@ def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
     assert edited(bench, visit) == "# What for?\nCONFIG_DUMMY=y\n"
 
 
+@pytest.mark.usefixtures("builders")
 def test_what_is_not_saved_is_no_change(bench: Workbench) -> None:
     def visit(person: Person) -> None:
         person.sets(b"VXLAN", b"Virtual eXtensible", key=b"n", shows=b"[ ]")

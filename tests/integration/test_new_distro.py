@@ -132,6 +132,7 @@ def several(
         yield open_workbench(arguments, stream=sys.stderr, root=checkout), server
 
 
+@pytest.mark.usefixtures("builders")
 def test_one_that_fails_stops_no_other_and_fails_the_whole(several: tuple[Workbench, FaultyServer]) -> None:
     bench, server = several
     everything = bench.build_all(RootfsRequest(distro="all", arch="x86_64"))

@@ -308,6 +308,7 @@ def test_an_image_that_is_not_in_order_is_refused(
         _unpack(bench, f"{_host(server.url)}/toy:1")
 
 
+@pytest.mark.usefixtures("builders")
 def test_an_image_without_a_filesystem_in_it_is_refused(bench: Workbench, server: FaultyServer) -> None:
     serve_image(server, Image(layers=(layer({"hello": b""}),)))
     with pytest.raises(OsbuilderError, match="this is no root filesystem: expected usr/bin or bin in it, got hello"):

@@ -16,6 +16,7 @@ from tests.unit.test_overlays import tar
 SCRATCH = ("rootfs", "--distro", "scratch")
 
 
+@pytest.mark.usefixtures("builders")
 def test_overlays_of_any_compression_are_laid_over_a_root_in_order(tmp_path: Path) -> None:
     first = tar(tmp_path / "a.tar.gz", ("etc/hook", b"1"), ("etc/kept", b"kept"), pack=gzip.compress)
     second = tar(tmp_path / "b.tar.zst", ("etc/hook", b"2"), pack=zstandard.compress)
@@ -28,6 +29,7 @@ def test_overlays_of_any_compression_are_laid_over_a_root_in_order(tmp_path: Pat
     assert tree.read_bytes("etc/kept") == b"kept"
 
 
+@pytest.mark.usefixtures("builders")
 @pytest.mark.parametrize(
     ("name", "told"),
     [("../evil", "its name contains `..`"), ("/etc/evil", "its name is absolute")],

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from osbuilder.api import Workbench
+from osbuilder.distro.choice import select_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.pacman import Install
-from osbuilder.distro.recipe import select_packages
 from osbuilder.errors import FetchError, OsbuilderError, UsageError, VerificationError
 from osbuilder.execute import BUILDER_TAR
 from osbuilder.pid1 import Init

@@ -17,6 +17,7 @@ from osbuilder.request import BuildRequest, ImageRequest, InitrdRequest, KernelR
 from osbuilder.step import Step
 from osbuilder.store import remove_tree
 from tests.integration.engines import Stranger
+from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = RootfsRequest(distro="debian")
@@ -35,7 +36,7 @@ def digest(path: Path) -> str:
 
 def checkout(folder: Path) -> Path:
     """Copy what git tracks, as it is in the working tree."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)  # noqa: S607
+    listed = subprocess.run([program("git"), "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from osbuilder.api import Workbench
+from osbuilder.distro.choice import select_packages
 from osbuilder.distro.dnf import Install
-from osbuilder.distro.recipe import Recipe, select_packages
+from osbuilder.distro.recipe import Recipe
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest
 from osbuilder.step import Step

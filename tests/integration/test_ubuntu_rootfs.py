@@ -9,7 +9,8 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.distro.apt import Bootstrap
-from osbuilder.distro.recipe import find_recipe, select_packages
+from osbuilder.distro.choice import select_packages
+from osbuilder.distro.recipe import find_recipe
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import VerificationError
 from osbuilder.pid1 import Init

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 from osbuilder.distro import debs
 from osbuilder.distro.apt import Bootstrap
 from osbuilder.distro.apt_releases import take_releases
+from osbuilder.distro.choice import select_packages
 from osbuilder.distro.deb import Deb, read_deb
-from osbuilder.distro.recipe import find_recipe, select_packages
+from osbuilder.distro.recipe import find_recipe
 from osbuilder.pid1 import Init
 from osbuilder.request import RootfsRequest
 from osbuilder.step import NOT_IN_KEY, Step

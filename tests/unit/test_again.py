@@ -12,6 +12,8 @@ import pytest
 
 from osbuilder.again import building_again
 from osbuilder.api import CHECKOUT, Workbench, open_workbench
+from osbuilder.engine.base import Command
+from osbuilder.errors import Interrupted, SourceError
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
 
 
@@ -68,3 +70,71 @@ def test_what_two_results_have_in_common_is_made_again_once(bench: Workbench, tm
 def test_the_files_that_differ_are_named(bench: Workbench, tmp_path: Path) -> None:
     with building_again(bench) as differing:
         assert differing(plan(tmp_path / "runs", dice=True)) == ("dice",)
+
+
+class Stoppable:
+    """An engine whose commands do nothing, until it is stopped."""
+
+    name = "stoppable"
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def prepare(self, builder: object) -> None:
+        pass
+
+    def run(self, builder: object, command: Command, mounts: object, *, log: Path, label: str) -> None:
+        if self.stopped:
+            raise Interrupted("stopped")
+
+    def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
+        return ""
+
+    def sweep(self, label: str) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Commanded:
+    """Runs a command; where it is told to, it fails in any store but one."""
+
+    name: str
+    only_in: Path | None = dataclasses.field(default=None, metadata=NOT_IN_KEY)
+
+    def describe(self) -> tuple[str, ...]:
+        return ()
+
+    def run(self, job: Job) -> dict[str, Json]:
+        job.run(Command(argv=("true",)))
+        if self.only_in and self.only_in != job.out.parents[2]:
+            raise SourceError("it does not build again")
+        (job.out / "same").write_text(self.name)
+        return {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    ONLINE: ClassVar[bool] = True
+
+    def describe(self) -> tuple[str, ...]:
+        return ()
+
+    def run(self, job: Job) -> dict[str, Json]:
+        (job.out / "builder.tar").write_bytes(b"")
+        return {}
+
+
+def test_what_cannot_be_made_again_does_not_stop_what_comes_after_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osbuilder.engine.choose.choose_engine", lambda settings, trees: Stoppable())
+    builder = Step(name="make", subject="builder", action=Builder())
+    bad = Commanded(name="bad", only_in=bench.store.root)
+    good = Commanded(name="good")
+    with building_again(bench) as differing:
+        with pytest.raises(SourceError, match="it does not build again"):
+            differing(Step(name="bad", subject="it", action=bad, builder=builder))
+        assert differing(Step(name="good", subject="it", action=good, builder=builder)) == ()

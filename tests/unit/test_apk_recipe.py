@@ -9,8 +9,9 @@ from osbuilder.arch import parse_arch
 from osbuilder.distro.adapters import plan_bootstrap
 from osbuilder.distro.apk.declared import ApkRecipe
 from osbuilder.distro.apk.install import InstallPackages
+from osbuilder.distro.choice import choose, select_packages
 from osbuilder.distro.order import Order
-from osbuilder.distro.recipe import Recipe, choose, select_packages
+from osbuilder.distro.recipe import Recipe
 from osbuilder.errors import DecodeError, NoMirror, PlanError, UsageError
 from osbuilder.step import parameters
 
@@ -107,7 +108,32 @@ def test_where_keys_are_fetched_is_no_part_of_the_key_but_their_pins_are() -> No
     assert parameters(_action(RECIPE.replace(SHA512, "1" * 128, 1))) != parameters(_action())
 
 
-def test_a_plan_shows_no_password_of_a_mirror() -> None:
-    lines = "\n".join(_action(mirrors=("https://user:secret@own.example/alpine",)).describe())
-    assert "https://own.example/alpine/v1/main/x86_64/<package>.apk" in lines
-    assert "secret" not in lines
+@pytest.mark.parametrize(
+    ("mirror", "shown"),
+    [
+        ("https://user:secret@own.example/alpine", "https://...@own.example/alpine"),
+        ("https://user:sec@ret@own.example:8443/alpine", "https://...@own.example:8443/alpine"),
+        ("https://secret@own.example/alpine", "https://...@own.example/alpine"),
+        ("user:secret@own.example/alpine", "...@own.example/alpine"),
+    ],
+)
+def test_a_mirror_with_a_password_is_refused_without_showing_it(mirror: str, shown: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        _order(mirrors=("https://one.example/alpine", mirror))
+    assert caught.value.message == (
+        f"setting mirrors: toy: expected an address without a name and password, got {shown}"
+    )
+    assert "secret" not in str(caught.value)
+    assert "a proxy of your own" in caught.value.hint
+
+
+def test_an_address_may_have_an_at_sign_in_its_path() -> None:
+    mirrors = ("https://own.example/@team/alpine", "file:///srv/a@b")
+    assert _action(mirrors=mirrors).mirrors == mirrors
+
+
+def test_a_recipes_mirror_with_a_password_is_refused_with_its_place() -> None:
+    text = RECIPE.replace("apk:\n", "mirrors: [https://user:secret@own.example/alpine]\napk:\n")
+    with pytest.raises(DecodeError, match=r"^recipe\.yaml:\d+: mirrors: expected an address without") as caught:
+        _order(text)
+    assert "secret" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.apt_lock import InstallLocked
 from osbuilder.distro.apt_releases import release_time
 from osbuilder.distro.archives import Archive, Archives, find_archives
+from osbuilder.distro.choice import Selection
 from osbuilder.distro.foreign import CarryOver
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.lock import LockedPackage
-from osbuilder.distro.recipe import Selection, find_recipe
+from osbuilder.distro.recipe import find_recipe
 from osbuilder.engine.builder import BootstrapBuilder
 from osbuilder.errors import FetchError, ToolMissing, UsageError, VerificationError
 from osbuilder.packageplan import order_of
@@ -117,6 +119,29 @@ def test_what_is_no_line_of_an_archive_is_refused(line: str, why: str) -> None:
         found(line)
     assert why in caught.value.message
     assert "archives=debian=https://HOST/debian-security {release}-security main" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mirrors": "debian=https://bob:secret@mirror.corp/debian"},
+        {"mirrors": f"debian={MIRROR}", "archives": "debian=https://bob:secret@mirror.corp/debian trixie-security"},
+        {"mirrors": f"debian={MIRROR}", "archives": "debian=https://bob:secret@mirror.corp/debian"},
+    ],
+)
+def test_a_password_is_refused_for_guests_and_for_builders_and_is_not_shown(given: dict[str, object]) -> None:
+    planner = Planner(ROOT, load_settings(given, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent")))
+    plans: tuple[Callable[[], Step], ...] = (
+        lambda: planner.plan(RootfsRequest(distro="debian")),
+        lambda: planner.builder("rootfs"),
+    )
+    for plan in plans:
+        with pytest.raises(
+            UsageError, match=r"setting (mirrors|archives): debian: expected an address without"
+        ) as caught:
+            plan()
+        assert "https://...@mirror.corp/debian" in caught.value.message
+        assert "secret" not in str(caught.value)
 
 
 def test_archives_without_a_mirror_are_refused() -> None:

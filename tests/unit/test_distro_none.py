@@ -8,9 +8,10 @@ import pytest
 
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.distro.adapters import plan_bootstrap
+from osbuilder.distro.choice import choose, select_packages
 from osbuilder.distro.none import ROOTFS_TAR, EmptyRoot
 from osbuilder.distro.order import Order
-from osbuilder.distro.recipe import choose, load_recipe, select_packages
+from osbuilder.distro.recipe import load_recipe
 from osbuilder.errors import UsageError
 from osbuilder.rootfs.check import check_input
 from osbuilder.tree import Tree

@@ -8,11 +8,12 @@ import pytest
 from osbuilder import decode
 from osbuilder.arch import host_arch
 from osbuilder.distro import dnf
+from osbuilder.distro.choice import choose, select_packages
 from osbuilder.distro.dnf import Index, Install, install, read_index, read_packages
 from osbuilder.distro.dnf_errors import explain
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.order import Order
-from osbuilder.distro.recipe import Recipe, choose, select_packages
+from osbuilder.distro.recipe import Recipe
 from osbuilder.engine.base import Command
 from osbuilder.errors import (
     CommandFailed,

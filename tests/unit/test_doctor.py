@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from osbuilder.doctor import Check, Checkup
+from osbuilder.doctor import Check, Checkup, examine
+from osbuilder.engine.choose import EngineReport
 from osbuilder.errors import ToolMissing
+from osbuilder.settings import load_settings
 
 WELL = Check(name="store", well=True, found="/store")
 WITHOUT = Check(name="KVM", well=False, found="cannot be opened", needed=False)
@@ -40,6 +43,31 @@ def test_what_more_than_a_package_mends_is_only_shown() -> None:
     with pytest.raises(ToolMissing) as caught:
         checkup.mend(confirm=None, dry=False, say=lambda line: None)
     assert caught.value.hint == "by hand: sudo sysctl x=1"
+
+
+def test_a_way_that_mends_two_things_is_told_once() -> None:
+    with pytest.raises(ToolMissing) as caught:
+        Checkup(checks=(BY_HAND, BY_HAND)).check()
+    assert caught.value.hint == "by hand: sudo sysctl x=1"
+
+
+@pytest.mark.parametrize(("uid", "line"), [(1000, "sudo usermod --add-subuids 1-9 somebody"), (0, "")])
+def test_an_ordinary_user_without_subordinate_ids_lacks_them_though_an_engine_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid: int, line: str
+) -> None:
+    def none_there() -> None:
+        raise ToolMissing("user somebody has no subordinate ids", hint=line)
+
+    works = (EngineReport(name="docker", works=True, found="here"),)
+    monkeypatch.setattr("osbuilder.engine.choose.detect", lambda settings: works)
+    monkeypatch.setattr("osbuilder.engine.namespaces.own_ranges", none_there)
+    monkeypatch.setattr("osbuilder.doctor.os.geteuid", lambda: uid)
+    settings = load_settings({"store": str(tmp_path)}, environment={}, folder=tmp_path)
+    found = {check.name: check for check in examine(settings).missing}
+    assert ("subordinate ids" in found) is bool(uid)
+    if uid:
+        assert found["subordinate ids"].by_hand == (line,)
+        assert found["subordinate ids"].found == "user somebody has no subordinate ids; mmdebstrap needs them"
 
 
 def test_nothing_runs_without_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import docker.errors
 import pytest
@@ -9,7 +10,7 @@ import requests
 from osbuilder.engine import choose, images
 from osbuilder.engine.choose import EngineReport
 from osbuilder.engine.daemon import Endpoint, translated
-from osbuilder.errors import EngineError, ToolMissing
+from osbuilder.errors import EngineError, Interrupted, ToolMissing
 from osbuilder.settings import EngineChoice, Settings
 
 ENDPOINT = Endpoint(url="unix:///run/engine.sock")
@@ -59,6 +60,22 @@ def test_only_the_engine_that_was_asked_for_is_probed() -> None:
 def test_auto_falls_back_to_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "probe_sandbox", lambda: EngineReport(name="sandbox", works=True, found="works"))
     assert choose.choose_engine(_settings(), trees=Path("/trees")).name == "sandbox"
+
+
+@pytest.mark.parametrize(
+    ("engine", "probe"), [(EngineChoice.DOCKER, "_within"), (EngineChoice.SANDBOX, "_try_sandbox")]
+)
+def test_who_is_stopped_while_engines_are_probed_tries_no_other(
+    monkeypatch: pytest.MonkeyPatch, engine: EngineChoice, probe: str
+) -> None:
+    def stop(*arguments: object, **options: object) -> NoReturn:
+        raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr(choose, probe, stop)
+    monkeypatch.setattr("shutil.which", lambda program: program)
+    monkeypatch.setattr("osbuilder.engine.namespaces.own_ranges", lambda: None)
+    with pytest.raises(Interrupted):
+        choose.detect(_settings(engine, engine_url="tcp://127.0.0.1:1"))
 
 
 def test_a_users_own_socket_comes_before_the_systems() -> None:

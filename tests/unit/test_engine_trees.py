@@ -63,6 +63,17 @@ def test_a_tree_is_unpacked_once(tmp_path: Path) -> None:
     assert trees.ensure_tree(tmp_path / "trees", builder) == tree
 
 
+def test_what_was_unpacked_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = _builder(tmp_path, _member("file"))
+    synced: list[list[str]] = []
+    monkeypatch.setattr(
+        "os.sync", lambda: synced.append([path.parent.name for path in (tmp_path / "trees").glob("*/file")])
+    )
+    tree = trees.ensure_tree(tmp_path / "trees", builder)
+    assert trees.ensure_tree(tmp_path / "trees", builder) == tree
+    assert synced == [[f"{builder.sha256}.part"]]
+
+
 def test_what_a_killed_process_unpacked_is_thrown_away(tmp_path: Path) -> None:
     builder = _builder(tmp_path, _member("file"))
     partial = tmp_path / "trees" / f"{builder.sha256}.part"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +12,13 @@ from typing import NoReturn
 
 import pytest
 
-from osbuilder.engine.base import Command, Engine
-from osbuilder.errors import CommandFailed, RootfsError, StoreError
+from osbuilder.engine.base import Command, Engine, Mounts
+from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError
 from osbuilder.execute import Executor
 from osbuilder.fetch import FetchSettings, Progress
-from osbuilder.progress import SilentProgress
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
-from osbuilder.store import Store
+from osbuilder.store import Artifact, Store
+from tests.silence import SilentProgress
 
 
 class Heard:
@@ -34,6 +36,9 @@ class Heard:
 
     def waiting(self, step: Step) -> None:
         self.waited.append(step.name)
+
+    def kept_out(self) -> None:
+        self.waited.append("the store")
 
     def started(self, step: Step, log: Path) -> None:
         assert log.exists()
@@ -170,6 +175,44 @@ def test_two_executors_that_want_the_same_thing_build_it_once(tmp_path: Path) ->
     assert (first.waited, second.waited) == ([], ["s0"])
 
 
+def test_a_build_that_waits_for_the_store_says_so(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as tidying:
+
+        class Patient(Heard):
+            def kept_out(self) -> None:
+                super().kept_out()
+                tidying.close()
+
+        heard = Patient()
+        tidying.enter_context(Store(tmp_path / "store").alone())
+        executor(tmp_path, heard).run(chain("a"))
+    assert (heard.waited, heard.built) == (["the store"], ["s0"])
+
+
+def test_a_file_of_one_target_that_cannot_be_read_is_an_error_of_that_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(store: Store, artifact: Artifact) -> bool:
+        if artifact.manifest["ident"] == "row/s1":
+            raise OSError(errno.EIO, "Input/output error", str(artifact.path("file")))
+        return True
+
+    executor(tmp_path, Heard()).run(chain("a", "b"))
+    monkeypatch.setattr(Store, "intact", read)
+    bad, good = executor(tmp_path, Heard()).run_each((chain("a", "b"), chain("c")))
+    assert isinstance(bad, StoreError)
+    assert bad.message.startswith("row/s1 failed")
+    assert isinstance(good, Artifact)
+
+
+def test_what_is_stopped_goes_on_with_no_other_target(tmp_path: Path) -> None:
+    def stop(job: Job) -> None:
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        executor(tmp_path, Heard()).run_each((chain("a", hook=stop), chain("b")))
+
+
 def test_peek_says_what_is_up_to_date_and_builds_nothing(tmp_path: Path) -> None:
     executor(tmp_path, Heard()).run(chain("a", "b"))
     found = executor(tmp_path, Heard()).peek(chain("a", "b", "c"))
@@ -201,6 +244,41 @@ class Refusing:
 
     def stop(self) -> None:
         pass
+
+
+@dataclasses.dataclass
+class Leaving(Refusing):
+    """An engine whose commands leave a link to a file of the user's, and then fail or not."""
+
+    theirs: Path
+    fails: bool
+
+    def run(self, builder: object, command: Command, mounts: Mounts, *, log: Path, label: str) -> None:  # type: ignore[override]
+        (mounts.output / "sub").mkdir()
+        (mounts.output / "sub" / "policy").symlink_to(self.theirs)
+        if self.fails:
+            raise CommandFailed("pour exited with status 3", status=3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_link_in_the_output_of_a_command_is_refused_before_anything_reads_it(tmp_path: Path, fails: bool) -> None:
+    theirs = tmp_path / "id_rsa"
+    theirs.write_text("secret")
+    read: list[str] = []
+
+    def command(job: Job) -> None:
+        output = job.work / "output"
+        output.mkdir()
+        with contextlib.suppress(CommandFailed):
+            job.run(Command(argv=("pour",)), output=output)
+        read.append((output / "sub" / "policy").read_text())
+
+    base = Step(name="make", subject="builder", action=Builder())
+    step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
+    refusal = r"refused \(.*/output/sub/policy\): expected a file or a folder, got a symbolic link"
+    with pytest.raises(StoreError, match=refusal):
+        executor(tmp_path, Heard(), lambda: Leaving(theirs, fails)).run(step)  # type: ignore[arg-type, return-value]
+    assert read == []
 
 
 def test_the_log_of_a_failed_command_is_named_and_kept(tmp_path: Path) -> None:

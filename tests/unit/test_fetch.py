@@ -18,7 +18,8 @@ from osbuilder import download
 from osbuilder.errors import FetchError, Interrupted, StoreError, VerificationError
 from osbuilder.fetch import FetchSettings, Source, fetch
 from osbuilder.partfile import PartFile, Sha256
-from osbuilder.progress import BarProgress, LineProgress, SilentProgress, progress_for
+from osbuilder.progress import BarProgress, LineProgress, progress_for
+from tests.silence import SilentProgress
 
 DATA = bytes(range(256)) * 1000
 PIN = hashlib.sha256(DATA).hexdigest()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.program import Program
 
-from tasks.flags import Flag, command
+from osbuilder.guest.hotplug import Plug
+from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+from osbuilder.image.initrd import Compression
+from osbuilder.request import Filesystem
+from tasks.flags import BOOT, Flag, command
 
 SHARED = {"word": Flag("a word", several=True), "size_mib": Flag("a size", 4), "deep": Flag("deeply", True)}
 
@@ -35,3 +42,20 @@ def test_a_parameter_that_is_written_out_has_its_help_from_the_table() -> None:
 
     (argument,) = [each for each in run.get_arguments() if "size-mib" in each.names]
     assert (argument.help, argument.default) == ("a size", 9)
+
+
+@pytest.mark.parametrize(
+    ("flag", "choices"),
+    [
+        ("device", [device for device in Device if device not in USUAL_DEVICES]),
+        ("plug", Plug),
+        ("root", RootKind),
+        ("fs", Filesystem),
+        ("compression", Compression),
+    ],
+)
+def test_help_that_is_there_before_anything_is_loaded_names_every_choice(
+    flag: str, choices: Iterable[enum.Enum]
+) -> None:
+    words = BOOT[flag].help.replace(",", " ").replace(";", " ").split()
+    assert [choice.value for choice in choices if choice.value not in words] == []

@@ -72,27 +72,18 @@ def test_what_bridges_plug_by_themselves_is_taken_from_acpi_and_not_in_the_same_
 
 
 @pytest.mark.parametrize(
-    ("arch", "plugs", "expected"),
+    ("plug", "expected"),
     [
-        ("x86_64", "cpu", {"driver": "max-x86_64-cpu", "socket-id": 0, "core-id": 2, "thread-id": 0}),
-        ("s390x", "cpu", {"driver": "max-s390x-cpu", "core-id": 2}),
-        ("ppc64le", "cpu", {"driver": "power9_v2.0-spapr-cpu-core", "core-id": 2}),
-        ("s390x", "pci", {"driver": "virtio-blk-pci", "drive": "plugged-pci"}),
-        ("aarch64", "shpc", {"driver": "virtio-blk-pci", "drive": "plugged-shpc", "bus": "bridge", "addr": "1"}),
+        (Plug.CPU, {"driver": "max-x86_64-cpu", "socket-id": 0, "core-id": 2, "thread-id": 0}),
+        (Plug.PCI, {"driver": "virtio-blk-pci", "drive": "plugged-pci", "bus": "root-port"}),
+        (Plug.PCIE, {"driver": "virtio-blk-pci", "drive": "plugged-pcie", "bus": "root-port"}),
+        (Plug.SHPC, {"driver": "virtio-blk-pci", "drive": "plugged-shpc", "bus": "bridge", "addr": "1"}),
     ],
 )
-def test_a_device_comes_as_the_machine_calls_it(arch: str, plugs: str, expected: dict[str, object]) -> None:
-    machine = ARCHES[arch].machines[0]
-    answered = hotplug.answers((Plug(plugs),), machine, cpu=machine.cpu, vcpus=2)
-    said = json.loads(answered[plugs].splitlines()[-1])["arguments"]
+def test_a_device_comes_where_there_is_room_for_it(plug: Plug, expected: dict[str, object]) -> None:
+    answered = hotplug.answers((plug,), cpu="max-x86_64-cpu", vcpus=2)
+    said = json.loads(answered[plug.value].splitlines()[-1])["arguments"]
     assert {name: value for name, value in said.items() if name != "id"} == expected
-
-
-def test_memory_comes_in_the_size_that_the_machine_takes() -> None:
-    machine = ARCHES["ppc64le"].machines[0]
-    answered = hotplug.answers((Plug.MEMORY,), machine, cpu=machine.cpu, vcpus=1)
-    assert json.loads(answered["memory"].splitlines()[0])["arguments"]["size"] == 256 << 20
-    assert hotplug.room_mib((Plug.MEMORY,), machine) == 256
 
 
 def test_machines_name_only_what_can_be_plugged() -> None:
@@ -105,7 +96,7 @@ def test_the_agent_has_a_probe_for_each_and_asks_with_words_that_are_answered() 
     asking = (CHECKOUT / "agents/probe/probes_plug.c").read_text()
     for plug in Plug:
         assert f'"{plug.probe}"' in table
-    answered = hotplug.answers(tuple(Plug), GUEST.machine, cpu="max", vcpus=1)
+    answered = hotplug.answers(tuple(Plug), cpu="max-x86_64-cpu", vcpus=1)
     disks = [word for plug in hotplug.DISKS for word in (plug.value, f"{plug.value}-gone")]
     assert set(answered) == {"cpu", "memory", "virtio-mem", *disks}
     for word, commands in answered.items():

@@ -6,8 +6,6 @@ docs/migrating-from-kata.md is made from the table: python -m tests.unit.test_ka
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,7 +73,7 @@ SETTINGS = {"USE_DOCKER": "engine=docker", "USE_PODMAN": "engine=podman"}
 
 
 @pytest.fixture(autouse=True)
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run in an empty folder, with a store that is not there and none of their variables set."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -88,10 +86,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tree = Tree()
     tree.add_file("usr/bin/kata-agent", elf(), mode=0o755, parents_mode=0o755)
     tree.write(tmp_path / "agent.tar", epoch=0)
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield tmp_path
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return tmp_path
 
 
 def inv(words: str, capsys: pytest.CaptureFixture[str], *further: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import pytest
 
 from osbuilder import decode
 from osbuilder.arch import parse_arch
+from osbuilder.distro.choice import Choice, choose, select_packages
 from osbuilder.distro.lock import (
     Difference,
     Lock,
@@ -21,12 +22,13 @@ from osbuilder.distro.lock import (
     find_request,
     load_lock,
     lock_path,
+    lockable,
     merged,
     recipe_digest,
     write_lock,
 )
 from osbuilder.distro.pool import FetchPackages, exactly
-from osbuilder.distro.recipe import Choice, choose, find_recipe, select_packages
+from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import DecodeError, FetchError, PlanError, VerificationError
 from osbuilder.plan import Planner
 from osbuilder.request import RootfsRequest
@@ -71,6 +73,31 @@ def test_a_lock_is_read_as_it_was_written(choice: Choice, tmp_path: Path) -> Non
     assert decode.load(path, Lock) == lock
     assert load_lock(tmp_path, choice) == lock
     assert [each.name for each in lock.packages] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "told", ["\U0001f427", "\u00e9", "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", '"\\', "\U0010fffe"]
+)
+def test_whatever_a_package_tells_of_itself_is_read_as_it_was_written(
+    choice: Choice, tmp_path: Path, told: str
+) -> None:
+    record = f"P:a\nT:a{told}z"
+    resolved = Resolved(indexes=(), packages=(package("a", record=record),))
+    resolved.write(tmp_path / "resolved.json")
+    assert Resolved.read(tmp_path / "resolved.json") == resolved
+    assert json.loads((tmp_path / "resolved.json").read_text("utf-8"))["packages"][0]["record"] == record
+    lock = lock_of(choice, package("a", record=record))
+    assert decode.loads(lock.text(), Lock, where="lock.json") == lock
+
+
+def test_what_no_lock_can_hold_is_told_with_the_package_and_where_it_is_named() -> None:
+    fields: dict[str, str] = {}
+    with pytest.raises(FetchError) as caught, lockable("a", "main"):
+        package("a", path="/x")
+    assert caught.value.message == "cannot lock a (main): path: expected one below a mirror, got '/x'"
+    with pytest.raises(FetchError) as caught, lockable("a", "main"):
+        package("a", fields["Version"])
+    assert caught.value.message == "cannot lock a (main): no field 'Version'"
 
 
 def test_a_lock_is_json_with_a_line_a_package_and_says_nothing_that_is_not_so(choice: Choice) -> None:
@@ -198,10 +225,14 @@ def test_an_installation_of_anything_else_is_refused() -> None:
 
 
 def test_two_packages_in_files_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"two locked packages are in files of one name: a_1.0_amd64.deb"):
-        FetchPackages(
-            packages=(package("a"), package("a", sha256="b" * 64)), mirrors=(), subject="a lock", remedy="inv lock"
-        )
+    other = package("b", path="updates/a_1.0_amd64.deb")
+    with pytest.raises(PlanError) as caught:
+        FetchPackages(packages=(package("a"), other), mirrors=(), subject="the lock of toy", remedy="inv lock")
+    assert caught.value.message == (
+        "the lock of toy: two packages are in files of one name: a 1.0 (pool/a_1.0_amd64.deb) and "
+        "b 1.0 (updates/a_1.0_amd64.deb)"
+    )
+    assert caught.value.hint == "Make it anew: inv lock"
 
 
 def test_a_locked_plan_has_a_network_for_the_lock_alone_and_no_mirror_in_its_keys(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ WRONG = [
     ("image rootfs --dry", "expected one command, got image, rootfs", "run inv for each"),
     ("inspect", "'inspect' did not receive required positional arguments: 'file'", "inv inspect --help"),
     ("--dry image", "--dry stands before the command", "A command's flags follow it: inv image --dry"),
+    ("kernel.size --dry", "unknown flag --dry of inv kernel.size", "--setting"),
+    ("test --dry --strict", "unknown flag --dry of inv test", "Known: --jobs"),
+    ("image -R", "unknown flag -R of inv image", "--setting"),
+    ("test -eR", "unknown flag --dry of inv test", "Known: --jobs"),
     ("--distro alpine image", "--distro stands before the command", "inv image --distro"),
     ("image -s", "unknown flag -s of inv image", "--setting"),
 ]
@@ -38,6 +42,21 @@ def test_a_command_line_that_makes_no_sense_is_refused_before_anything_runs(
     assert told.err.splitlines()[0] == f"error: {message}"
     assert hint in told.err
     assert told.out == ""
+
+
+@pytest.mark.parametrize("name", ["distros", "settings", "versions", "kernel.capabilities"])
+def test_a_command_that_only_looks_says_the_same_with_dry(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for flags in ([], ["--dry"]):
+        Inv(namespace=tasks.namespace).run(["inv", name, *flags], exit=False)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+
+
+def test_every_command_of_the_main_road_has_dry() -> None:
+    looking = ("inspect", "why", "settings", "distros", "versions")
+    acting = ("rootfs", "image", "initrd", "kernel.build", "agent", "boot", "doctor", "clean", "cache", "quickstart")
+    assert [name for name in (*looking, *acting) if "--dry" not in _flags(name)] == []
 
 
 def test_an_empty_text_is_a_value_where_that_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -11,6 +13,7 @@ from osbuilder import __version__
 from osbuilder.errors import StoreError, UsageError
 from osbuilder.publish import Name, check_folder, check_output, copy_out, image_names, publish
 from osbuilder.store import Artifact, Store
+from tests.unit.test_store import an_ordinary_user
 
 KEY = "1" * 64
 HOLE_BYTES = 8 << 20
@@ -98,6 +101,55 @@ def test_a_copy_is_independent_and_as_sparse_as_the_original(tmp_path: Path) -> 
     assert copy.stat().st_mode & 0o200
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for a copy, and no other way than a copy."""
+
+    def fail(error: int) -> NoReturn:
+        raise OSError(error, "no")
+
+    monkeypatch.setattr("osbuilder.publish.copy_data", lambda source, target: fail(errno.ENOSPC))
+    monkeypatch.setattr(Path, "hardlink_to", lambda path, target: fail(errno.EXDEV))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_result_that_cannot_be_copied_leaves_nothing_in_the_build_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(StoreError, match="the disk is full") as caught:
+        publish(store, made(store), (Name(file="image", published="kata-tea.image"),), tmp_path / "build")
+    assert "OSBUILDER_BUILD" in caught.value.hint
+    assert list((tmp_path / "build").iterdir()) == []
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_copy_that_fails_leaves_nothing_and_names_the_file_in_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    artifact = made(store)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StoreError, match=r"copy\.img cannot be written: no") as caught:
+        copy_out(artifact, "image", tmp_path / "there" / "copy.img", store=store)
+    assert str(artifact.path("image")) in caught.value.hint
+    assert "OSBUILDER_STORE" not in caught.value.hint
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_there_is_no_manifest_without_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    artifact = made(store)
+    rename = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if target.name == "copy.img":
+            raise OSError(errno.EIO, "no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StoreError):
+        copy_out(artifact, "image", tmp_path / "there" / "copy.img", store=store)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_a_build_folder_that_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     check_folder(tmp_path / "to" / "be" / "made")
@@ -112,3 +164,9 @@ def test_an_output_that_cannot_become_a_file_is_refused_before_anything_is_built
         check_output(tmp_path)
     with pytest.raises(UsageError, match="there is no folder"):
         check_output(tmp_path / "no" / "where.img")
+    with an_ordinary_user() as folder:
+        check_output(folder / "out.img")
+        assert list(folder.iterdir()) == []
+        folder.chmod(0o500)
+        with pytest.raises(UsageError, match="nothing can be written in"):
+            check_output(folder / "out.img")

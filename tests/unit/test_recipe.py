@@ -7,17 +7,8 @@ import pytest
 from osbuilder import decode
 from osbuilder.arch import parse_arch
 from osbuilder.distro.adapters import adapter_of
-from osbuilder.distro.recipe import (
-    Choice,
-    Day,
-    Excluded,
-    PackageManager,
-    Recipe,
-    choose,
-    find_recipe,
-    load_recipe,
-    select_packages,
-)
+from osbuilder.distro.choice import Choice, choose, select_packages
+from osbuilder.distro.recipe import Day, Excluded, PackageManager, Recipe, find_recipe, load_recipe
 from osbuilder.errors import DecodeError, NotOffered, PlanError, UsageError
 from osbuilder.pid1 import Init
 

@@ -20,6 +20,7 @@ def test_each_step_has_a_line_when_it_starts_and_one_when_it_ends() -> None:
     reporter.finished(STEP, seconds=2.04)
     reporter.finished(STEP, seconds=None)
     reporter.failed(STEP)
+    reporter.kept_out()
     told = [line.split("] ")[1] for line in stream.getvalue().splitlines()]
     assert told == [
         "image      debian: waiting for another build, which makes the same",
@@ -27,6 +28,7 @@ def test_each_step_has_a_line_when_it_starts_and_one_when_it_ends() -> None:
         "image      debian: done in 2.0 s",
         "image      debian: in the store",
         "image      debian: FAILED",
+        "waiting for `inv cache`, which has the store to itself while it tidies",
     ]
 
 

@@ -11,7 +11,7 @@ from osbuilder.pid1 import Init
 from osbuilder.rootfs.agent import AgentFile, BuildProbe
 from osbuilder.rootfs.check import check_output
 from osbuilder.rootfs.elf import parse_elf
-from osbuilder.rootfs.time import commands_without_user, configure
+from osbuilder.rootfs.time import commands_without_user, configure, set_up_time
 from osbuilder.step import parameters
 from osbuilder.template import render
 from osbuilder.tree import Tree
@@ -183,6 +183,16 @@ def test_chrony_loses_its_servers_and_its_user_and_keeps_the_rest() -> None:
 def test_only_a_command_with_a_user_is_written_anew() -> None:
     assert commands_without_user("[Service]\nExecStart=!/usr/sbin/chronyd $DAEMON_OPTS\n") == ()
     assert commands_without_user("ExecStart=/usr/sbin/chronyd -u chrony $OPTIONS\n") == ("/usr/sbin/chronyd $OPTIONS",)
+
+
+def test_what_is_not_utf8_in_a_tree_of_the_users_stays_as_it_is() -> None:
+    tree = Tree()
+    tree.add_file("etc/chrony.conf", b"# Uhr f\xfcr G\xe4ste\nserver a\n", parents_mode=0o755)
+    unit = b"[Service]\n# f\xfcr\nExecStart=/usr/sbin/chronyd -u chrony -f /etc/\xe4.conf\n"
+    tree.add_file("usr/lib/systemd/system/chronyd.service", unit, parents_mode=0o755)
+    conf, drop_in = set_up_time(tree, drop_in="{{ commands | join }}")
+    assert tree.read_bytes(conf).startswith(b"# Uhr f\xfcr G\xe4ste\n# server a\n\n")
+    assert tree.read_bytes(drop_in) == b"/usr/sbin/chronyd -f /etc/\xe4.conf"
 
 
 def test_a_template_with_a_name_that_is_not_given_is_an_error() -> None:

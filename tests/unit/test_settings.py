@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,29 @@ def test_offline_is_true_or_false_and_nothing_in_between(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"setting offline \(flag\): expected true or false, got 'yes'"):
         settings(tmp_path, {"offline": "yes"})
     assert settings(tmp_path, text="offline: true\n").offline is True
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in fields() if "Path" in str(field.type)], ids=lambda field: field.name
+)
+def test_a_path_may_begin_with_the_home_folder_wherever_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: dataclasses.Field[object]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    said = [
+        settings(tmp_path, {field.name: "~/a"}),
+        load_settings({}, fallbacks={field.name: "~/a"}, environment={}, folder=tmp_path),
+        *(settings(tmp_path, environment={name: "~/a"}) for name in field.metadata["environment"]),
+        settings(tmp_path, environment={f"OSBUILDER_{field.name.upper()}": "~/a"}),
+        settings(tmp_path, text=f"{field.name}: ~/a\n"),
+    ]
+    assert {getattr(each, field.name) for each in said} == {Path("/home/ann/a")}
+
+
+def test_a_home_folder_that_there_is_not_is_refused_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"setting store \(flag\): there is no home folder ~nobody-of-that-name"):
+        settings(tmp_path, {"store": "~nobody-of-that-name/store"})
+
+
+def test_only_a_path_that_begins_with_it_is_in_the_home_folder(tmp_path: Path) -> None:
+    assert settings(tmp_path, {"build": "./~a"}).build == Path("./~a")

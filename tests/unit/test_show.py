@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from osbuilder.distro.recipe import load_recipes
-from osbuilder.show import distros_json, distros_text, sizes_text
+from osbuilder.settings import load_settings
+from osbuilder.show import disk_bytes, distros_json, distros_text, settings_text, sizes_text
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -65,3 +70,37 @@ def test_a_release_is_listed_with_what_else_it_may_be_called() -> None:
     assert "resolute (26.04) noble (24.04)" in rows["ubuntu"]
     assert "tumbleweed 15.6 (leap)" in rows["opensuse"]
     assert "44 43 " in rows["fedora"]
+
+
+def test_a_file_that_goes_while_a_folder_is_measured_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "downloads").mkdir()
+    kept, part = (tmp_path / "downloads" / name for name in ("kept", "part"))
+    for path in (kept, part):
+        path.write_bytes(b"x" * 9000)
+    walk = os.walk
+
+    def listed(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for each in walk(folder):
+            part.unlink(missing_ok=True)
+            yield each
+
+    monkeypatch.setattr("os.walk", listed)
+    assert disk_bytes(tmp_path) == kept.stat().st_blocks * 512
+
+
+def test_settings_are_listed_without_the_passwords_in_them() -> None:
+    environment = {
+        "http_proxy": "http://bob:sec/ret@proxy.corp:3128",
+        "https_proxy": "bob:secret@proxy.corp:3128",
+        "OSBUILDER_MIRRORS": "oci=https://bob:secret@registry.corp,https://two.example debian=https://m.example/@a/b",
+    }
+    settings = load_settings({}, environment=environment, folder=Path("/nonexistent"))
+    rows = dict(line.split(maxsplit=1) for line in settings_text(settings).splitlines())
+    assert rows["http_proxy"].startswith("http://***@proxy.corp:3128 ")
+    assert rows["https_proxy"].startswith("***@proxy.corp:3128 ")
+    assert rows["mirrors"].startswith(
+        "oci=https://***@registry.corp,https://two.example debian=https://m.example/@a/b "
+    )
+    assert settings.proxies["https_proxy"] == "bob:secret@proxy.corp:3128"

@@ -7,13 +7,15 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from osbuilder.errors import StoreError
-from osbuilder.store import Artifact, Store, explain, remove_tree
+from osbuilder.store import Artifact, Store, explain, remove_tree, total_bytes
 from tests.loopback import Made, make_room, nothing_of_it_stays
 
 KEY = "1" * 64
@@ -65,6 +67,31 @@ def test_a_build_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_link_that_a_build_left_is_refused_and_not_followed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    theirs = tmp_path / "id_rsa"
+    theirs.write_text("secret")
+    theirs.chmod(0o600)
+    refusal = r"refused \(.*/out/policy\): expected a file, got a symbolic link"
+    with store.workspace(KEY, "tea/pour") as space:
+        (space.out / "policy").symlink_to(theirs)
+        with pytest.raises(StoreError, match=refusal) as caught:
+            store.publish(space, key=KEY, ident="tea/pour", body={})
+    assert "/out" in caught.value.hint
+    assert theirs.stat().st_mode & 0o777 == 0o600
+    assert list(store.artifacts()) == []
+
+
+@pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a folder"), (os.mkfifo, "a pipe")])
+def test_what_is_no_file_is_no_part_of_an_artifact(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    store = Store(tmp_path)
+    with store.workspace(KEY, "tea/pour") as space:
+        make(space.out / "cup")
+        with pytest.raises(StoreError, match=f"expected a file, got {kind}"):
+            store.publish(space, key=KEY, ident="tea/pour", body={})
+    assert list(store.artifacts()) == []
+
+
 def test_a_truncated_file_is_not_an_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = publish(store).path("file")
@@ -110,6 +137,17 @@ def test_a_copied_store_is_verified_once_and_then_trusted(tmp_path: Path) -> Non
     assert store.intact(found)
 
 
+def test_threads_may_verify_one_artifact_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    artifact = publish(store)
+    written = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr("os.fsync", lambda _: written.wait())
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        looks = [pool.submit(store.intact, artifact, thorough=True) for _ in range(2)]
+        assert [look.result() for look in looks] == [True, True]
+    assert sorted(path.name for path in artifact.folder.iterdir()) == ["file", "manifest.json", "stat.json"]
+
+
 def test_what_a_killed_build_left_is_swept_unless_somebody_holds_its_lock(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for key in (KEY, OTHER):
@@ -139,6 +177,20 @@ def test_nothing_is_removed_while_a_build_is_under_way(tmp_path: Path) -> None:
         pass
     with store.alone():
         assert store.collect() == (0, 0)
+
+
+def test_who_needs_a_store_that_somebody_has_alone_is_told_before_waiting(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    told: list[str] = []
+    with contextlib.ExitStack() as tidying:
+        tidying.enter_context(store.alone())
+
+        def hear() -> None:
+            told.append("it waits")
+            tidying.close()
+
+        with store.in_use(hear), store.in_use(hear):
+            assert told == ["it waits"]
 
 
 def test_verifying_drops_what_is_truncated_and_what_is_changed(tmp_path: Path) -> None:
@@ -217,6 +269,22 @@ def test_a_full_disk_says_what_is_free_and_how_to_free_some(tmp_path: Path) -> N
     assert "the disk is full" in error.message
     assert "MiB are free" in error.message
     assert "inv cache --gc" in error.hint
+
+
+def test_only_what_is_wrong_below_a_store_is_mended_by_another_store(tmp_path: Path) -> None:
+    def told(*paths: Path | None) -> str:
+        name, other = (str(path) if path else None for path in (*paths, None)[:2])
+        return explain(OSError(errno.EACCES, "Permission denied", name, None, other), "no tea", tmp_path).hint
+
+    for paths in ((tmp_path / "tmp",), (Path("/elsewhere/cup"), tmp_path / "tmp"), (Path("bare-name"),), (None,)):
+        assert "OSBUILDER_STORE" in told(*paths)
+    assert told(Path("/elsewhere/cup")) == ""
+
+
+def test_a_file_that_is_gone_meanwhile_takes_no_room(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(bytes(range(256)) * 64)
+    assert total_bytes([tmp_path / "gone", there]) == there.stat().st_blocks * 512
 
 
 def test_an_unknown_file_of_an_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:

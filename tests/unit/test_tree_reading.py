@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
 import lzma
+import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +183,15 @@ def test_folders_that_an_archive_leaves_out_are_0755_root(tmp_path: Path) -> Non
     assert (tree.get("a/b").mode, tree.get("a/b").uid) == (0o755, 0)
 
 
+def test_as_many_folders_lie_in_each_other_as_a_path_has_room_for(tmp_path: Path) -> None:
+    path = "/".join(["d"] * 2048)
+    tree = raw_tree(tmp_path, pax(("path", path.encode())) + header(b"f") + END)
+    assert len(tree) == 2049
+    copy = Tree()
+    copy.add_file(path, b"", parents_mode=0o755)
+    assert copy.names() == tree.names()
+
+
 def test_a_folder_may_come_after_what_is_in_it_with_its_own_attributes(tmp_path: Path) -> None:
     tree = Tree.read(archive(tmp_path / "a.tar", (member("a/b"), b"x"), member("a", tarfile.DIRTYPE, mode=0o700)))
     assert tree.get("a").mode == 0o700
@@ -329,6 +341,19 @@ def test_xattrs_of_libarchive_and_selinux_labels_of_gnu_tar_are_read(tmp_path: P
         (pax(("mode", b"x")) + END, "is an extension header with no member after it"),
         (header(b"p", b"x", 4) + padded(b"9 a=") + header(b"f") + END, "has a malformed PAX record"),
         (pax(("uid", b"-4")) + header(b"f") + END, "has a malformed PAX uid"),
+        (
+            header(b"e") + pax(("uid", b"7" * 5000)) + header(b"f") + END,
+            r"member 'f' at byte 512 has a malformed PAX uid b'7{80}'",
+        ),
+        (
+            pax(("mtime", b"-" + b"7" * 5000)) + header(b"f") + END,
+            "member 'f' at byte 0 has a malformed PAX mtime b'-7",
+        ),
+        (pax(("GNU.sparse.size", b"7" * 5000)) + header(b"f") + END, r"'f' at byte 0 has a malformed number b'7{12}'"),
+        (
+            header(b"e") + pax(("path", b"d/" * 3000)) + header(b"f", b"5") + END,
+            r"member '(d/){40}' at byte 512 is refused: its name goes on for 6000 bytes, expected at most 4096",
+        ),
         (pax(("path", b"a\0b")) + header(b"f") + END, "its name contains a NUL byte"),
         (header(b"p", b"x", 1 << 30) + END, "has an extension header of 1073741824 bytes"),
         (
@@ -369,3 +394,31 @@ def test_a_damaged_bzip2_and_missing_archives_are_refused(tmp_path: Path) -> Non
         Tree.read(tmp_path / "none.tar")
     with pytest.raises(TreeError, match=r"cannot read archive .*: Is a directory"):
         Tree.read(tmp_path)
+
+
+def test_a_compressed_archive_is_expanded_in_the_folder_that_is_named_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "a.tar.gz"
+    packed.write_bytes(gzip.compress(header(b"f") + END))
+    missing = tmp_path / "missing"
+    monkeypatch.setattr(tempfile, "tempdir", str(missing))
+    with pytest.raises(TreeError) as caught:
+        Tree.read(packed)
+    assert caught.value.message == f"cannot expand archive ({packed}) into {missing}: No such file or directory"
+    assert "TMPDIR=FOLDER" in caught.value.hint
+    assert Tree.read(packed, scratch=tmp_path).exists("f")
+    assert list(tmp_path.iterdir()) == [packed]
+
+
+def test_a_folder_that_gets_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    packed = tmp_path / "a.tar.zst"
+    packed.write_bytes(zstandard.compress(header(b"f") + END))
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(TreeError) as caught:
+        Tree.read(packed, scratch=tmp_path)
+    assert caught.value.message == f"cannot expand archive ({packed}) into {tmp_path}: No space left on device"
+    assert caught.value.hint == "Make room there."

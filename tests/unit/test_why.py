@@ -55,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What commands ask of the workbench, which does nothing."""
     seen: list[Any] = []
     for name in ("describe", "why"):
-        monkeypatch.setattr(Workbench, name, lambda _, request: seen.append(request))
+        monkeypatch.setattr(Workbench, name, lambda _, request, **options: seen.append(request))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return seen
 

@@ -24,7 +24,6 @@ from osbuilder.distro.apk.solver import solve
 from osbuilder.distro.apk.unpack import Installation, Unpacked, unpack, written_folders
 from osbuilder.distro.told import need_mirror
 from osbuilder.errors import FetchError, PlanError, UsageError
-from osbuilder.fetch import shown
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class InstallPackages:
     def describe(self) -> tuple[str, ...]:
         keys = [key.name for key in self.keyring.pinned] or [f"{self.keyring.file_name} (the user's)"]
         return (
-            *(f"fetch {shown(url)}/<package>.apk" for url in self._repository_urls(self.mirrors)),
+            *(f"fetch {url}/<package>.apk" for url in self._repository_urls(self.mirrors)),
             f"trust {', '.join(keys)}",
             f"install {' '.join(self.packages)}",
         )
@@ -101,7 +100,7 @@ class InstallPackages:
         verified = fetch_packages(job, packages, repositories, mirrors=self.mirrors, keys=keys)
         stood_in = self.install(job, packages, verified, keys=guest_keys(repositories, keys))
         return {
-            "mirror": shown(repositories.mirror),
+            "mirror": repositories.mirror,
             "repositories": [_repository_facts(repositories, number) for number in range(len(repositories.names))],
             "packages": package_facts(packages),
             "scripts": stood_in,
@@ -146,7 +145,7 @@ class InstallPackages:
             arch=self.arch,
             world=self.packages,
             # The mirror that was asked for first, so that it does not show which of them was down.
-            repositories=(shown(url.rpartition("/")[0]) for url in self._repository_urls(self.mirrors[:1])),
+            repositories=(url.rpartition("/")[0] for url in self._repository_urls(self.mirrors[:1])),
             keys=keys,
         )
         installation.tree.write(job.out / ROOTFS_TAR, epoch=self.epoch)
@@ -168,14 +167,14 @@ class InstallPackages:
         for package in packages:
             if package.arch not in (self.arch, "noarch"):
                 raise FetchError(
-                    f"{package} is for {package.arch}: expected {self.arch} from {shown(repositories.mirror)}",
+                    f"{package} is for {package.arch}: expected {self.arch} from {repositories.mirror}",
                     hint="This mirror is mixed up. Name another one (setting mirrors).",
                 )
         return packages
 
     def _log(self, job: Job, repositories: Repositories, packages: Sequence[Package]) -> None:
         with job.log.open("a", encoding="utf-8") as stream:
-            stream.write(f"indexes: {', '.join(repositories.names)} of {shown(repositories.mirror)}\n")
+            stream.write(f"indexes: {', '.join(repositories.names)} of {repositories.mirror}\n")
             stream.writelines(
                 f"install {package} ({package.file_name}, {package.size_bytes} bytes)\n" for package in packages
             )

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from osbuilder.errors import VerificationError
 
-_NAME: Final = re.compile(r"\.SIGN\.(RSA512|RSA256|RSA)\.(.+)")
+# The name becomes that of a file in the guest.
+_NAME: Final = re.compile(r"\.SIGN\.(RSA512|RSA256|RSA)\.([^/]+)")
 _PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
 _LEAST_BITS: Final = 2048
 
@@ -99,6 +100,11 @@ class TrustedKeys:
         for key in keys.keys:
             _load(key)
         return keys
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The sha256 (hex) of each key, sorted: what they are, however anybody calls them."""
+        return tuple(sorted(hashlib.sha256(key.pem).hexdigest() for key in self.keys))
 
     def verify(self, signatures: Iterable[Signature], data: bytes | memoryview, *, what: str) -> tuple[str, TrustedKey]:
         """Return the key that signed `data` and the name that its signature gives it.

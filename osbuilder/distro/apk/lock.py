@@ -19,7 +19,7 @@ from osbuilder.distro.apk.index import Package, newest_build
 from osbuilder.distro.apk.install import InstallPackages, Keyring, bootstrap, guest_keys, package_facts
 from osbuilder.distro.apk.keys import TrustedKey, TrustedKeys
 from osbuilder.distro.apk.mirror import Repositories, fetch_files, package_path
-from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedKey, LockedPackage, Resolved, merged
+from osbuilder.distro.lock import RESOLVED, LockedIndex, LockedKey, LockedPackage, Resolved, lockable, merged
 from osbuilder.distro.pool import exactly
 from osbuilder.fetch import Source
 
@@ -59,7 +59,7 @@ class Resolve:
         resolved = Resolved(
             indexes=tuple(map(_index, repositories.indexes, repositories.names)),
             packages=merged(locked),
-            keys=tuple(LockedKey(name=name, pem=pem.decode()) for name, pem in guest_keys(repositories, keys).items()),
+            keys=tuple(_key(name, pem) for name, pem in guest_keys(repositories, keys).items()),
         )
         resolved.write(job.out / RESOLVED)
         return {}
@@ -70,21 +70,27 @@ def _index(index: SignedIndex, name: str) -> LockedIndex:
     return LockedIndex(name=name, sha256=hashlib.sha256(index.text.encode()).hexdigest(), date=newest)
 
 
+def _key(name: str, pem: bytes) -> LockedKey:
+    with lockable("a key", "a signature of the index"):
+        return LockedKey(name=name, pem=pem.decode())
+
+
 def _locked(job: Job, package: Package, file: Path, repositories: Repositories) -> LockedPackage:
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     # From here on it goes by its sha256: a locked build finds it there.
     job.fetch(Source(name=package.file_name, urls=(file.as_uri(),), sha256=digest))
-    return LockedPackage(
-        name=package.name,
-        version=package.version,
-        arch=package.arch,
-        path=package_path(package, repositories.names),
-        sha256=digest,
-        size_bytes=len(content),
-        installed_bytes=int(package.fields.get("I", "0")),
-        record="\n".join(f"{letter}:{value}" for letter, value in package.fields.items()),
-    )
+    with lockable(str(package), repositories.names[package.repository]):
+        return LockedPackage(
+            name=package.name,
+            version=package.version,
+            arch=package.arch,
+            path=package_path(package, repositories.names),
+            sha256=digest,
+            size_bytes=len(content),
+            installed_bytes=int(package.fields.get("I", "0")),
+            record="\n".join(f"{letter}:{value}" for letter, value in package.fields.items()),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

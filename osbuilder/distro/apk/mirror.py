@@ -16,9 +16,9 @@ from osbuilder.distro.apk.archive import SignedIndex, VerifiedPackage, open_inde
 from osbuilder.distro.apk.declared import SigningKey
 from osbuilder.distro.apk.index import Package, newest_build
 from osbuilder.distro.apk.keys import TrustedKey, TrustedKeys, sha512_of
-from osbuilder.distro.indexes import LAG_MAX_S, Checked, from_first, on_one_line, refuse_old
+from osbuilder.distro.indexes import LAG_MAX_S, Checked, from_first, memory_of, on_one_line, refuse_old
 from osbuilder.errors import FetchError, VerificationError
-from osbuilder.fetch import Source, shown
+from osbuilder.fetch import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
 
     def check(data: bytes) -> None:
         try:
-            opened[:] = [open_index(data, keys, where=shown(url))]
+            opened[:] = [open_index(data, keys, where=url)]
         except VerificationError as error:
             wrong.append(error)
             raise
@@ -94,7 +94,7 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
     source = Source(
         name=f"{folder.replace('/', '-')}-{INDEX}",
         urls=(url,),
-        proof=Checked(f"the signed index {shown(url)}", check),
+        proof=Checked(f"the signed index {url}", check),
         max_bytes=_INDEX_MAX_BYTES,
     )
     try:
@@ -105,8 +105,9 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
             raise wrong[-1] from error
         raise on_one_line(error) from error
     (index,) = opened
-    memory = job.cache(_SEEN) / f"{folder.replace('/', '-')}-{index.key_name}.json"
-    refuse_old(memory, newest_build(index.text), day=day, lag_max_s=LAG_MAX_S, url=shown(url))
+    # One for all mirrors, and for the keys themselves: what a signature calls its key, nobody has signed.
+    memory = memory_of(job.cache(_SEEN), folder, list(keys.digests))
+    refuse_old(memory, newest_build(index.text), day=day, lag_max_s=LAG_MAX_S, url=url)
     return index
 
 

@@ -92,10 +92,6 @@ def _compare_kinds(kind: _Kind, value: int | str, other_kind: _Kind, other: int 
     return -1 if kind > other_kind else 1
 
 
-ascending: Final = functools.cmp_to_key(compare)
-"""A sort key that puts versions in order."""
-
-
 def matches(version: str, operator: str, wanted: str) -> bool:
     """Whether a version is what `operator wanted` asks for; an operator is any of < > = ~ in a row.
 

@@ -225,7 +225,7 @@ def lay_over(job: Job, config: Config, files: Iterable[Path], *, name: str, epoc
     """Lay the layers in some files over each other, the lowest first: leaves rootfs.tar. Raises as `apply_layer`."""
     tree = Tree()
     for number, (path, diff_id) in enumerate(zip(files, config.diff_ids, strict=True), start=1):
-        layer = open_layer(path, diff_id=diff_id, origin=name)
+        layer = open_layer(path, diff_id=diff_id, origin=name, scratch=job.work)
         apply_layer(tree, layer, label=f"{name}, layer {number} of {len(config.diff_ids)}")
         job.check_stopped()
     tree.write(job.out / ROOTFS_TAR, epoch=epoch)

@@ -24,9 +24,12 @@ _OPAQUE: Final = ".wh..wh..opq"
 _AUFS: Final = ".wh..wh."
 
 
-def open_layer(path: Path, *, diff_id: str, origin: str) -> Archive:
-    """Return a layer's tar, expanded. Raises TreeError, and VerificationError when it is not what `diff_id` says."""
-    archive = open_archive(path)
+def open_layer(path: Path, *, diff_id: str, origin: str, scratch: Path | None = None) -> Archive:
+    """Return a layer's tar, expanded in the folder `scratch` (see open_archive).
+
+    Raises TreeError, and VerificationError when it is not what `diff_id` says.
+    """
+    archive = open_archive(path, scratch=scratch)
     digest = hashlib.sha256()
     for offset in range(0, archive.size_bytes, CHUNK_BYTES):
         digest.update(archive.read_at(offset, CHUNK_BYTES))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from osbuilder.distro.indexes import from_first
-from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, the_one
+from osbuilder.distro.lock import RESOLVED, LockedPackage, Resolved, lockable, the_one
 from osbuilder.distro.oci.install import Origin, ask_digest, origin_of, read_image, unpack_image
 from osbuilder.distro.oci.manifest import Descriptor
 from osbuilder.distro.oci.registry import Registry
@@ -68,14 +68,15 @@ class Resolve:
         return tuple(found.values())
 
     def _row(self, name: str, kind: str, part: Descriptor) -> LockedPackage:
-        return LockedPackage(
-            name=name,
-            version=part.sha256[:_SHOWN],
-            arch=self.platform,
-            path=f"v2/{_reference(self.origin).repository}/{kind}/{part.digest}",
-            sha256=part.sha256,
-            size_bytes=part.size_bytes,
-        )
+        with lockable(name, self.origin.name):
+            return LockedPackage(
+                name=name,
+                version=part.sha256[:_SHOWN],
+                arch=self.platform,
+                path=f"v2/{_reference(self.origin).repository}/{kind}/{part.digest}",
+                sha256=part.sha256,
+                size_bytes=part.size_bytes,
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
