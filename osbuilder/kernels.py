@@ -61,8 +61,10 @@ class Kernels:
         """Return the plan of a kernel; runs nothing. Raises PlanError if the variant is known not to be for it."""
         return self._described(request, self._bench.planner.plan(request))
 
-    def describe_config(self, request: KernelRequest) -> str:
-        """Return the plan of a configuration. Raises as `describe`."""
+    def describe_config(self, request: KernelRequest, *, output: Path | None = None) -> str:
+        """Return the plan of a configuration. Raises as `describe`, and UsageError for a bad output path."""
+        if output is not None:
+            check_output(output)
         return self._described(request, self._config_step(request))
 
     def contract(self, line: str | None = None) -> str:

@@ -73,7 +73,7 @@ def config(
     """Resolve a kernel's .config, check the contract, and write it."""
     with workbench(setting) as bench:
         if dry:
-            print(bench.kernels.describe_config(_request(arch, kernel, variant)))
+            print(bench.kernels.describe_config(_request(arch, kernel, variant), output=path_of(output)))
             return
         text = bench.kernels.config(_request(arch, kernel, variant), output=path_of(output))
         print(output or text, end="\n" if output else "")

@@ -59,6 +59,7 @@ def inv(
         (("image", "--output", "no/where.img"), ("there is no folder",)),
         (("image", "--output", ".", "--dry"), ("--output . is a folder", "Name a file in it.")),
         (("kernel.headers", "--output", "no/where.deb", "--dry"), ("there is no folder",)),
+        (("kernel.config", "--output", "no/where.config", "--dry"), ("there is no folder",)),
         (("initrd", "--compression", "zst"), ("unknown compression 'zst'", "Did you mean zstd?")),
         (("kernel", "--kernel", "debian-6.122"), ("unknown kernel 'debian-6.122'", "Did you mean debian-6.12?")),
         (("kernel", "--git", "https://a.example/l.git"), ("--git and --ref go together",)),
