@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from osbuilder.arch import parse_arch
+from osbuilder.kernel.catalogue import load_catalogue
+from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.selection import Selection, select
+
+_X86_64 = parse_arch("x86_64")
 _FILES = {
     "capabilities.yaml": "capabilities: {speed: {purpose: To be fast, probes: [fast]}}\n",
     "consumers.yaml": "consumers: {anyone: {purpose: Whoever boots it, requires: []}}\n",
@@ -25,3 +31,13 @@ def write_configs(root: Path, files: Mapping[str, str]) -> Path:
 def capabilities(*names: str, extra: str = "") -> str:
     """Return a capabilities.yaml; `extra` are further lines of each capability, indented by four."""
     return "capabilities:\n" + "".join(f"  {name}:\n    purpose: p\n    probes: [p]\n{extra}" for name in names)
+
+
+def chosen(root: Path, files: Mapping[str, str], version: str = "6.12.117", variant: str = "base") -> Selection:
+    """Return what an x86_64 kernel is asked for by such a folder."""
+    return select(load_catalogue(write_configs(root, files)), _X86_64, KernelVersion.parse(version), variant)
+
+
+def asked(selection: Selection) -> list[str]:
+    """Return the requests of a kernel, in their order."""
+    return [str(request) for request in selection.requests]

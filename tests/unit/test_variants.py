@@ -9,25 +9,10 @@ import pytest
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
-from osbuilder.kernel import fragments
 from osbuilder.kernel.catalogue import load_catalogue, matrix
 from osbuilder.kernel.conditions import KernelVersion
-from osbuilder.kernel.selection import Selection, select
-from tests.kernel_configs import capabilities, write_configs
-
-X86_64 = parse_arch("x86_64")
-V6_12 = KernelVersion.parse("6.12.117")
-REPOSITORY = Path(fragments.__file__).parents[2]
-CONFIGS = REPOSITORY / "kernel" / "configs"
-
-
-def chosen(root: Path, files: dict[str, str], version: str = "6.12.117", variant: str = "base") -> Selection:
-    return select(load_catalogue(write_configs(root, files)), X86_64, KernelVersion.parse(version), variant)
-
-
-def asked(selection: Selection) -> list[str]:
-    return [str(request) for request in selection.requests]
-
+from osbuilder.kernel.selection import select
+from tests.kernel_configs import asked, capabilities, chosen, write_configs
 
 TWO = {
     "capabilities.yaml": capabilities("a", "b") + capabilities("extra", extra="    optional: true\n")[14:],
