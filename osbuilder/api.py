@@ -42,7 +42,7 @@ from osbuilder.request import (
     KernelRequest,
     RootfsRequest,
 )
-from osbuilder.settings import Settings, load_settings
+from osbuilder.settings import EngineChoice, Settings, load_settings
 from osbuilder.step import PACKAGE, Step
 from osbuilder.store import Artifact, Store
 
@@ -114,12 +114,20 @@ class Workbench:
                 offline=settings.offline,
             ),
             jobs=settings.jobs_count,
+            engine_named=self._engine_named,
+            keep_failed=settings.keep_failed,
         )
 
     def _engine(self) -> Engine:
         from osbuilder.engine.choose import choose_engine
 
         return choose_engine(self.settings, trees=self.store.folder("trees"))
+
+    def _engine_named(self, name: str) -> Engine:
+        from osbuilder.engine.choose import choose_engine
+
+        settings = dataclasses.replace(self.settings, engine=EngineChoice(name))
+        return choose_engine(settings, trees=self.store.folder("trees"))
 
     # -- building --------------------------------------------------------------------------------------------------
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import Builder, Command, Engine, Mounts
-from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError
-from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress, Source, fetch
+from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError, ToolMissing
+from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress, Source, fetch, shown
 from osbuilder.leavings import refuse_links
 from osbuilder.step import Step, is_online, key_of
-from osbuilder.store import Artifact, Store, Workspace, explain
+from osbuilder.store import Artifact, Store, Workspace, explain, runs_in
 
 if TYPE_CHECKING:
     from osbuilder.step import Json
@@ -60,7 +60,11 @@ class Reporter(Protocol):
 
 
 class Executor:
-    """Executes plans against one store. `engine` is called when the first command runs, not before."""
+    """Executes plans against one store. `engine` is called when the first command runs, not before.
+
+    `engine_named` returns the engine in which a killed build ran its commands, where that is another one, or raises
+    ToolMissing. With `keep_failed` the folders of a step whose command failed are kept.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,16 @@ class Executor:
         reporter: Reporter,
         fetching: FetchSettings,
         jobs: int,
+        engine_named: Callable[[str], Engine] | None = None,
+        keep_failed: bool = False,
     ) -> None:
         self.store = store
         self.reporter = reporter
         self.fetching = fetching
         self.jobs = jobs
+        self.keep_failed = keep_failed
         self._choose = engine
+        self._choose_named = engine_named
         self._engine: Engine | None = None
         self._mutex = threading.Lock()
         self._slots = threading.BoundedSemaphore(max(2, jobs))
@@ -120,7 +128,15 @@ class Executor:
 
     def beside(self, store: Store) -> Executor:
         """Return an executor against another store. It has an engine of its own: to stop one leaves the other be."""
-        return Executor(store, engine=self._choose, reporter=self.reporter, fetching=self.fetching, jobs=self.jobs)
+        return Executor(
+            store,
+            engine=self._choose,
+            reporter=self.reporter,
+            fetching=self.fetching,
+            jobs=self.jobs,
+            engine_named=self._choose_named,
+            keep_failed=self.keep_failed,
+        )
 
     def _refuse_online(self, target: Step) -> None:
         """Raise OfflineError for every step that would reach the network, at once, where there is to be none."""
@@ -266,6 +282,9 @@ class Executor:
             error.add_note(f"step: {step.ident}")
             if space.log.stat().st_size:
                 error.add_note(f"log: {space.log}")
+            if self.keep_failed and isinstance(error, CommandFailed):
+                space.keep()
+                error.add_note(f"kept: {space.folder}, for the line `# by hand:` in the log")
             if isinstance(error, CommandFailed | StoreError):
                 self._tell_of_disk(error)
             raise
@@ -303,8 +322,11 @@ class Executor:
         if self._stopped.is_set():
             raise Interrupted("stopped")
 
-    def _forget(self, key: str) -> None:
-        self.engine.sweep(key)
+    def _forget(self, name: str, folder: Path) -> None:
+        """Have the engine of that name end what runs for a folder, and give back what was written there."""
+        with contextlib.suppress(ToolMissing):  # an engine that is gone runs nothing any more
+            other = self._choose_named if name and name != self.engine.name else None
+            (other(name) if other else self.engine).sweep(folder.name, folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -343,7 +365,9 @@ class RunningJob:
 
     @property
     def engine(self) -> Engine:
-        return self.executor.engine
+        engine = self.executor.engine
+        runs_in(engine.name, self.space.folder)
+        return engine
 
     def check_stopped(self) -> None:
         self.executor._check_stopped()
@@ -387,7 +411,11 @@ class RunningJob:
             caches={name: self.cache(name) for name in caches},
         )
         with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {engine.repeat_line(builder, command, mounts)}\n")
+            line = engine.repeat_line(builder, command, mounts)
+            for url in self.proxies.values():
+                line = line.replace(url, shown(url))
+            stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {line}\n")
+        runs_in(engine.name, self.space.folder)
         executor._check_stopped()
         try:
             engine.run(builder, command, mounts, log=self.log, label=self.key)

@@ -31,7 +31,7 @@ from osbuilder.kernel.selection import select
 from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
-from osbuilder.store import Artifact
+from osbuilder.store import Artifact, runs_in
 from osbuilder.terminal import lend, terminal_size
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Kernels:
         with self._bench.store.scratch(name) as folder:
             files = {"source": source.path(ARCHIVE), "config": config.path(CONFIG)}
             mounts = menus_mounts(folder, script, files)
+            runs_in(engine.name, folder)
             run = functools.partial(engine.run, builder, menus_command(), mounts, log=folder / "log", label=name)
             lend(terminal, mounts.caches[TERMINAL], run, stop=engine.stop)
             after = parse_config((mounts.output / CONFIG).read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from osbuilder.request import (
 )
 from osbuilder.settings import Accel as AccelChoice
 from osbuilder.settings import QemuChoice
+from osbuilder.store import runs_in
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -315,6 +316,7 @@ def _place(bench: Workbench, arch: Arch, devices: Collection[Device]) -> Iterato
             yield place
         else:
             with bench.builder("qemu", arch) as (engine, builder):
+                runs_in(engine.name, folder)
                 yield BuilderPlace(engine=engine, builder=builder, folder=folder, label=folder.name)
 
 

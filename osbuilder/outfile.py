@@ -5,13 +5,44 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
+import re
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from osbuilder.errors import OsbuilderError
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES: Final = 1 << 20
+_MARK_BYTES: Final = 8
+_ABANDONED_S: Final = 3600
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Yield a free name beside a path: what is made there takes the path's place, or goes when that fails.
+
+    What a killed process left beside it, untouched for an hour, goes as well. Raises OSError.
+    """
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_MARK_BYTES)}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * _MARK_BYTES}}}")
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if form.fullmatch(entry.name)]
+    for name in names:
+        left = path.with_name(name)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_ctime > _ABANDONED_S:
+                left.unlink()
 
 
 @contextlib.contextmanager
@@ -21,23 +52,14 @@ def replacing(path: Path, error: type[OsbuilderError]) -> Iterator[int]:
     The mode is 0666 less the umask, as for any new file. Raises `error` when it cannot be written.
     """
     try:
-        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with appearing(path) as temporary:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
     except OSError as cause:
         raise error(f"cannot write ({path}): {cause.strerror or cause}") from cause
-    try:
-        yield fd
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(fd, 0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as cause:
-        Path(temporary).unlink(missing_ok=True)
-        raise error(f"cannot write ({path}): {cause.strerror or cause}") from cause
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(fd)
 
 
 def copy_data(source: int, target: int) -> None:

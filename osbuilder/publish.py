@@ -6,12 +6,10 @@ an older one in one rename.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from osbuilder import __version__
 from osbuilder.errors import StoreError, UsageError
 from osbuilder.image.build import IMAGE, ROOT_HASH
 from osbuilder.image.verity import ROOT_HASH_SUFFIX
-from osbuilder.outfile import copy_data
+from osbuilder.outfile import appearing, copy_data
 from osbuilder.store import Artifact, Store, explain
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def copy_out(artifact: Artifact, file: str, output: Path, *, store: Store | None
     """
     check_output(output)
     try:
-        with _appearing(output) as temporary:
+        with appearing(output) as temporary:
             _copy_sparse(artifact.path(file), temporary)
             temporary.chmod(0o644)
         if store is not None:
@@ -177,7 +175,7 @@ def ancestors(store: Store, artifact: Artifact) -> Iterator[Artifact]:
 def _place(source: Path, target: Path) -> None:
     if target.exists() and target.samefile(source):
         return
-    with _appearing(target) as temporary:
+    with appearing(target) as temporary:
         try:
             temporary.hardlink_to(source)
         except OSError as error:
@@ -193,24 +191,10 @@ def _copy_sparse(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with _appearing(path) as temporary:
+    with appearing(path) as temporary:
         temporary.write_text(text)
 
 
 def _relink(link: Path, target: str) -> None:
-    with _appearing(link) as temporary:
+    with appearing(link) as temporary:
         temporary.symlink_to(target)
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """Yield a free name beside a path: what is made there takes the path's place, or goes when that fails.
-
-    Not outfile.replacing, which gives a descriptor: links are made by name.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -124,6 +124,9 @@ class Settings:
     )
     qemu: QemuChoice = _setting(QemuChoice.AUTO, "auto, host or builder")
     accel: Accel = _setting(Accel.AUTO, "auto, kvm or tcg")
+    keep_failed: bool = _setting(
+        False, "keep the folders of a step whose command failed, to run it by hand: true or false"
+    )
     source_date_epoch: int | None = _setting(
         None, "timestamp of everything that is built, in seconds (default: from the pins)", "SOURCE_DATE_EPOCH"
     )

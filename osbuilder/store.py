@@ -2,7 +2,8 @@
 
     objects/KEY/            the artifact's files and manifest.json; appears by one rename, never half-written
     refs/SUBJECT/NAME       the key that a target had last (what `why` compares with and gc keeps)
-    tmp/KEY/                a build under way; left over only if its process was killed, and swept by the next one
+    tmp/KEY/                a build under way, or one that failed and is to be looked at (`kept` is in it); else left
+                            over only if its process was killed, and swept by the next one (`engine`: what it ran in)
     locks/NAME              flock files: two builds of the same thing wait, of different things don't
     logs/ downloads/ caches/ trees/
 
@@ -20,7 +21,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +29,14 @@ from typing import Any, Final
 
 from osbuilder.errors import StoreError
 from osbuilder.leavings import open_left
+from osbuilder.outfile import appearing
 from osbuilder.step import canonical
 
 MANIFEST: Final = "manifest.json"
 _STAT: Final = "stat.json"
 _STORE_LOCK: Final = "store"
+_ENGINE: Final = "engine"
+_KEPT: Final = "kept"
 _KEY: Final = re.compile("[0-9a-f]{64}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -72,6 +75,15 @@ class Workspace:
     out: Path
     work: Path
     log: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds them, below tmp/."""
+        return self.out.parent
+
+    def keep(self) -> None:
+        """Have the folders stay until the next build of the same, or until the store is collected."""
+        (self.folder / _KEPT).touch()
 
 
 class Store:
@@ -183,7 +195,7 @@ class Store:
 
     @contextlib.contextmanager
     def workspace(self, key: str, ident: str) -> Iterator[Workspace]:
-        """Yield fresh folders for a build; they are gone afterwards, whatever happens. The caller holds lock(key)."""
+        """Yield fresh folders for a build; they are gone afterwards, unless kept. The caller holds lock(key)."""
         base = self.root / "tmp" / key
         log = self.root / "logs" / f"{ident.replace('/', '.')}-{key[:12]}.log"
         try:
@@ -194,7 +206,8 @@ class Store:
                 log.write_bytes(b"")
                 yield Workspace(out=base / "out", work=base / "work", log=log)
         finally:
-            remove_tree(base)
+            if not (base / _KEPT).exists():
+                remove_tree(base)
 
     def publish(self, space: Workspace, *, key: str, ident: str, body: Mapping[str, Any]) -> Artifact:
         """Turn a workspace's `out` into the artifact of a key: fsync, manifest, one rename.
@@ -229,32 +242,43 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_atomic(path, f"{key}\n".encode())
 
-    def sweep(self, forget: Callable[[str], None]) -> None:
-        """Remove what killed builds left: folders of tmp/ whose lock nobody holds; `forget(key)` clears the engine."""
+    def sweep(self, forget: Callable[[str, Path], None]) -> None:
+        """Remove what killed builds left: folders of tmp/ whose lock nobody holds.
+
+        `forget(engine, folder)` has the engine that commands ran in, if any did, remove what is left there.
+        """
         for folder in (self.root / "tmp").iterdir():
             with (
                 self._explained("what a killed build left cannot be removed"),
                 self.lock(folder.name, wait=False) as held,
             ):
-                if held and folder.exists():
-                    forget(folder.name)
+                if held and folder.exists() and not (folder / _KEPT).exists():
+                    if (folder / _ENGINE).exists():
+                        forget((folder / _ENGINE).read_text(), folder)
                     remove_tree(folder)
                 if held and not _KEY.fullmatch(folder.name):
                     (self.root / "locks" / folder.name).unlink(missing_ok=True)  # of a scratch folder
+
+    def kept(self) -> tuple[Path, ...]:
+        """Return the folders of builds that failed and are to be looked at."""
+        return tuple(sorted(mark.parent for mark in (self.root / "tmp").glob(f"*/{_KEPT}")))
 
     def unneeded(self) -> tuple[Path, ...]:
         """Return the folder of every artifact that no target's last build needs."""
         return self._without(self._needed())
 
     def collect(self) -> tuple[int, int]:
-        """Remove every artifact that no target's last build needs, and old logs. Returns (artifacts, bytes) freed.
+        """Remove every artifact that no target's last build needs, old logs, and what is kept of builds that failed.
 
-        The caller holds `alone`.
+        Returns (artifacts, bytes) freed. The caller holds `alone`.
         """
         needed = self._needed()
         dropped = self._without(needed)
         freed = sum(total_bytes(folder.iterdir()) for folder in dropped)
         for folder in dropped:
+            remove_tree(folder)
+        for folder in self.kept():
+            freed += total_bytes(folder.rglob("*"))
             remove_tree(folder)
         for log in (self.root / "logs").iterdir():
             if not any(log.stem.endswith(key[:12]) for key in needed):
@@ -323,6 +347,11 @@ def explain(error: OSError, what: str, root: Path, *, setting: str = "store") ->
     )
 
 
+def runs_in(engine: str, folder: Path) -> None:
+    """Write down which engine runs commands for a folder of tmp/, for the sweep of what a killed process left."""
+    (folder / _ENGINE).write_text(engine)
+
+
 def sha256_file(path: Path) -> str:
     """Return the sha256 (hex) of a file."""
     with path.open("rb") as stream:
@@ -366,15 +395,10 @@ def _signature(path: Path) -> list[int]:
 
 
 def _write_atomic(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # threads may write the same file at once
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with appearing(path) as temporary, temporary.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -44,6 +44,8 @@ def unneeded(store: Store) -> Iterator[str]:
         artifact = store.find(folder.name)
         what = str(artifact.manifest["ident"]) if artifact else "not whole"
         yield f"would remove {folder.name[:12]} {show.disk_bytes(folder) // 2**20} MiB {what}"
+    for folder in store.kept():
+        yield f"would remove {folder.name[:12]} {show.disk_bytes(folder) // 2**20} MiB, kept of a build that failed"
     for tree in _unpacked(store, _builder_tars(store, without={folder.name for folder in folders})):
         yield f"would remove {tree.name[:12]} {show.disk_bytes(tree) // 2**20} MiB, an unpacked builder"
 

@@ -96,14 +96,14 @@ class Engine(Protocol):
         time limit passed).
         """
 
-    def sweep(self, label: str) -> None:
-        """Remove everything that a dead process left under that label."""
+    def sweep(self, label: str, folder: Path) -> None:
+        """Remove everything that a dead process left under that label.
+
+        What its commands wrote below `folder` of this host belongs to the caller then. Raises EngineError.
+        """
 
     def stop(self) -> None:
         """Stop every command that this object runs, from any thread; their `run` calls raise Interrupted."""
-
-    def discard(self, builder: Builder) -> None:
-        """Forget a prepared builder (image, unpacked tree); idempotent."""
 
     def repeat_line(self, builder: Builder, command: Command, mounts: Mounts, *, devices: tuple[str, ...] = ()) -> str:
         """Return a line for a shell that runs the command again by hand, as far as its mounts still exist."""

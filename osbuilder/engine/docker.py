@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import shlex
 import tarfile
 import tempfile
 import threading
@@ -115,11 +116,6 @@ class DockerEngine:
                 return
             with contextlib.closing(connect(self._endpoint, timeout_s=_IMPORT_TIMEOUT_S)) as client:
                 images.import_builder(client, builder)
-
-    def discard(self, builder: Builder) -> None:
-        """Remove the builder's images. Raises EngineError."""
-        with self._containers.session(), translated(f"removing builder {builder.name}", self._endpoint):
-            images.remove(self._client, builder)
 
     def collect(self, kept: Collection[str]) -> int:
         """Remove the images of builders whose tars (sha256) are not among these; returns the bytes freed."""
@@ -377,10 +373,38 @@ class DockerEngine:
         """Remove every container of this object, for good: later commands raise Interrupted as well."""
         self._containers.stop()
 
-    def sweep(self, label: str) -> None:
-        """Remove the containers and volumes that were left under a label. Raises EngineError."""
+    def sweep(self, label: str, folder: Path) -> None:
+        """Remove the containers and volumes that were left under a label, and reclaim what they wrote.
+
+        Raises EngineError.
+        """
         with self._containers.session(), translated("removing what was left over", self._endpoint):
             self._containers.sweep(self._labels(label))
+            if transfer.holds_of_others(folder):
+                self._reclaim(folder, label)
+
+    def _reclaim(self, folder: Path, label: str) -> None:
+        """Give the caller a folder that containers wrote to, from a container: to the host the files are others'."""
+        image = images.any_builder(self._client)
+        if image is None:
+            raise EngineError(
+                f"{folder} has files of other users, and {self.name} has no builder left to give them back with",
+                hint=f"Remove it: sudo rm -r {shlex.quote(str(folder))}",
+            )
+        uid, gid = self._caller
+        helper = Container(
+            name=_name(label),
+            image=image,
+            argv=base.chown_argv(("/left",), uid=uid, gid=gid),
+            binds=(Bind(source=str(folder.resolve()), target="/left"),),
+            tmpfs=(),
+            capabilities=_OWNER_CAPABILITIES,
+            labels=tuple(self._labels(label).items()),
+            host_ids=self._daemon.remapped,
+            unlabelled=self._daemon.selinux,
+        )
+        with self._containers.created(helper) as name:
+            self._containers.finish(name)
 
 
 def _binds(call: _Call) -> tuple[Bind, ...]:

@@ -60,11 +60,9 @@ def import_builder(client: APIClient, builder: Builder) -> None:
         client.tag(imported, f"{_REPOSITORY}-{builder.name}", builder.sha256[:16], force=True)
 
 
-def remove(client: APIClient, builder: Builder) -> None:
-    """Remove every image that was made from a builder's tar."""
-    for image in client.images(filters={"label": f"{_SHA256_LABEL}={builder.sha256}"}):
-        with contextlib.suppress(docker.errors.NotFound):
-            client.remove_image(image["Id"], force=True)
+def any_builder(client: APIClient) -> str | None:
+    """Return the id of some builder's image: each has what Debian calls essential. None if there is none."""
+    return next((str(image["Id"]) for image in client.images(filters={"label": _SHA256_LABEL})), None)
 
 
 def collect(client: APIClient, kept: Collection[str]) -> int:

@@ -22,7 +22,7 @@ from osbuilder.engine import base, caches
 from osbuilder.engine import trees as builder_trees
 from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.bubblewrap import Process
-from osbuilder.engine.transfer import chown_tree
+from osbuilder.engine.transfer import chown_tree, holds_of_others
 from osbuilder.errors import EngineError, Interrupted, TimeLimit
 
 _POLL_S: Final = 0.5
@@ -51,12 +51,10 @@ class SandboxEngine:
         """Unpack the builder unless it is there. Raises EngineError."""
         builder_trees.ensure_tree(self._trees, builder)
 
-    def discard(self, builder: Builder) -> None:
-        """Remove the builder's tree."""
-        builder_trees.discard_tree(self._trees, builder)
-
-    def sweep(self, label: str) -> None:
-        """Nothing outlives the process: the kernel ends a sandbox with its parent and forgets its mounts."""
+    def sweep(self, label: str, folder: Path) -> None:  # noqa: ARG002 - no process is left to be found
+        """Give the caller what is below `folder`: the kernel ends a sandbox with its parent and forgets its mounts."""
+        if holds_of_others(folder):
+            reclaim(folder, bwrap=self._bwrap)
 
     def stop(self) -> None:
         """Kill every command of this object, for good: later commands raise Interrupted as well."""
@@ -186,6 +184,23 @@ class SandboxEngine:
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("stopped")
+
+
+def reclaim(folder: Path, *, bwrap: str = "bwrap") -> None:
+    """Give the calling user a folder in which files belong to subordinate ids of theirs.
+
+    Raises EngineError, and ToolMissing without bwrap or newuidmap.
+    """
+    argv = [bwrap, "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--die-with-parent"]
+    argv += ["--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "--cap-add", "CAP_DAC_READ_SEARCH"]
+    argv += ["--ro-bind", "/", "/", "--bind", str(folder), str(folder)]
+    chown = Command(argv=base.chown_argv((str(folder),), uid=0, gid=0), root=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "log"
+        with Process.started((*argv, *base.exec_argv(chown, proxies={})), log, full_map=True) as process:
+            status = process.poll(None)
+        if status:
+            raise EngineError(f"{folder} cannot be given back to its owner: {base.log_tail(log, lines=1)}")
 
 
 def _make_mount_points(tree: Path, paths: tuple[str, ...]) -> None:

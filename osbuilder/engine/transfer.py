@@ -74,6 +74,17 @@ def _content(source: Path, size_bytes: int) -> Iterator[bytes]:
     yield bytes(-size_bytes % tarfile.BLOCKSIZE)
 
 
+def holds_of_others(folder: Path) -> bool:
+    """Whether something below a folder belongs to another user; never for root, who may remove it anyway."""
+    uid = os.geteuid()
+    if uid == 0:
+        return False
+    found = [folder]
+    for root, folders, files in os.walk(folder):
+        found += [Path(root, name) for name in (*folders, *files)]
+    return any(path.lstat().st_uid != uid for path in found)
+
+
 def unpack(chunks: Iterable[bytes], target: Path) -> None:
     """Replace the contents of `target` by the tar's members below their one top folder.
 

@@ -55,14 +55,6 @@ def ensure_tree(folder: Path, builder: Builder) -> Path:
     return tree
 
 
-def discard_tree(folder: Path, builder: Builder) -> None:
-    """Remove a builder's tree; nothing happens if there is none."""
-    if folder.is_dir():
-        with _locked(folder, builder):
-            remove_tree(folder / builder.sha256)
-            (folder / f"{builder.sha256}.lock").unlink()
-
-
 @contextlib.contextmanager
 def _locked(folder: Path, builder: Builder) -> Iterator[None]:
     with (folder / f"{builder.sha256}.lock").open("w") as lock:

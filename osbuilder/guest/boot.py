@@ -141,7 +141,7 @@ class BuilderPlace:
         return PurePath("/out") / name
 
     def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
-        with tempfile.TemporaryDirectory(prefix="osbuilder-boot.") as work:
+        with tempfile.TemporaryDirectory(prefix="work-", dir=self.folder) as work:
             self.engine.run(
                 self.builder,
                 Command(argv=argv),

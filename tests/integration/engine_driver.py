@@ -38,7 +38,7 @@ def make_engine(spec: Mapping[str, str]) -> Engine:
 def order(
     spec: Mapping[str, str], builder: Builder, command: Command, mounts: Mounts, *, log: Path, label: str, **more: Any
 ) -> dict[str, Any]:
-    """Return an order as JSON data; `more`: timeout_s."""
+    """Return an order as JSON data; `more`: timeout_s, or `sweep`, the folder to sweep instead."""
     return {
         "engine": dict(spec),
         "builder": {"name": builder.name, "tar": str(builder.tar), "sha256": builder.sha256},
@@ -73,6 +73,9 @@ def obey(data: Mapping[str, Any], *, stop_on_sigterm: bool = False) -> dict[str,
         work=Path(data["work"]),
     )
     try:
+        if "sweep" in data:
+            engine.sweep(data["label"], Path(data["sweep"]))
+            return {"error": None, "message": "", "status": 0, "tail": ""}
         engine.prepare(builder)
         engine.run(
             builder,

@@ -97,7 +97,7 @@ def test_a_daemon_that_goes_away_is_told_and_swept_when_it_is_back(docker_room: 
     del caught
     gc.collect()
     assert left_over(docker_room) != []
-    make_engine(docker_room.spec).sweep(docker_room.label)
+    make_engine(docker_room.spec).sweep(docker_room.label, docker_room.folder)
     assert left_over(docker_room) == []
 
 
@@ -175,5 +175,5 @@ def test_old_builders_leave_the_daemon_and_the_kept_one_stays(docker_room: Room,
         assert engine.collect(_AllBut(old.sha256)) > 0
         assert (images.find(client, old), bool(images.find(client, kept))) == (None, True)
     finally:
+        client.remove_image(images.name_of(kept), force=True)
         client.close()
-        engine.discard(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from osbuilder.api import Workbench, open_workbench
-from osbuilder.errors import ToolMissing
+from osbuilder.engine.base import Command
+from osbuilder.errors import CommandFailed, ToolMissing
+from osbuilder.step import Job, Json, Step
+from osbuilder.store import remove_tree
 from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,16 +67,11 @@ class Home:
 @pytest.fixture(params=["docker", "sandbox"])
 def home(request: pytest.FixtureRequest, tmp_path: Path, bench: Workbench) -> Iterator[Home]:
     try:
-        open_workbench((f"engine={request.param}",), stream=sys.stderr, root=ROOT).executor.engine.sweep("0" * 64)
+        _ = open_workbench((f"engine={request.param}",), stream=sys.stderr, root=ROOT).executor.engine
     except ToolMissing as error:
         pytest.skip(error.message)
-    home = Home(tmp_path, bench, request.param)
-    yield home
-    with contextlib.suppress(ToolMissing):
-        builder = home.bench()
-        with builder.builder("compiler") as (engine, tools):
-            if request.param == "sandbox":
-                engine.discard(tools)
+    yield Home(tmp_path, bench, request.param)
+    remove_tree(tmp_path / "store")
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
@@ -174,3 +173,35 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(tmp_path: Path) 
     assert ran.stdout.startswith("error: no space left while the packages were unpacked"), ran.stdout + ran.stderr
     assert "free some of either and build again" in ran.stdout
     assert "Traceback" not in ran.stderr
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Failing:
+    """A command that reads what the step wrote, leaves a copy, and fails."""
+
+    def describe(self) -> tuple[str, ...]:
+        return ()
+
+    def run(self, job: Job) -> dict[str, Json]:
+        (job.work / "word").write_text("once")
+        argv = ("sh", "-c", "cat /in/word > /out/copy; exit 3")
+        job.run(Command(argv=argv), inputs={"word": job.work / "word"})
+        return {}
+
+
+def test_a_command_that_failed_is_repeated_by_hand_in_the_folders_that_were_kept(bench: Workbench) -> None:
+    settings = ("engine=sandbox", f"store={bench.settings.store_path}", "keep_failed=true")
+    again = open_workbench(settings, stream=sys.stderr, root=ROOT)
+    step = Step(name="fail", subject="kept", action=_Failing(), builder=bench.planner.builder("compiler"))
+    with pytest.raises(CommandFailed) as caught:
+        again.executor.run(step)
+    (kept,) = (Path(note.split()[1].rstrip(",")) for note in caught.value.__notes__ if note.startswith("kept: "))
+    (log,) = (Path(note.removeprefix("log: ")) for note in caught.value.__notes__ if note.startswith("log: "))
+    try:
+        (kept / "work" / "word").write_text("again")
+        line = next(line for line in log.read_text().splitlines() if line.startswith("# by hand: "))
+        assert subprocess.run([program("sh"), "-c", line.removeprefix("# by hand: ")], check=False).returncode == 3
+        assert (kept / "out" / "copy").read_text() == "again"
+    finally:
+        remove_tree(kept)
+        log.unlink()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from osbuilder.request import BuildRequest, ImageRequest, InitrdRequest, KernelR
 from osbuilder.step import Step
 from osbuilder.store import remove_tree
 from tests.integration.engines import Stranger
+from tests.kernel_configs import write_configs
+from tests.kernel_sources import SMALL_KERNEL, write_tree
 from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,29 +47,63 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def test_another_user_in_another_checkout_builds_the_same_image_and_initrd(
-    bench: Workbench, stranger: Stranger, ground: Path
+class Theirs:
+    """A checkout of an ordinary user, with a store that has the builders."""
+
+    def __init__(self, bench: Workbench, stranger: Stranger, home: Path) -> None:
+        self.stranger = stranger
+        self.home = home
+        self.clone = checkout(home / "clone")
+        lend(bench, tuple(bench.planner.builder(name) for name in ("rootfs", "compiler")), home / "store")
+
+    def inv(self, *words: str) -> list[Path]:
+        """Run `inv` as that user; returns the files that it says it made."""
+        for path in (self.home, *self.home.rglob("*")):
+            os.chown(path, self.stranger.uid, self.stranger.gid, follow_symlinks=False)
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+        environment = kept | {
+            "HOME": str(self.home),
+            "PYTHON": "/usr/bin/python3",
+            "PIP_CACHE_DIR": str(self.home / "pip"),
+            "OSBUILDER_STORE": str(self.home / "store"),
+            "OSBUILDER_ENGINE": "sandbox",
+            "OSBUILDER_BUILD": str(self.home / "build"),
+        }
+        process = self.stranger.popen(str(self.clone / "inv"), *words, env=environment, stderr=subprocess.PIPE)
+        stdout, stderr = process.communicate(timeout=900)
+        assert process.returncode == 0, stderr.decode()
+        files = [Path(line.split()[0]) for line in stdout.decode().splitlines()]
+        assert {path.stat().st_uid for path in files} == {self.stranger.uid}
+        return files
+
+
+def named(files: Iterable[Path]) -> dict[str, str]:
+    """Return the digest of each file by its name up to the version and the key."""
+    return {path.name.partition("-")[0]: digest(path) for path in files}
+
+
+def test_another_user_in_another_checkout_builds_the_same_image_initrd_and_kernel(
+    bench: Workbench, stranger: Stranger, ground: Path, tmp_path: Path
 ) -> None:
+    """The kernel is a small one, from an empty ccache; all that compiles the usual one compiles it."""
     requests: dict[str, BuildRequest] = {"image": ImageRequest(rootfs=DEBIAN), "initrd": InitrdRequest(rootfs=DEBIAN)}
     expected = {name: digest(bench.build(request).files[0]) for name, request in requests.items()}
 
-    home = ground / "home"
-    clone = checkout(home / "clone")
-    lend(bench, tuple(bench.planner.builder(name) for name in ("rootfs", "compiler")), home / "store")
-    for path in (home, *home.rglob("*")):
-        os.chown(path, stranger.uid, stranger.gid)
-    environment = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))}
-    environment |= {"HOME": str(home), "PYTHON": "/usr/bin/python3", "PIP_CACHE_DIR": str(home / "pip")}
-    environment |= {"OSBUILDER_STORE": str(home / "store"), "OSBUILDER_ENGINE": "sandbox"}
-    environment |= {"OSBUILDER_BUILD": str(home / "build")}
+    theirs = Theirs(bench, stranger, ground / "home")
     for name in requests:
-        process = stranger.popen(str(clone / "inv"), name, env=environment, stderr=subprocess.PIPE)
-        stdout, stderr = process.communicate(timeout=900)
-        assert process.returncode == 0, stderr.decode()
-        built = Path(stdout.decode().split()[0])
-        assert digest(built) == expected[name], name
-        assert built.stat().st_uid == stranger.uid
-    remove_tree(home)
+        assert digest(theirs.inv(name)[0]) == expected[name], name
+
+    tree = write_tree(theirs.home / "linux", SMALL_KERNEL)
+    remove_tree(theirs.clone / "kernel" / "configs")
+    write_configs(theirs.clone / "kernel" / "configs", {"common/speed.conf": "CONFIG_FAST=y\n"})
+    folders = (f"store={tmp_path}/store", f"build={tmp_path}/build")
+    ours = open_workbench((f"engine={bench.executor.engine.name}", *folders), stream=sys.stderr, root=theirs.clone)
+    lend(bench, (bench.planner.builder("compiler"),), tmp_path / "store")
+    kernel = named(ours.build(KernelRequest(tree=tree)).files)
+    assert {"vmlinux", "vmlinuz", "config"} <= set(kernel)
+    assert named(theirs.inv("kernel", "--tree", str(tree))) == kernel
+    remove_tree(theirs.home)
+    remove_tree(tmp_path / "store")
 
 
 def test_another_engine_makes_the_same_kernel_of_the_same_objects(bench: Workbench, tmp_path: Path) -> None:
@@ -88,9 +125,5 @@ def test_another_engine_makes_the_same_kernel_of_the_same_objects(bench: Workben
     lend(bench, tuple(step for step in plan.walk() if step.name in ("builder", "source")), tmp_path / "store")
     shutil.copytree(bench.store.folder("caches") / "ccache", tmp_path / "store" / "caches" / "ccache")
     second = again.build(KernelRequest())
-    assert {path.name.partition("-")[0]: digest(path) for path in first.files} == {
-        path.name.partition("-")[0]: digest(path) for path in second.files
-    }
-    if other == "sandbox":  # in a daemon the builder is everybody's
-        with again.builder("compiler") as (engine, tools):
-            engine.discard(tools)
+    assert named(first.files) == named(second.files)
+    remove_tree(tmp_path / "store")

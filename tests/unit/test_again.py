@@ -90,7 +90,7 @@ class Stoppable:
     def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
         return ""
 
-    def sweep(self, label: str) -> None:
+    def sweep(self, label: str, folder: Path) -> None:
         pass
 
     def stop(self) -> None:

@@ -111,11 +111,3 @@ def test_a_member_below_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="malformed"):
         trees.ensure_tree(tmp_path / "trees", builder)
     assert list(outside.iterdir()) == []
-
-
-def test_a_discarded_tree_is_gone_and_discarding_again_is_fine(tmp_path: Path) -> None:
-    builder = _builder(tmp_path, _member("file"))
-    trees.ensure_tree(tmp_path / "trees", builder)
-    trees.discard_tree(tmp_path / "trees", builder)
-    trees.discard_tree(tmp_path / "trees", builder)
-    assert list((tmp_path / "trees").iterdir()) == []

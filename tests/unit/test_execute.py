@@ -13,11 +13,11 @@ from typing import NoReturn
 import pytest
 
 from osbuilder.engine.base import Command, Engine, Mounts
-from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError
+from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError, ToolMissing
 from osbuilder.execute import Executor
 from osbuilder.fetch import FetchSettings, Progress
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
-from osbuilder.store import Artifact, Store
+from osbuilder.store import Artifact, Store, runs_in
 from tests.silence import SilentProgress
 
 
@@ -239,7 +239,7 @@ class Refusing:
     def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
         return "pour it yourself"
 
-    def sweep(self, label: str) -> None:
+    def sweep(self, label: str, folder: Path) -> None:
         pass
 
     def stop(self) -> None:
@@ -291,6 +291,67 @@ def test_the_log_of_a_failed_command_is_named_and_kept(tmp_path: Path) -> None:
         executor(tmp_path, Heard(), Refusing).run(step)  # type: ignore[arg-type]
     log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
     assert Path(log).read_text() == "$ pour 'a cup'\n# by hand: pour it yourself\nno such tea\n"
+
+
+def test_the_folders_of_a_failed_command_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    def command(job: Job) -> None:
+        (job.work / "script").write_text("pour")
+        job.run(Command(argv=("pour",)))
+
+    base = Step(name="make", subject="builder", action=Builder())
+    step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
+    for keep in (False, True):
+        runner = executor(tmp_path, Heard(), Refusing)  # type: ignore[arg-type]
+        runner.keep_failed = keep
+        with pytest.raises(CommandFailed) as caught:
+            runner.run(step)
+        kept = [note.split()[1].rstrip(",") for note in caught.value.__notes__ if note.startswith("kept: ")]
+        assert [Path(folder, "work", "script").read_text() for folder in kept] == (["pour"] if keep else [])
+        assert runner.store.kept() == tuple(map(Path, kept))
+
+
+def test_the_engine_that_a_killed_build_ran_in_sweeps_what_it_left(tmp_path: Path) -> None:
+    swept: list[tuple[str, str]] = []
+
+    class Named(Refusing):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def sweep(self, label: str, folder: Path) -> None:
+            swept.append((self.name, label))
+
+    def named(name: str) -> Engine:
+        if name == "gone":
+            raise ToolMissing("gone does not answer")
+        return Named(name)  # type: ignore[return-value]
+
+    runner = executor(tmp_path, Heard(), lambda: Named("now"))  # type: ignore[arg-type, return-value]
+    runner._choose_named = named
+    for label, name in {"a": "now", "b": "then", "c": "gone", "d": ""}.items():
+        (tmp_path / "store" / "tmp" / label).mkdir()
+        runs_in(name, tmp_path / "store" / "tmp" / label)
+    (tmp_path / "store" / "tmp" / "e").mkdir()
+    runner.run(chain("a"))
+    assert sorted(swept) == [("now", "a"), ("now", "d"), ("then", "b")]
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+def test_a_proxys_password_is_not_in_the_log(tmp_path: Path) -> None:
+    class Telling(Refusing):
+        def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
+            return "pour https_proxy=http://me:secret@proxy:3128/"
+
+    def command(job: Job) -> None:
+        job.run(Command(argv=("pour",)))
+
+    base = Step(name="make", subject="builder", action=Builder())
+    step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
+    runner = executor(tmp_path, Heard(), Telling)  # type: ignore[arg-type]
+    runner.fetching = FetchSettings(proxies={"https_proxy": "http://me:secret@proxy:3128/"})
+    with pytest.raises(CommandFailed) as caught:
+        runner.run(step)
+    log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
+    assert "# by hand: pour https_proxy=http://proxy:3128/\n" in Path(log).read_text()
 
 
 def test_after_a_failure_the_same_executor_builds_again(tmp_path: Path) -> None:

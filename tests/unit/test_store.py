@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.errors import StoreError
-from osbuilder.store import Artifact, Store, explain, remove_tree, total_bytes
+from osbuilder.store import Artifact, Store, explain, remove_tree, runs_in, total_bytes
 from tests.loopback import Made, make_room, nothing_of_it_stays
 
 KEY = "1" * 64
@@ -150,13 +150,33 @@ def test_threads_may_verify_one_artifact_at_once(tmp_path: Path, monkeypatch: py
 
 def test_what_a_killed_build_left_is_swept_unless_somebody_holds_its_lock(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for key in (KEY, OTHER):
+    for key in (KEY, OTHER, "c" * 64):
         (tmp_path / "tmp" / key / "out").mkdir(parents=True)
-    forgotten: list[str] = []
+    forgotten: list[tuple[str, Path]] = []
+    runs_in("kettle", tmp_path / "tmp" / KEY)
     with store.lock(OTHER):
-        store.sweep(forgotten.append)
-    assert forgotten == [KEY]
+        store.sweep(lambda engine, folder: forgotten.append((engine, folder)))
+    assert forgotten == [("kettle", tmp_path / "tmp" / KEY)]
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == [OTHER]
+
+
+def test_what_is_kept_of_a_failed_build_stays_until_it_is_built_again_or_the_store_is_collected(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(text: str) -> None:
+        with store.lock(KEY), store.workspace(KEY, "tea/pour") as space:
+            assert list(space.out.iterdir()) == []
+            (space.out / text).touch()
+            space.keep()
+
+    for text in ("first", "second"):
+        fail(text)
+        store.sweep(lambda engine, folder: None)
+        assert [path.name for path in (tmp_path / "tmp" / KEY / "out").iterdir()] == [text]
+    assert store.kept() == (tmp_path / "tmp" / KEY,)
+    with store.alone():
+        store.collect()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_collect_keeps_what_a_target_needs_and_its_inputs(tmp_path: Path) -> None:
@@ -206,14 +226,19 @@ def test_verifying_drops_what_is_truncated_and_what_is_changed(tmp_path: Path) -
 def test_a_scratch_folder_goes_with_its_process_or_with_the_next_sweep(tmp_path: Path) -> None:
     store = Store(tmp_path)
     forgotten: list[str] = []
+
+    def forget(engine: str, folder: Path) -> None:
+        forgotten.append(folder.name)
+
     with store.scratch("boot-1") as folder:
-        (folder / "console").write_text("")
-        store.sweep(forgotten.append)
+        runs_in("kettle", folder)
+        store.sweep(forget)
         assert folder.exists()
     assert not folder.exists()
     for name in ("boot-2", KEY):
         (tmp_path / "tmp" / name).mkdir()
-    store.sweep(forgotten.append)
+        runs_in("kettle", tmp_path / "tmp" / name)
+    store.sweep(forget)
     assert sorted(forgotten) == sorted(["boot-2", KEY])
     # Its name is never used again, a key is.
     assert [path.name for path in (tmp_path / "locks").iterdir()] == [KEY]
