@@ -24,9 +24,10 @@ from pathlib import Path
 from osbuilder.distro.apk.install import InstallPackages, Keyring
 from osbuilder.engine.base import Engine
 from osbuilder.errors import ToolMissing
-from osbuilder.execute import Executor, RunningJob
+from osbuilder.execute import Executor
 from osbuilder.fetch import FetchSettings
 from osbuilder.reporter import LineReporter
+from osbuilder.running import RunningJob
 from osbuilder.step import Step
 from osbuilder.store import Store
 from tests.mirrors.apk import BUILT, File, Package, Repository, SigningKey

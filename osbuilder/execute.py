@@ -7,8 +7,6 @@ digests, and looks the key up. What an action leaves in job.out is published at 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import shlex
 import shutil
 import threading
 import time
@@ -17,13 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from osbuilder.engine.authorities import trusting
-from osbuilder.engine.base import Builder, Command, Engine, Mounts
+from osbuilder.engine.base import Builder, Engine
 from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError, ToolMissing
-from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress, Source, fetch, shown
-from osbuilder.leavings import refuse_links
+from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress
+from osbuilder.running import RunningJob
 from osbuilder.step import Step, is_online, key_of
-from osbuilder.store import Artifact, Store, Workspace, explain, runs_in
+from osbuilder.store import Artifact, Store, Workspace, explain
 
 if TYPE_CHECKING:
     from osbuilder.step import Json
@@ -87,7 +84,7 @@ class Executor:
         self._engine: Engine | None = None
         self._mutex = threading.Lock()
         self._slots = threading.BoundedSemaphore(max(2, jobs))
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
 
     @property
     def engine(self) -> Engine:
@@ -162,15 +159,15 @@ class Executor:
                 futures[id(step)] = pool.submit(self._resolve, step, waits)
             return gather(targets, futures)
         except BaseException:
-            self._stopped.set()
+            self.stopped.set()
             if self._engine is not None:
                 self._engine.stop()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            if self._stopped.is_set():
+            if self.stopped.is_set():
                 # The next plan starts afresh; an engine that was stopped stays stopped.
-                self._stopped = threading.Event()
+                self.stopped = threading.Event()
                 with self._mutex:
                     self._engine = None
 
@@ -231,7 +228,7 @@ class Executor:
         artifact = self._usable(key)
         if artifact is None:
             with self._slots, self._locked(key, lambda: self.reporter.waiting(step)):
-                self._check_stopped()
+                self.check_stopped()
                 artifact = self._usable(key)
                 if artifact is None:
                     return self._build(step, key, ingredients, inputs)
@@ -251,7 +248,7 @@ class Executor:
             try:
                 with self._told(step, space):
                     facts = step.action.run(job)
-                    self._check_stopped()
+                    self.check_stopped()
             except BaseException:
                 self.reporter.failed(step)
                 raise
@@ -315,11 +312,12 @@ class Executor:
             if not told:
                 tell()
                 told = True
-            if self._stopped.wait(_LOCK_POLL_S):
+            if self.stopped.wait(_LOCK_POLL_S):
                 raise Interrupted("stopped")
 
-    def _check_stopped(self) -> None:
-        if self._stopped.is_set():
+    def check_stopped(self) -> None:
+        """Raise Interrupted when the build is being stopped."""
+        if self.stopped.is_set():
             raise Interrupted("stopped")
 
     def _forget(self, name: str, folder: Path) -> None:
@@ -327,101 +325,3 @@ class Executor:
         with contextlib.suppress(ToolMissing):  # an engine that is gone runs nothing any more
             other = self._choose_named if name and name != self.engine.name else None
             (other(name) if other else self.engine).sweep(folder.name, folder)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunningJob:
-    """The step.Job of a step that runs now."""
-
-    executor: Executor
-    step: Step
-    key: str
-    inputs: Mapping[str, Artifact]
-    space: Workspace
-
-    @property
-    def out(self) -> Path:
-        return self.space.out
-
-    @property
-    def work(self) -> Path:
-        return self.space.work
-
-    @property
-    def log(self) -> Path:
-        return self.space.log
-
-    @property
-    def jobs(self) -> int:
-        return self.executor.jobs
-
-    @property
-    def proxies(self) -> Mapping[str, str]:
-        return self.executor.fetching.proxies
-
-    @property
-    def ca_bundle(self) -> Path | None:
-        return self.executor.fetching.ca_bundle
-
-    @property
-    def engine(self) -> Engine:
-        engine = self.executor.engine
-        runs_in(engine.name, self.space.folder)
-        return engine
-
-    def check_stopped(self) -> None:
-        self.executor._check_stopped()
-
-    def cache(self, name: str) -> Path:
-        folder = self.executor.store.folder("caches") / name
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def fetch(self, source: Source, *, into: Path | None = None) -> Path:
-        folder = into or self.executor.store.folder("downloads")
-        destination = folder / f"{(source.ident or self.key)[:16]}-{source.name}"
-        executor = self.executor
-        return fetch(
-            source,
-            destination,
-            settings=executor.fetching,
-            progress=executor.reporter.downloads,
-            stop=executor._stopped,
-        )
-
-    def run(
-        self,
-        command: Command,
-        *,
-        inputs: Mapping[str, Path] | None = None,
-        caches: tuple[str, ...] = (),
-        output: Path | None = None,
-    ) -> None:
-        executor = self.executor
-        executor._check_stopped()
-        inputs = inputs or {}
-        if command.network and self.ca_bundle is not None:
-            command, inputs = trusting(command, inputs, self.ca_bundle)
-        name = self.step.builder.subject if self.step.builder else ""
-        engine, builder = executor.ready(name, self.inputs["builder"])
-        mounts = Mounts(
-            inputs=inputs,
-            output=output or self.out,
-            work=self.work,
-            caches={name: self.cache(name) for name in caches},
-        )
-        with self.log.open("a", encoding="utf-8") as stream:
-            line = engine.repeat_line(builder, command, mounts)
-            for url in self.proxies.values():
-                line = line.replace(url, shown(url))
-            stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {line}\n")
-        runs_in(engine.name, self.space.folder)
-        executor._check_stopped()
-        try:
-            engine.run(builder, command, mounts, log=self.log, label=self.key)
-        except CommandFailed:
-            # A second error of a build that is being stopped is noise: the first one is told.
-            executor._check_stopped()
-            refuse_links(mounts.output)  # what says why it failed is looked for there
-            raise
-        refuse_links(mounts.output)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from osbuilder.engine.base import Command, Engine
-from osbuilder.execute import RunningJob
 from osbuilder.fetch import Source, fetch
+from osbuilder.running import RunningJob
 from osbuilder.store import Artifact
 from tests.silence import SilentProgress
 

@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "osbuilder.kernelplan",
             "osbuilder.packageplan",
             "osbuilder.execute",
+            "osbuilder.running",
             "osbuilder.publish",
             "osbuilder.request",
             "osbuilder.show",
