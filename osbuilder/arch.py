@@ -22,10 +22,14 @@ class Machine:
     devices (virtio-blk-pci, virtio-blk-device, virtio-blk-ccw); `cpu` is what TCG emulates (KVM shows the host's);
     `cmdline` are words that its kernels need; `consumer` is what kernel/configs/consumers.yaml calls those who boot
     kernels on it; `nvdimm` and `virtio_pmem` say what it can map a DAX root from; `kernels` are the kernel files that
-    it loads, best first; `plugs` is what comes while a guest runs (guest.hotplug.Plug), on the machines where that was
-    tried, `native_plugging` are options with which PCI bridges plug by themselves; `vmgenid` says that it can have a
-    generation counter; `iommu` are the options that give it an IOMMU of its own, `iommu_words` those of the kernel line
-    with which it is used.
+    it loads, best first; `vmgenid` says that it can have a generation counter; `iommu` are the options that give it an
+    IOMMU of its own, `iommu_words` those of the kernel line with which it is used.
+
+    `plugs` is what comes while a guest runs (guest.hotplug.Plug; why the rest does not, guest.lacking says).
+    `plugged_cpu` is QEMU's type of a CPU that comes ({} is the model), `cpu_place` the properties that say where it
+    is, `dimm_mib` the size that DIMMs have a multiple of, `dimm_words` those of the kernel line that a guest for DIMMs
+    needs, `pci_bus` the bus on which the hypervisor itself plugs disks (None: they take a port), `native_plugging` are
+    options with which PCI bridges plug by themselves.
     """
 
     name: str
@@ -39,6 +43,11 @@ class Machine:
     kernels: tuple[str, ...]
     type: str | None = None
     plugs: tuple[str, ...] = ()
+    plugged_cpu: str = ""
+    cpu_place: tuple[str, ...] = ("core-id",)
+    dimm_mib: int = 128
+    dimm_words: tuple[str, ...] = ()
+    pci_bus: str | None = None
     native_plugging: tuple[str, ...] = ()
     iommu: tuple[str, ...] = ()
     iommu_words: tuple[str, ...] = ()
@@ -124,6 +133,8 @@ _X86_64 = Arch(
             virtio_pmem=True,
             vmgenid=True,
             plugs=("cpu", "memory", "virtio-mem", "pci", "pcie", "shpc"),
+            plugged_cpu="{}-x86_64-cpu",
+            cpu_place=("socket-id", "core-id", "thread-id"),
             # Otherwise ACPI does it for all bridges that were there from the start.
             native_plugging=("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
             iommu=("-device", "intel-iommu,intremap=on"),
@@ -222,10 +233,19 @@ _PPC64LE = Arch(
             options=("x-vof=on",),
             virtio="pci",
             console="hvc0",
-            cpu="POWER9",
+            # By the name that a CPU which comes has: POWER9 is v2.0 or v2.2, as QEMU is old.
+            cpu="power9_v2.0",
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinux", "vmlinuz"),
+            plugs=("cpu", "memory", "pci"),
+            plugged_cpu="{}-spapr-cpu-core",
+            # A logical memory block (LMB) of PAPR's, of which each DIMM has whole ones.
+            dimm_mib=256,
+            # Without CONFIG_NUMA the kernel makes the PCI bus a direct DMA window of the size that memory has at boot,
+            # and refuses memory beyond it (ddw_memory_hotplug_max, iommu_mem_notifier of platforms/pseries/iommu.c).
+            dimm_words=("disable_ddw",),
+            pci_bus="pci.0",
         ),
     ),
 )
@@ -258,6 +278,9 @@ _S390X = Arch(
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinuz", "vmlinux"),
+            plugs=("cpu", "pci"),
+            plugged_cpu="{}-s390x-cpu",
+            pci_bus="pci.0",
         ),
     ),
 )
@@ -292,6 +315,10 @@ _RISCV64 = Arch(
             cmdline=(),
             nvdimm=False,
             kernels=("vmlinux",),
+            plugs=("pcie", "shpc"),
+            # Message-signalled interrupts. With those by wire, the default, the guest sees the button pressed, but the
+            # port never powers off, and the bridge never on. Why was not found out.
+            native_plugging=("-machine", "aia=aplic-imsic"),
         ),
     ),
 )

@@ -83,6 +83,7 @@ def _proof(capability: Capability, arches: set[str]) -> str:
         if lack.probe in capability.probes and (not lack.arches or arches & set(lack.arches)):
             where = [f"on {', '.join(lack.arches)}"] if lack.arches else []
             where += [f"under {lack.accel.value}"] if lack.accel else ["here"] if not where else []
+            where += [f"of kernels {lack.kernel}"] if lack.kernel else []
             where += ["without our patch"] if lack.unless_patched else []
             reasons.append(f"({lack.probe} cannot pass {' '.join(where)}: {lack.why})")
     return " ".join([*capability.probes, *reasons])

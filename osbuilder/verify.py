@@ -18,7 +18,6 @@ from osbuilder.again import building_again
 from osbuilder.errors import BootError, Interrupted, OsbuilderError, render_error
 from osbuilder.guest import lacking
 from osbuilder.guest.boot import Boot
-from osbuilder.guest.qemu import Accel
 from osbuilder.guest.report import ProbeResult, Result
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.modules import MODULES
@@ -129,7 +128,7 @@ class Verdict:
             (capability, probe)
             for capability, probes in self.kernels[kernel].probes.items()
             for probe in probes
-            if probe not in passed and not lacking.reason(probe, kernel[0], _accels(guests), _patches(guests))
+            if probe not in passed and not _excuse(probe, kernel[0], guests)
         ]
 
 
@@ -310,12 +309,13 @@ def _probes(tried: Sequence[Tried], kernel: tuple[str, str]) -> Iterator[ProbeRe
             yield from each.boot.report.probes
 
 
-def _accels(tried: Sequence[Tried]) -> set[Accel]:
-    return {each.boot.guest.accel for each in tried if each.boot is not None}
-
-
-def _patches(tried: Sequence[Tried]) -> set[str]:
-    return {patch for each in tried if each.boot is not None for patch in each.boot.guest.patches}
+def _excuse(probe: str, arch: str, tried: Sequence[Tried]) -> str:
+    """Return why a probe passes in none of the guests of one kernel; "" where it has to."""
+    boots = [each.boot for each in tried if each.boot is not None]
+    accels = {boot.guest.accel for boot in boots}
+    patches = {patch for boot in boots for patch in boot.guest.patches}
+    release = next((boot.report.kernel.release for boot in boots), None)
+    return lacking.reason(probe, arch, accels, patches, release)
 
 
 def _skipped_table(tried: Sequence[Tried]) -> str:
@@ -328,7 +328,7 @@ def _skipped_table(tried: Sequence[Tried]) -> str:
         done = {probe.name for probe in probes if probe.result is not Result.SKIP}
         for probe in probes:
             if probe.name not in done:
-                allowed = lacking.reason(probe.name, kernel[0], _accels(guests), _patches(guests))
+                allowed = _excuse(probe.name, kernel[0], guests)
                 allowed = allowed or ("NOTHING: it has to pass" if whole else "not tried in every way")
                 rows.setdefault((probe.name, probe.detail, allowed), []).append("/".join(kernel))
     listed = [(*row, " ".join(dict.fromkeys(kernels))) for row, kernels in rows.items()]

@@ -4,6 +4,7 @@
  * probe asks on the console, then waits until the thing is there, and uses it.
  */
 #include "facts.h"
+#include "papr.h"
 #include "probe.h"
 #include "util.h"
 #include "virtio.h"
@@ -293,6 +294,7 @@ static bool device_came(void *context)
 {
 	struct new_device *device = context;
 
+	papr_pci_events();
 	return new_name(PCI_DEVICES, &device->before, device->name, sizeof(device->name));
 }
 
@@ -301,6 +303,7 @@ static bool device_went(void *context)
 	struct new_device *device = context;
 	char path[128];
 
+	papr_pci_events();
 	snprintf(path, sizeof(path), PCI_DEVICES "/%s", device->name);
 	return !exists(path);
 }

@@ -219,7 +219,8 @@ class Boot:
         said = {probe.name: probe for probe in self.report.probes}
         for plug in self.guest.plugs:
             found = said.get(plug.probe)
-            lack = reason(plug.probe, self.guest.arch.name, {self.guest.accel}, self.guest.patches)
+            guest, release = self.guest, self.report.kernel.release
+            lack = reason(plug.probe, guest.arch.name, {guest.accel}, guest.patches, release)
             if found and found.result is Result.SKIP and lack:
                 continue
             if found is None or found.result is not Result.PASS:
@@ -363,8 +364,7 @@ def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]
 
 def _answering(argv: tuple[str, ...], guest: Guest, place: Place) -> tuple[str, ...]:
     """Return the command that runs QEMU and plugs what its guest's agent asks for."""
-    cpu = f"{guest.cpu}-{guest.arch.qemu.removeprefix('qemu-system-')}-cpu"
-    answers = hotplug.answers(guest.plugs, cpu=cpu, vcpus=guest.vcpus)
+    answers = hotplug.answers(guest.plugs, guest.machine, model=guest.cpu, vcpus=guest.vcpus)
     return hotplug.answering(argv, answers, qmp=str(place.output("qmp")), console=str(place.output("console")))
 
 

@@ -3,8 +3,8 @@
 Owns what can be plugged, what a guest needs to have from the start for that, the QMP commands that do it, and how QEMU
 runs meanwhile. The agent asks with a line on the console; agents/probe/README.md has the protocol.
 
-Sources: QEMU's QMP reference (device_add, device_del, object-add, blockdev-add, qom-set), its docs/memory-hotplug.txt,
-docs/pcie.txt and docs/pcie_pci_bridge.txt.
+Sources: QEMU's QMP reference (device_add, device_del, object-add, blockdev-add, qom-set, query-hotpluggable-cpus), its
+docs/memory-hotplug.txt, docs/pcie.txt, docs/pcie_pci_bridge.txt and docs/specs/ppc-spapr-hotplug.rst.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from osbuilder.guest.qmp import OPEN
 if TYPE_CHECKING:
     from osbuilder.arch import Machine
 
-MEMORY_MIB: Final = 128
-"""What comes of memory: x86_64 and aarch64 take it in multiples of this size."""
-
+_RESIZED_MIB: Final = 128
 # A virtio-mem device takes whole memory blocks of its region, which need not begin at a multiple of theirs.
-_REGION_MIB: Final = 2 * MEMORY_MIB
+_REGION_MIB: Final = 2 * _RESIZED_MIB
 _MIB: Final = 1024 * 1024
 _RESIZED: Final = "resized"
 _PORT: Final = "root-port"
@@ -59,9 +57,10 @@ NATIVE: Final = (Plug.PCIE, Plug.SHPC)
 DISKS: Final = (Plug.PCI, *NATIVE)
 
 
-def kernel_words(plugs: Collection[Plug]) -> tuple[str, ...]:
-    """Return what tells the agent which probes may ask."""
-    return (f"osbuilder.plug={','.join(plug.value for plug in Plug if plug in plugs)}",) if plugs else ()
+def kernel_words(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
+    """Return what tells the agent which probes may ask, and what the kernel needs to be told for what comes."""
+    asked = (f"osbuilder.plug={','.join(plug.value for plug in Plug if plug in plugs)}",) if plugs else ()
+    return (*asked, *(machine.dimm_words if Plug.MEMORY in plugs else ()))
 
 
 def smp(vcpus: int, plugs: Collection[Plug]) -> str:
@@ -75,9 +74,9 @@ def smp(vcpus: int, plugs: Collection[Plug]) -> str:
     return f"cpus={vcpus},maxcpus={vcpus + 1},sockets=1,cores={vcpus + 1},threads=1"
 
 
-def room_mib(plugs: Collection[Plug]) -> int:
+def room_mib(plugs: Collection[Plug], machine: Machine) -> int:
     """Return how much memory may come, in MiB."""
-    return (MEMORY_MIB if Plug.MEMORY in plugs else 0) + (_REGION_MIB if Plug.VIRTIO_MEM in plugs else 0)
+    return (machine.dimm_mib if Plug.MEMORY in plugs else 0) + (_REGION_MIB if Plug.VIRTIO_MEM in plugs else 0)
 
 
 def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
@@ -86,7 +85,7 @@ def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
     if Plug.VIRTIO_MEM in plugs:
         options += ("-object", f"memory-backend-ram,id=region,size={_REGION_MIB}M")
         options += ("-device", f"virtio-mem-pci,id={_RESIZED},memdev=region,requested-size=0")
-    if Plug.PCI in plugs or Plug.PCIE in plugs:
+    if Plug.PCIE in plugs or (Plug.PCI in plugs and machine.pci_bus is None):
         options += ("-device", f"pcie-root-port,id={_PORT},chassis=1,slot=1")
     if Plug.SHPC in plugs:
         options += ("-device", f"pcie-root-port,id={_BRIDGE}-port,chassis=2,slot=2")
@@ -94,34 +93,39 @@ def devices(plugs: Collection[Plug], machine: Machine) -> tuple[str, ...]:
     return (*options, *(machine.native_plugging if any(plug in plugs for plug in NATIVE) else ()))
 
 
-def answers(plugs: Collection[Plug], *, cpu: str, vcpus: int) -> Mapping[str, str]:
+def answers(plugs: Collection[Plug], machine: Machine, *, model: str, vcpus: int) -> Mapping[str, str]:
     """Return, for each word that the agent may ask with, the QMP commands that answer it, a line each.
 
-    `cpu` is QEMU's type of the CPU that comes after `vcpus` others.
+    `model` is that of the CPU that comes after `vcpus` others.
     """
     found: dict[str, tuple[str, ...]] = {}
     if Plug.CPU in plugs:
-        place = {"socket-id": 0, "core-id": vcpus, "thread-id": 0}
-        found["cpu"] = (_command("device_add", driver=cpu, id="plugged-cpu", **place),)
-    size = MEMORY_MIB * _MIB
+        place = {name: vcpus if name == "core-id" else 0 for name in machine.cpu_place}
+        found["cpu"] = (_command("device_add", driver=machine.plugged_cpu.format(model), id="plugged-cpu", **place),)
     if Plug.MEMORY in plugs:
+        size = machine.dimm_mib * _MIB
         found["memory"] = (
             _command("object-add", **{"qom-type": "memory-backend-ram"}, id="plugged-memory", size=size),
             _command("device_add", driver="pc-dimm", id="plugged-dimm", memdev="plugged-memory"),
         )
     if Plug.VIRTIO_MEM in plugs:
+        size = _RESIZED_MIB * _MIB
         resized = {"path": f"/machine/peripheral/{_RESIZED}", "property": "requested-size", "value": size}
         found["virtio-mem"] = (_command("qom-set", **resized),)
     for plug in DISKS:
         if plug in plugs:
-            found |= _disk(plug)
+            found |= _disk(plug, machine)
     return {word: "\n".join(lines) for word, lines in found.items()}
 
 
-def _disk(plug: Plug) -> dict[str, tuple[str, ...]]:
+def _disk(plug: Plug, machine: Machine) -> dict[str, tuple[str, ...]]:
     """Return what answers where a disk is to come, and where it is to go."""
     name = f"plugged-{plug.value}"
-    where = {"bus": _BRIDGE, "addr": "1"} if plug is Plug.SHPC else {"bus": _PORT}
+    where = {"bus": _PORT}
+    if plug is Plug.SHPC:
+        where = {"bus": _BRIDGE, "addr": "1"}
+    elif plug is Plug.PCI and machine.pci_bus is not None:
+        where = {"bus": machine.pci_bus}
     blocks = {"driver": "null-co", "node-name": name, "read-only": True, "read-zeroes": True, "size": _MIB}
     return {
         plug.value: (

@@ -7,12 +7,11 @@ and what devices it can have, arch.py knows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final
 
-from osbuilder.arch import ARCHES
-from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.qemu import Accel
+from osbuilder.kernel.conditions import KernelRange, KernelVersion
 
 ROOM_FOR_CPUS: Final = "x86-acpi-cpus-that-may-come.patch"
 """With this patch of ours a kernel has room for CPUs that come, also under hypervisors that it does not know."""
@@ -25,24 +24,16 @@ DRAWN_IN_PVH: Final = "x86-pvh-randomize-memory.patch"
 class Lack:
     """A probe that cannot pass, and why.
 
-    Only on `arches` (none: on all), only under `accel` (None: under any), and only of kernels without the patch
-    `unless_patched` ("": of any).
+    Only on `arches` (none: on all), only under `accel` (None: under any), only of the versions `kernel` (None: of
+    any), and only of those without the patch `unless_patched` ("": of any).
     """
 
     probe: str
     why: str
     arches: tuple[str, ...] = ()
     accel: Accel | None = None
+    kernel: KernelRange | None = None
     unless_patched: str = ""
-
-
-def _unplugged(plug: Plug) -> Iterator[Lack]:
-    """Yield the lack of what is plugged into no machine of an architecture."""
-    arches = tuple(
-        arch.name for arch in ARCHES.values() if not any(plug.value in machine.plugs for machine in arch.machines)
-    )
-    if arches:
-        yield Lack(probe=plug.probe, why="it is plugged into no machine there so far", arches=arches)
 
 
 LACKING: Final = (
@@ -89,18 +80,48 @@ LACKING: Final = (
         accel=Accel.TCG,
         unless_patched=ROOM_FOR_CPUS,
     ),
-    *(lack for plug in Plug for lack in _unplugged(plug)),
+    # What arch.py has no `plugs` for.
+    Lack(probe="cpu-plug", why="QEMU's virt takes no CPU while it runs", arches=("aarch64", "riscv64")),
+    Lack(
+        probe="memory-plug",
+        why="ACPI tells of DIMMs, and has no tables without UEFI firmware; QEMU's virt then takes none",
+        arches=("aarch64",),
+    ),
+    Lack(probe="memory-plug", why="QEMU has no DIMMs for its machine", arches=("s390x", "riscv64")),
+    Lack(probe="virtio-mem-plug", why="the kernel's driver is not for it", arches=("ppc64le",)),
+    Lack(probe="virtio-mem-plug", why="the kernel's driver is for it since 6.13", arches=("s390x",)),
+    Lack(probe="virtio-mem-plug", why="QEMU has no virtio-mem for virt", arches=("riscv64",)),
+    Lack(
+        probe="pci-plug",
+        why="ACPI tells of disks, and has no tables without UEFI firmware; PCIe ports and bridges plug by themselves",
+        arches=("aarch64", "riscv64"),
+    ),
+    Lack(
+        probe="pci-plug",
+        why="the kernel adds no device nodes by itself: that takes more of drmgr than the agent does",
+        arches=("ppc64le",),
+        kernel=KernelRange.parse("<6.12"),
+    ),
+    *(
+        Lack(probe=probe, why="the hypervisor plugs there, not a port or a bridge", arches=("ppc64le", "s390x"))
+        for probe in ("pcie-plug", "shpc-plug")
+    ),
 )
 
 
-def reason(probe: str, arch: str, accels: Collection[Accel], patches: Collection[str] = ()) -> str:
-    """Return why a probe passes in no guest of a kernel with these patches; "" where it has to.
+def reason(
+    probe: str, arch: str, accels: Collection[Accel], patches: Collection[str] = (), release: str | None = None
+) -> str:
+    """Return why a probe passes in no guest of a kernel of that release with these patches; "" where it has to.
 
-    The guests are of that architecture and ran under any of `accels`.
+    The guests are of that architecture and ran under any of `accels`. Without a release nothing is excused that depends
+    on it. Raises FragmentError where that depends on a release that is none.
     """
     for lack in LACKING:
-        here = not lack.arches or arch in lack.arches
+        if lack.probe != probe or (lack.arches and arch not in lack.arches) or lack.unless_patched in patches:
+            continue
         under = lack.accel is None or set(accels) == {lack.accel}
-        if lack.probe == probe and here and under and lack.unless_patched not in patches:
+        of_it = lack.kernel is None or (release is not None and KernelVersion.parse(release) in lack.kernel)
+        if under and of_it:
             return lack.why
     return ""

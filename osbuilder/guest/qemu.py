@@ -166,7 +166,7 @@ def render_cmdline(guest: Guest) -> str:
     if guest.init:
         words.append(f"{'rdinit' if guest.root is RootKind.INITRD else 'init'}={guest.init}")
     words += guest.machine.iommu_words if Device.MACHINE_IOMMU in guest.devices else ()
-    words += [*hotplug.kernel_words(guest.plugs), *guest.cmdline]
+    words += [*hotplug.kernel_words(guest.plugs, guest.machine), *guest.cmdline]
     line = " ".join(words)
     longest = guest.arch.cmdline_bytes - 1
     if len(line.encode()) > longest:
@@ -286,7 +286,7 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     memory = f"{guest.memory_mib}M"
     mapped_mib = guest.image_size_bytes // _MIB if guest.root.mapped else 0
     mapped_mib += _PMEM_MIB if Device.PMEM in guest.devices else 0
-    mapped_mib += hotplug.room_mib(guest.plugs)
+    mapped_mib += hotplug.room_mib(guest.plugs, guest.machine)
     if mapped_mib:
         slots = 2 if Plug.MEMORY in guest.plugs else 1
         memory += f",slots={slots},maxmem={guest.memory_mib + mapped_mib}M"

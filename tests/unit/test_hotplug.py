@@ -71,6 +71,14 @@ def test_what_bridges_plug_by_themselves_is_taken_from_acpi_and_not_in_the_same_
         render_argv(dataclasses.replace(GUEST, plugs=(Plug.PCI, Plug.PCIE)))
 
 
+def arguments(plug: Plug, arch: str, model: str) -> dict[str, object]:
+    """Return what the last command that answers has besides its device's name."""
+    machine = ARCHES[arch].machines[0]
+    answered = hotplug.answers((plug,), machine, model=model, vcpus=2)
+    said = json.loads(answered[plug.value].splitlines()[-1])["arguments"]
+    return {name: value for name, value in said.items() if name != "id"}
+
+
 @pytest.mark.parametrize(
     ("plug", "expected"),
     [
@@ -81,9 +89,50 @@ def test_what_bridges_plug_by_themselves_is_taken_from_acpi_and_not_in_the_same_
     ],
 )
 def test_a_device_comes_where_there_is_room_for_it(plug: Plug, expected: dict[str, object]) -> None:
-    answered = hotplug.answers((plug,), cpu="max-x86_64-cpu", vcpus=2)
-    said = json.loads(answered[plug.value].splitlines()[-1])["arguments"]
-    assert {name: value for name, value in said.items() if name != "id"} == expected
+    assert arguments(plug, "x86_64", "max") == expected
+
+
+@pytest.mark.parametrize(
+    ("arch", "model", "expected"),
+    [
+        ("ppc64le", "power9_v2.0", {"driver": "power9_v2.0-spapr-cpu-core", "core-id": 2}),
+        ("s390x", "host", {"driver": "host-s390x-cpu", "core-id": 2}),
+    ],
+)
+def test_a_cpu_that_comes_has_the_type_and_the_place_that_its_machine_names(
+    arch: str, model: str, expected: dict[str, object]
+) -> None:
+    assert arguments(Plug.CPU, arch, model) == expected
+
+
+def test_memory_comes_in_as_large_pieces_as_its_machine_takes_and_its_kernel_is_told_what_it_needs() -> None:
+    ppc64le = ARCHES["ppc64le"]
+    guest = dataclasses.replace(GUEST, arch=ppc64le, machine=ppc64le.machines[0], plugs=(Plug.MEMORY,))
+    assert options(guest, "-m") == ["256M,slots=2,maxmem=512M"]
+    assert render_cmdline(guest).endswith(" osbuilder.plug=memory disable_ddw")
+    assert "disable_ddw" not in render_cmdline(dataclasses.replace(guest, plugs=(Plug.CPU,)))
+    answered = hotplug.answers(guest.plugs, guest.machine, model=guest.cpu, vcpus=1)
+    assert json.loads(answered["memory"].splitlines()[0])["arguments"]["size"] == 256 << 20
+
+
+def test_where_the_hypervisor_plugs_disks_they_take_no_port() -> None:
+    s390x = ARCHES["s390x"]
+    guest = dataclasses.replace(GUEST, arch=s390x, machine=s390x.machines[0], plugs=(Plug.PCI,))
+    assert not [option for option in options(guest, "-device") if option.startswith("pcie-root-port")]
+    assert arguments(Plug.PCI, "s390x", "max") == {"driver": "virtio-blk-pci", "drive": "plugged-pci", "bus": "pci.0"}
+
+
+def test_ports_of_riscv64_have_message_signalled_interrupts_where_disks_come() -> None:
+    riscv64 = ARCHES["riscv64"]
+    guest = dataclasses.replace(GUEST, arch=riscv64, machine=riscv64.machines[0], plugs=hotplug.NATIVE)
+    assert options(guest, "-machine") == ["virt,accel=tcg", "aia=aplic-imsic"]
+    assert options(dataclasses.replace(guest, plugs=()), "-machine") == ["virt,accel=tcg"]
+
+
+def test_a_machine_that_cpus_come_to_says_of_which_type() -> None:
+    for arch in ARCHES.values():
+        for machine in arch.machines:
+            assert ("{}" in machine.plugged_cpu) is (Plug.CPU.value in machine.plugs)
 
 
 def test_machines_name_only_what_can_be_plugged() -> None:
@@ -96,7 +145,7 @@ def test_the_agent_has_a_probe_for_each_and_asks_with_words_that_are_answered() 
     asking = (CHECKOUT / "agents/probe/probes_plug.c").read_text()
     for plug in Plug:
         assert f'"{plug.probe}"' in table
-    answered = hotplug.answers(tuple(Plug), cpu="max-x86_64-cpu", vcpus=1)
+    answered = hotplug.answers(tuple(Plug), GUEST.machine, model="max", vcpus=1)
     disks = [word for plug in hotplug.DISKS for word in (plug.value, f"{plug.value}-gone")]
     assert set(answered) == {"cpu", "memory", "virtio-mem", *disks}
     for word, commands in answered.items():

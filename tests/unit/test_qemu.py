@@ -140,7 +140,7 @@ def test_an_initrd_boots_on_microvm_over_virtio_mmio() -> None:
     ("arch", "machine", "cpu", "console", "bus"),
     [
         ("aarch64", "virt,accel=tcg", "max", "ttyAMA0", "pci"),
-        ("ppc64le", "pseries,accel=tcg,x-vof=on", "POWER9", "hvc0", "pci"),
+        ("ppc64le", "pseries,accel=tcg,x-vof=on", "power9_v2.0", "hvc0", "pci"),
         ("s390x", "s390-ccw-virtio,accel=tcg", "max", "ttysclp0", "ccw"),
     ],
 )

@@ -199,6 +199,10 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     foreign = [str(trial) for trial in checkout.proof.of_kernels(arches=("ppc64le", "s390x"), variants=("base",))]
     shared = [name.rpartition(" scratch ")[2] for name in foreign if "+9p" in name]
     assert shared == ["+9p", "+9p"]  # virtiofsd is of this host
+    assert [name.rpartition(" scratch ")[2] for name in foreign if "plug:" in name] == [
+        "plug:cpu plug:memory plug:pci",
+        "plug:cpu plug:pci",
+    ]
     other = [str(trial) for trial in checkout.proof.of_kernels(arches=("aarch64",), variants=("minimal", "base"))]
     assert {"aarch64 base virt virtio-blk scratch", "aarch64 base virt-mmio virtio-blk scratch"} <= set(other)
     assert [name for name in other if " minimal " in name] == [
@@ -295,6 +299,12 @@ def test_what_a_patch_of_ours_brings_is_excused_only_without_the_patch(probe: st
     series = load_series(CHECKOUT / "kernel" / "patches", "linux-6.12")
     assert series is not None
     assert patch in {each.name for each in series.patches}
+
+
+def test_what_came_with_a_version_is_excused_only_of_older_kernels() -> None:
+    assert "drmgr" in reason("pci-plug", "ppc64le", {Accel.TCG}, release="6.1.174-1")
+    assert reason("pci-plug", "ppc64le", {Accel.TCG}, release="6.12.117") == ""
+    assert reason("pci-plug", "ppc64le", {Accel.TCG}) == ""
 
 
 def test_what_a_machine_can_have_plugged_is_not_excused_on_its_architecture() -> None:
