@@ -19,6 +19,7 @@ from osbuilder.engine.base import Command
 from osbuilder.errors import CommandFailed, ToolMissing
 from osbuilder.step import Job, Json, Step
 from osbuilder.store import remove_tree
+from tests.integration.engines import workbench_under
 from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,12 +190,11 @@ class _Failing:
         return {}
 
 
-def test_a_command_that_failed_is_repeated_by_hand_in_the_folders_that_were_kept(bench: Workbench) -> None:
-    settings = ("engine=sandbox", f"store={bench.settings.store_path}", "keep_failed=true")
-    again = open_workbench(settings, stream=sys.stderr, root=ROOT)
+def test_a_command_that_failed_is_repeated_by_hand_in_the_folders_that_were_kept(tmp_path: Path) -> None:
+    bench = workbench_under("sandbox", tmp_path, "keep_failed=true")
     step = Step(name="fail", subject="kept", action=_Failing(), builder=bench.planner.builder("compiler"))
     with pytest.raises(CommandFailed) as caught:
-        again.executor.run(step)
+        bench.executor.run(step)
     (kept,) = (Path(note.split()[1].rstrip(",")) for note in caught.value.__notes__ if note.startswith("kept: "))
     (log,) = (Path(note.removeprefix("log: ")) for note in caught.value.__notes__ if note.startswith("log: "))
     try:
