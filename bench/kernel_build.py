@@ -21,7 +21,7 @@ import shutil
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -138,12 +138,16 @@ def compiled(executor: Executor, step: Step) -> tuple[Cost, Artifact]:
     return cost, kernel
 
 
+def lend(users: Workbench, plans: Iterable[Step], store: Store, *, without: Collection[str]) -> None:
+    """Give a store what plans need, from the user's, where it is made if need be; but for the steps of these names."""
+    for step in {each.ident: each for plan in plans for each in plan.walk() if each.name not in without}.values():
+        users.store.share(users.executor.run(step), store)
+
+
 def seeded(users: Workbench, plans: list[Step], folder: Path) -> Callable[[], Executor]:
     """Return what makes executors, of one job, on a store that has what these plans need but the kernels."""
     store = Store(folder / "store")
-    for step in {each.ident: each for plan in plans for each in plan.walk() if each.name != "kernel"}.values():
-        artifact = users.executor.run(step)
-        users.store.share(artifact, store)
+    lend(users, plans, store, without=("kernel",))
     engine = Uncached(trees=users.store.folder("trees"))
     ours = users.executor
     return lambda: Executor(store, engine=lambda: engine, reporter=ours.reporter, fetching=ours.fetching, jobs=1)

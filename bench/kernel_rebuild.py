@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from osbuilder.api import Workbench, open_workbench
+from bench.kernel_build import lend
+from osbuilder.api import open_workbench
 from osbuilder.request import KernelRequest
 from osbuilder.store import Store
 
@@ -32,13 +33,6 @@ def make_checkout(folder: Path) -> Path:
     (folder / "kernel" / "patches").symlink_to(ROOT / "kernel" / "patches")
     shutil.copytree(ROOT / "kernel" / "configs", folder / "kernel" / "configs")
     return folder / FRAGMENT
-
-
-def lend(users: Workbench, store: Path, request: KernelRequest) -> None:
-    """Give a store what both kernels are made of; what depends on the configuration is not among it."""
-    for step in users.planner.plan(request).walk():
-        if step.name not in ("config", "kernel"):
-            users.store.share(users.executor.run(step), Store(store))
 
 
 def compiled(checkout: Path, store: Path, request: KernelRequest) -> tuple[float, int, int]:
@@ -59,7 +53,8 @@ def main() -> None:
         checkout, store = Path(name, "checkout"), Path(name, "store")
         checkout.mkdir()
         fragment = make_checkout(checkout)
-        lend(users, store, request)
+        # What depends on the configuration is not among it.
+        lend(users, (users.planner.plan(request),), Store(store), without=("config", "kernel"))
         first, _, objects = compiled(checkout, store, request)
         print(f"{options.variant}: {first:.0f} s of CPU, {objects} objects", flush=True)
         with fragment.open("a", encoding="utf-8") as stream:

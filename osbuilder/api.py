@@ -114,19 +114,15 @@ class Workbench:
                 offline=settings.offline,
             ),
             jobs=settings.jobs_count,
-            engine_named=self._engine_named,
+            engine_named=self._engine,
             keep_failed=settings.keep_failed,
         )
 
-    def _engine(self) -> Engine:
+    def _engine(self, name: str | None = None) -> Engine:
+        """Return the engine of that name; without one, the one that the settings choose. Raises ToolMissing."""
         from osbuilder.engine.choose import choose_engine
 
-        return choose_engine(self.settings, trees=self.store.folder("trees"))
-
-    def _engine_named(self, name: str) -> Engine:
-        from osbuilder.engine.choose import choose_engine
-
-        settings = dataclasses.replace(self.settings, engine=EngineChoice(name))
+        settings = self.settings if name is None else dataclasses.replace(self.settings, engine=EngineChoice(name))
         return choose_engine(settings, trees=self.store.folder("trees"))
 
     # -- building --------------------------------------------------------------------------------------------------

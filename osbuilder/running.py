@@ -94,7 +94,8 @@ class RunningJob:
         if command.network and self.ca_bundle is not None:
             command, inputs = trusting(command, inputs, self.ca_bundle)
         name = self.step.builder.subject if self.step.builder else ""
-        engine, builder = executor.ready(name, self.inputs["builder"])
+        _, builder = executor.ready(name, self.inputs["builder"])
+        engine = self.engine
         mounts = Mounts(
             inputs=inputs,
             output=output or self.out,
@@ -106,7 +107,6 @@ class RunningJob:
             for url in self.proxies.values():
                 line = line.replace(url, shown(url))
             stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {line}\n")
-        runs_in(engine.name, self.space.folder)
         executor.check_stopped()
         try:
             engine.run(builder, command, mounts, log=self.log, label=self.key)

@@ -54,7 +54,23 @@ class SandboxEngine:
     def sweep(self, label: str, folder: Path) -> None:  # noqa: ARG002 - no process is left to be found
         """Give the caller what is below `folder`: the kernel ends a sandbox with its parent and forgets its mounts."""
         if holds_of_others(folder):
-            reclaim(folder, bwrap=self._bwrap)
+            self._reclaim(folder)
+
+    def _reclaim(self, folder: Path) -> None:
+        """Give the calling user a folder in which files belong to subordinate ids of theirs.
+
+        Raises EngineError, and ToolMissing without bwrap or newuidmap.
+        """
+        argv = [self._bwrap, "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net"]
+        argv += ["--die-with-parent", "--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "--cap-add", "CAP_DAC_READ_SEARCH"]
+        argv += ["--ro-bind", "/", "/", "--bind", str(folder), str(folder)]
+        chown = Command(argv=base.chown_argv((str(folder),), uid=0, gid=0), root=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            log = Path(scratch) / "log"
+            with Process.started((*argv, *base.exec_argv(chown, proxies={})), log, full_map=True) as process:
+                status = process.poll(None)
+            if status:
+                raise EngineError(f"{folder} cannot be given back to its owner: {base.log_tail(log, lines=1)}")
 
     def stop(self) -> None:
         """Kill every command of this object, for good: later commands raise Interrupted as well."""
@@ -184,23 +200,6 @@ class SandboxEngine:
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("stopped")
-
-
-def reclaim(folder: Path, *, bwrap: str = "bwrap") -> None:
-    """Give the calling user a folder in which files belong to subordinate ids of theirs.
-
-    Raises EngineError, and ToolMissing without bwrap or newuidmap.
-    """
-    argv = [bwrap, "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--die-with-parent"]
-    argv += ["--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "--cap-add", "CAP_DAC_READ_SEARCH"]
-    argv += ["--ro-bind", "/", "/", "--bind", str(folder), str(folder)]
-    chown = Command(argv=base.chown_argv((str(folder),), uid=0, gid=0), root=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch) / "log"
-        with Process.started((*argv, *base.exec_argv(chown, proxies={})), log, full_map=True) as process:
-            status = process.poll(None)
-        if status:
-            raise EngineError(f"{folder} cannot be given back to its owner: {base.log_tail(log, lines=1)}")
 
 
 def _make_mount_points(tree: Path, paths: tuple[str, ...]) -> None:

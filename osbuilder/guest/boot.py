@@ -217,9 +217,9 @@ class Boot:
 
     def _check_plugs(self) -> None:
         said = {probe.name: probe for probe in self.report.probes}
-        for plug in self.guest.plugs:
+        guest, release = self.guest, self.report.kernel.release
+        for plug in guest.plugs:
             found = said.get(plug.probe)
-            guest, release = self.guest, self.report.kernel.release
             lack = reason(plug.probe, guest.arch.name, {guest.accel}, guest.patches, release)
             if found and found.result is Result.SKIP and lack:
                 continue
