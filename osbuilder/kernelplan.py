@@ -10,9 +10,10 @@ import functools
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch, parse_arch
-from osbuilder.errors import PlanError, UsageError
+from osbuilder.errors import FragmentError, PlanError, UsageError
 from osbuilder.kernel.build import plan_kernel, plan_source
 from osbuilder.kernel.catalogue import BASE, load_catalogue
+from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.signing import SigningKey
@@ -42,6 +43,7 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
         epoch=planner.settings.source_date_epoch,
         keys=_public_keys(planner),
         signing=_signing_key(planner),
+        further=_own_requests(request),
     )
 
 
@@ -118,6 +120,17 @@ def _signing_key(planner: Planner) -> SigningKey | None:
     """Return the key that kernel modules are signed with, if there is one."""
     path = planner.settings.module_signing_key
     return SigningKey.of_path(path, pin=planner.settings.module_signing_pin) if path else None
+
+
+def _own_requests(request: KernelRequest) -> tuple[Request, ...]:
+    """Return what the user's own fragments ask for. Raises FragmentError for one that asks for nothing."""
+    found: list[Request] = []
+    for path in request.fragments:
+        requests = load_fragment(path, str(path))
+        if not requests:
+            raise FragmentError(f"{path}: asks for nothing", hint="A line that asks is CONFIG_NAME=value.")
+        found += requests
+    return tuple(found)
 
 
 def _arch(request: KernelRequest) -> Arch:

@@ -27,7 +27,6 @@ from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
 from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
-from osbuilder.kernel.selection import select
 from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
@@ -97,7 +96,7 @@ class Kernels:
         explanation = Explanation(
             tree=load_tree(self._kconfig(request), arch),
             values=parse_config(_config_of(config)),
-            selection=select(action.catalogue, arch, version, action.variant),
+            selection=action.selection(version),
             kernel=f"{version} ({arch.name}, {action.variant})",
         )
         return explanation.of(name)
@@ -142,8 +141,14 @@ class Kernels:
     def size(self, request: KernelRequest, *, save: bool = False) -> str:
         """Return a kernel's sizes by subsystem beside its budget; builds it first if need be.
 
-        With `save` they become its budget (kernel/budget.yaml). Raises BudgetError when they exceed it otherwise.
+        With `save` they become its budget (kernel/budget.yaml). Raises BudgetError when they exceed it otherwise, and
+        UsageError for a budget of a kernel that versions.yaml and the variants do not describe.
         """
+        if save and (request.git or request.tree or request.fragments):
+            raise UsageError(
+                "--save keeps the budget of a line of versions.yaml and a variant, not of --git, --tree or --fragment",
+                hint="Write it into versions.yaml or a variant first (docs/kernel.md).",
+            )
         step = self._bench.planner.plan(request)
         kernel = self._bench.executor.run(step)
         sizes = Sizes(

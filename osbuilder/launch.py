@@ -23,7 +23,6 @@ from osbuilder.guestroot import fstype_of, root_file, root_kind, root_request, v
 from osbuilder.image.verity import Verity
 from osbuilder.request import (
     BootRequest,
-    KernelRequest,
 )
 from osbuilder.settings import Accel as AccelChoice
 from osbuilder.settings import QemuChoice
@@ -129,7 +128,7 @@ def describe(bench: Workbench, request: BootRequest) -> str:
     guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root, ready)
     parts = []
     if request.kernel_file is None:
-        parts.append(bench.describe(KernelRequest(arch=request.arch, line=request.kernel, variant=request.variant)))
+        parts.append(bench.describe(request.kernel_request(request.arch)))
     if request.image is None and request.initrd is None:
         parts.append(bench.describe(root_request(request, root)))
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
@@ -251,7 +250,7 @@ def _kernel(
     file = request.kernel_file
     if file is not None:
         return file, (), ()
-    wanted = KernelRequest(arch=arch.name, line=request.kernel, variant=request.variant)
+    wanted = request.kernel_request(arch.name)
     artifact = bench.build(wanted).artifact
     promised = bench.kernels.promises(wanted).values()
     probes = dict.fromkeys(probe for names in promised for probe in names)

@@ -214,6 +214,7 @@ class KernelRequest:
 
     Instead of a line, `git` (a URL) with `ref` (a branch, a tag or a full commit id), or `tree`, a folder of this host.
     `patches` is a folder of kernel/patches, instead of the line's own; `variant` is a folder of kernel/configs/variant.
+    `fragments` are files that ask for more than the variant does.
     """
 
     arch: str | None = None
@@ -223,6 +224,7 @@ class KernelRequest:
     tree: Path | None = None
     patches: str | None = None
     variant: str = "base"
+    fragments: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         flags = {"kernel": self.line, "git": self.git, "tree": self.tree}
@@ -264,7 +266,8 @@ BuildRequest = RootfsRequest | ImageRequest | InitrdRequest | KernelRequest | He
 class BootRequest:
     """A guest to start: a file that exists, or a distribution whose image (or initrd) is built first.
 
-    `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` is that of the line.
+    `kernel` is a line of versions.yaml or the path of a file (anything with a slash); `variant` and `fragments` are as
+    in KernelRequest.
     `filesystem` and `compression` are those of the image or initrd that is built (None: the usual one).
     `locked` and `agent` (the guest's) are as in RootfsRequest; `ready` is how the agent is known to serve (default:
     what versions.yaml says of it). `root_hash` is the file of a measured image's root hash (None: the
@@ -284,6 +287,7 @@ class BootRequest:
     locked: bool = False
     kernel: str | None = None
     variant: str = "base"
+    fragments: tuple[Path, ...] = ()
     arch: str | None = None
     machine: str | None = None
     root: RootKind | None = None
@@ -303,8 +307,9 @@ class BootRequest:
         for name, least in (("memory_mib", 64), ("vcpus", 1), ("timeout_s", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}")
-        if self.variant != "base" and "/" in (self.kernel or ""):
-            raise UsageError("--variant does not go with a kernel's file", hint="Name a line of versions.yaml.")
+        for flag, choice in {"variant": self.variant != "base", "fragment": bool(self.fragments)}.items():
+            if choice and self.kernel_file is not None:
+                raise UsageError(f"--{flag} does not go with a kernel's file", hint="Name a line of versions.yaml.")
         if self.root is RootKind.INITRD and self.image is not None:
             raise UsageError("--root initrd and --image exclude each other", hint="Name the initrd with --initrd.")
         if self.root not in (None, RootKind.INITRD) and self.initrd is not None:
@@ -321,6 +326,10 @@ class BootRequest:
     def kernel_file(self) -> Path | None:
         """The kernel's file, where the request names one rather than a line of versions.yaml."""
         return Path(self.kernel) if self.kernel and "/" in self.kernel else None
+
+    def kernel_request(self, arch: str | None) -> KernelRequest:
+        """Return the kernel to build for it, where it names no file."""
+        return KernelRequest(arch=arch, line=self.kernel, variant=self.variant, fragments=self.fragments)
 
 
 def _check_what_is_built(request: BootRequest) -> None:

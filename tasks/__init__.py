@@ -12,7 +12,7 @@ from invoke.context import Context
 
 from tasks import distro, kernel, locks
 from tasks.checks import test
-from tasks.common import make, name_or_path, path_of, workbench
+from tasks.common import make, name_or_path, path_of, paths_of, workbench
 from tasks.flags import (
     AGENT,
     AGENT_OPTION,
@@ -22,9 +22,8 @@ from tasks.flags import (
     DEFAULTS,
     IMAGE,
     INITRD,
-    KERNEL,
-    KERNEL_SOURCE,
     OFFLINE,
+    ONE_KERNEL,
     OUTPUT,
     ROOTFS,
     SETTING,
@@ -131,6 +130,7 @@ def _boot(given: Mapping[str, Any]) -> BootRequest:
         ready=Ready.of_flags(given["ready"], given["ready_port"]),
         kernel=name_or_path(given["kernel"]),
         variant=given["variant"],
+        fragments=paths_of(given["fragment"]),
         modules=path_of(given["modules"]),
         arch=given["arch"],
         machine=given["machine"],
@@ -157,7 +157,7 @@ _TARGETS: Mapping[str, _Target] = {
     "rootfs": _Target(_rootfs, ROOTFS),
     "image": _Target(_image, {**ROOTFS, **IMAGE}),
     "initrd": _Target(_initrd, {**ROOTFS, **INITRD}),
-    "kernel": _Target(kernel.request_of, {**ARCH, **KERNEL, **KERNEL_SOURCE}),
+    "kernel": _Target(kernel.request_of, ONE_KERNEL),
     "agent": _Target(_agent, {**AGENT, **AGENT_OPTION, **ARCH}),
 }
 
@@ -232,8 +232,7 @@ def inspect(_: Context, file: str, json: bool = False) -> None:
     ROOTFS,
     IMAGE,
     INITRD,
-    KERNEL,
-    KERNEL_SOURCE,
+    ONE_KERNEL,
     SETTING,
     flags={"target": "rootfs, image, initrd, kernel or agent; flags are those of the command that builds it"},
     positional=["target"],

@@ -82,6 +82,13 @@ def path_of(text: str | None) -> Path | None:
     return parse_path(text, text) if text else None
 
 
+def paths_of(texts: Sequence[str]) -> tuple[Path, ...]:
+    """Return the paths that a flag gives that may be given several times."""
+    from osbuilder.settings import parse_path
+
+    return tuple(parse_path(text, text) for text in texts)
+
+
 def name_or_path(text: str | None) -> str | None:
     """Return what a flag gives that may be a name of versions.yaml or a path, which it is by its slash."""
     return str(path_of(text)) if text and text.startswith("~") else text

@@ -65,12 +65,16 @@ IMAGE: Table = {
 INITRD: Table = {"compression": Flag("zstd, gzip or none", "zstd")}
 VARIANT: Table = {"variant": Flag("a folder of kernel/configs/variant: base, debug, minimal, ...", "base")}
 KERNEL: Table = {"kernel": Flag("a kernel of versions.yaml (see `inv versions`)"), **VARIANT}
+FRAGMENT: Table = {
+    "fragment": Flag("a file that asks for more: lines CONFIG_NAME=value; may be given several times", several=True)
+}
 KERNEL_SOURCE: Table = {
     "git": Flag("a kernel from elsewhere: the URL of a repository, with --ref"),
     "ref": Flag("a branch, a tag or a full commit id of --git"),
     "tree": Flag("a kernel from elsewhere: a kernel tree on this host"),
     "patches": Flag("a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)"),
 }
+ONE_KERNEL: Table = {**ARCH, **KERNEL, **FRAGMENT, **KERNEL_SOURCE}
 BOOT: Table = {
     "image": Flag("a disk image to boot"),
     "initrd": Flag("an initrd to boot"),
@@ -82,6 +86,7 @@ BOOT: Table = {
     "ready_port": Flag("instead: the virtio-serial port that the agent opens once it serves, by its name"),
     "kernel": Flag("a kernel of versions.yaml, or the path of a kernel file"),
     **VARIANT,
+    **FRAGMENT,
     "fs": Flag("the filesystem of the image that is built first: ext4 or erofs"),
     "compression": Flag("the compression of the initrd that is built first: zstd, gzip or none"),
     "modules": Flag("kernel modules for what is built first: a tar or a folder (see `inv rootfs --modules`)"),
@@ -119,7 +124,7 @@ _ONLY_LOOK: Table = {"dry": Flag("changes nothing here: this command only looks"
 _LOOKING = ("capabilities", "distros", "inspect", "settings", "versions", "why")
 
 DEFAULTS: Mapping[str, Any] = {
-    name: flag.default for table in (ROOTFS, IMAGE, INITRD, KERNEL, KERNEL_SOURCE) for name, flag in table.items()
+    name: flag.default for table in (ROOTFS, IMAGE, INITRD, ONE_KERNEL) for name, flag in table.items()
 }
 """What a flag is when it is not given (one that may be given several times: an empty list)."""
 

@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING, Any
 from invoke.collection import Collection
 from invoke.context import Context
 
-from tasks.common import make, path_of, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OFFLINE, OUTPUT, SETTING, Flag, command
+from tasks.common import make, path_of, paths_of, workbench
+from tasks.flags import ARCH, COMMON, KERNEL, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
 
 
-def _request(arch: str | None, kernel: str | None, variant: str) -> KernelRequest:
-    from osbuilder.request import KernelRequest
-
-    return KernelRequest(arch=arch, line=kernel, variant=variant)
-
-
 def request_of(given: Mapping[str, Any]) -> KernelRequest:
-    """Return the request that the flags of the tables ARCH, KERNEL and KERNEL_SOURCE make."""
+    """Return the request that the flags of the table ONE_KERNEL make."""
     from osbuilder.request import KernelRequest
 
     return KernelRequest(
@@ -34,13 +28,14 @@ def request_of(given: Mapping[str, Any]) -> KernelRequest:
         ref=given["ref"],
         tree=path_of(given["tree"]),
         patches=given["patches"],
+        fragments=paths_of(given["fragment"]),
     )
 
 
 _INTO = {"output": Flag("also write copies of all of its files into this folder")}
 
 
-@command(ARCH, KERNEL, KERNEL_SOURCE, _INTO, OFFLINE, COMMON)
+@command(ONE_KERNEL, _INTO, OFFLINE, COMMON)
 def build(_: Context, **given: Any) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
     with workbench(given["setting"], command="kernel", given=given) as bench:
@@ -60,22 +55,14 @@ def patches(_: Context, check: bool = False, kernel: str | None = None, setting:
         print(bench.check_patches(kernel) if check else bench.list_patches(kernel))
 
 
-@command(ARCH, KERNEL, COMMON, flags={"output": "write it to this path (default: print it)"})
-def config(
-    _: Context,
-    arch: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    output: str | None = None,
-    dry: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ONE_KERNEL, COMMON, flags={"output": "write it to this path (default: print it)"})
+def config(_: Context, output: str | None = None, **given: Any) -> None:
     """Resolve a kernel's .config, check the contract, and write it."""
-    with workbench(setting) as bench:
-        if dry:
-            print(bench.kernels.describe_config(_request(arch, kernel, variant), output=path_of(output)))
+    with workbench(given["setting"]) as bench:
+        if given["dry"]:
+            print(bench.kernels.describe_config(request_of(given), output=path_of(output)))
             return
-        text = bench.kernels.config(_request(arch, kernel, variant), output=path_of(output))
+        text = bench.kernels.config(request_of(given), output=path_of(output))
         print(output or text, end="\n" if output else "")
 
 
@@ -86,38 +73,27 @@ def contract(_: Context, kernel: str | None = None, setting: Sequence[str] | Non
         print(bench.kernels.contract(kernel))
 
 
-@command(ARCH, KERNEL, OUTPUT, OFFLINE, COMMON, flags={"format": "deb, rpm or tar"})
+@command(ONE_KERNEL, OUTPUT, OFFLINE, COMMON, flags={"format": "deb, rpm or tar"})
 def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A002 - the flag is called so
     """Pack what modules for a kernel are built with: headers, symbols, build programs."""
     with workbench(given["setting"], given=given) as bench:
         from osbuilder.kernel.packageformat import PackageFormat
         from osbuilder.request import HeadersRequest, parse_choice
 
-        request = HeadersRequest(
-            kernel=_request(given["arch"], given["kernel"], given["variant"]),
-            format=parse_choice(format, PackageFormat, "format"),
-        )
+        request = HeadersRequest(kernel=request_of(given), format=parse_choice(format, PackageFormat, "format"))
         make(bench, request, output=given["output"], dry=given["dry"])
 
 
 @command(
-    ARCH,
-    KERNEL,
+    ONE_KERNEL,
     SETTING,
     flags={"symbol": "a configuration symbol, with or without CONFIG_"},
     positional=["symbol"],
 )
-def explain(
-    _: Context,
-    symbol: str,
-    arch: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    setting: Sequence[str] | None = None,
-) -> None:
+def explain(_: Context, symbol: str, **given: Any) -> None:
     """Say where a symbol is asked for, what it is, and why."""
-    with workbench(setting) as bench:
-        print(bench.kernels.explain(_request(arch, kernel, variant), symbol))
+    with workbench(given["setting"]) as bench:
+        print(bench.kernels.explain(request_of(given), symbol))
 
 
 @command(
@@ -142,34 +118,18 @@ def capabilities(_: Context, variant: str | None = None, arch: str | None = None
         print(bench.kernels.capabilities(variant=variant, arch=arch))
 
 
-@command(ARCH, KERNEL, SETTING, flags={"save": "make these sizes its budget (kernel/budget.yaml)"})
-def size(
-    _: Context,
-    arch: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    save: bool = False,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ONE_KERNEL, SETTING, flags={"save": "make these sizes its budget (kernel/budget.yaml)"})
+def size(_: Context, save: bool = False, **given: Any) -> None:
     """Show a kernel's size by subsystem; fails when it exceeds its saved budget."""
-    with workbench(setting) as bench:
-        print(bench.kernels.size(_request(arch, kernel, variant), save=save))
+    with workbench(given["setting"]) as bench:
+        print(bench.kernels.size(request_of(given), save=save))
 
 
-@command(ARCH, KERNEL, SETTING, flags={"output": "write the fragment to this path (default: print it)"})
-def menuconfig(
-    _: Context,
-    arch: str | None = None,
-    kernel: str | None = None,
-    variant: str = "base",
-    output: str | None = None,
-    setting: Sequence[str] | None = None,
-) -> None:
+@command(ONE_KERNEL, SETTING, flags={"output": "write the fragment to this path (default: print it)"})
+def menuconfig(_: Context, output: str | None = None, **given: Any) -> None:
     """Edit a kernel's configuration in its menus, and get what was changed as a fragment."""
-    with workbench(setting) as bench:
-        fragment = bench.kernels.menuconfig(
-            _request(arch, kernel, variant), terminal=sys.stdin.fileno(), output=path_of(output)
-        )
+    with workbench(given["setting"]) as bench:
+        fragment = bench.kernels.menuconfig(request_of(given), terminal=sys.stdin.fileno(), output=path_of(output))
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 

@@ -320,7 +320,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         _option(
             "-c FILE",
             "configuration file",
-            "a variant: a folder of kernel/configs/variant (`inv kernel.menuconfig` writes the fragment)",
+            "`--fragment FILE` for what to add (`inv kernel.menuconfig` writes one); for the rest a variant",
         ),
         _option("-e", "experimental", "`--variant experimental`, or `--kernel LINE` of versions.yaml"),
         _option("-f", "regenerate", "not needed: what changed is made again"),

@@ -5,7 +5,6 @@ Where it has modules and the user has a key, they are signed after that, in a st
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from osbuilder.kernel.answers import AskToolchain
 from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.install import suffix
 from osbuilder.kernel.modules import TRUSTED, CompileWithModules
 from osbuilder.kernel.patches import NO_PATCHES, load_series
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 COMPILED: Final = "kernel"
 """The name of the step that compiles."""
+
+_TRUST: Final = Request(
+    symbol="SYSTEM_TRUSTED_KEYS", value=f'"{TRUSTED}"', file="setting module_signing_key", line=None
+)
+
+CUSTOM: Final = "-custom"
+"""What the subject of a kernel ends in that is asked for more than its variant says."""
 
 
 def plan_source(name: str, line: KernelLine, *, builder: Step, root: Path, keys: PublicKeys | None = None) -> Step:
@@ -55,23 +62,25 @@ def plan_kernel(
     epoch: int | None,
     keys: PublicKeys | None = None,
     signing: SigningKey | None = None,
+    further: tuple[Request, ...] = (),
 ) -> Step:
     """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
 
     `builder` gets the source ready, which all architectures and variants share; `compiler` returns the builder with the
     compiler for `arch` and some packages besides, a variant's tools. `root` is the checkout's folder kernel/, with
     configs/ and patches/; `epoch` is the build time that the kernel tells (None: the source's); `signing` is the key
-    that its modules are signed with, where it has any. Raises DecodeError, FragmentError, PatchError, SourceError and
+    that its modules are signed with, where it has any; `further` is asked for besides what the catalogue asks for.
+    Raises DecodeError, FragmentError, PatchError, SourceError and
     UsageError for what cannot be read.
     """
     source = plan_source(name, line, builder=builder, root=root, keys=keys)
     resolver = Step(name="resolver", subject=name, action=MakeResolver(), inputs=(("source", source),), builder=builder)
-    subject = f"{name}-{arch.name}{suffix(variant)}"
-    configure = Configure.of_catalogue(root / "configs", arch, variant)
+    subject = f"{name}-{arch.name}{suffix(variant)}{CUSTOM if further else ''}"
+    configure = Configure.of_catalogue(root / "configs", arch, variant).asking(further)
     declared = configure.catalogue.variants[variant]
     signed = signing if declared.modules else None
     if signed:
-        configure = dataclasses.replace(configure, trusted_keys=TRUSTED)
+        configure = configure.asking([_TRUST])
     tools = compiler(declared.tools)
     answers = Step(
         name="answers",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.resolver import RESOLVER, read_kconfig
-from osbuilder.kernel.selection import select
+from osbuilder.kernel.selection import Selection, select
 from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -47,14 +47,16 @@ class Configure:
     """Makes the artifact `config` from the input `resolver` (see resolver.MakeResolver). Make one with `of_catalogue`.
 
     `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
-    that can matter for it. Which of them a kernel gets depends on its version, which only the source tells.
+    that can matter for it. Which of them a kernel gets depends on its version, which only the source tells. `besides`
+    is what is asked for besides them, as SYMBOL=value; see `asking`.
     """
 
     arch: str
     variant: str
     fragments: tuple[tuple[str, str], ...]
-    trusted_keys: str | None = None
+    besides: tuple[str, ...] = ()
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
+    requests: tuple[Request, ...] = dataclasses.field(default=(), repr=False, metadata=NOT_IN_KEY)
 
     @classmethod
     def of_catalogue(cls, root: Path, arch: Arch, variant: str = BASE) -> Configure:
@@ -72,6 +74,16 @@ class Configure:
             catalogue=catalogue,
         )
 
+    def asking(self, requests: Iterable[Request]) -> Configure:
+        """Return this with requests that are in no fragment of kernel/configs. Raises FragmentError for one twice."""
+        merged = fragments.merge((*self.requests, *requests))
+        return dataclasses.replace(self, requests=merged, besides=tuple(map(str, merged)))
+
+    def selection(self, version: KernelVersion) -> Selection:
+        """Return what a kernel of this version is asked for. Raises as selection.select and fragments.extend."""
+        selected = select(self.catalogue, parse_arch(self.arch), version, self.variant)
+        return dataclasses.replace(selected, requests=fragments.extend(selected.requests, self.requests))
+
     def describe(self) -> tuple[str, ...]:
         return lines(render(_RESOLVE))
 
@@ -80,17 +92,16 @@ class Configure:
         arch = parse_arch(self.arch)
         resolver = job.inputs["resolver"]
         version = KernelVersion.parse(str(resolver.facts["version"]))
-        selection = select(self.catalogue, arch, version, self.variant)
-        asked = fragments.merge((*selection.requests, *self._own_requests()))
+        selection = self.selection(version)
         requests = job.work / "requests"
-        requests.write_text(fragments.render(asked), encoding="utf-8")
+        requests.write_text(fragments.render(selection.requests), encoding="utf-8")
         output = job.work / "resolved"
         output.mkdir()
         answers = {name: job.inputs["answers"].path(name) for name in FILES}
         inputs = {"resolver": resolver.path(RESOLVER), "requests": requests, **answers}
         run_script(job, render(_RESOLVE), inputs=inputs, output=output)
         report = contract.check(
-            requests=asked,
+            requests=selection.requests,
             resolved=(output / CONFIG).read_text(encoding="utf-8"),
             texts=read_kconfig(resolver),
             arch=arch,
@@ -103,15 +114,8 @@ class Configure:
             "version": resolver.facts["version"],
             "variant": self.variant,
             "capabilities": {name: list(each.probes) for name, each in selection.capabilities.items()},
-            "requests": len(asked),
+            "requests": len(selection.requests),
             "waived": [f"{loss} ({waiver.reason})" for loss, waiver in report.waived],
             "options_y": report.builtin_count,
             "options_m": report.module_count,
         }
-
-    def _own_requests(self) -> tuple[Request, ...]:
-        if self.trusted_keys is None:
-            return ()
-        value = f'"{self.trusted_keys}"'
-        where = "setting module_signing_key"
-        return (Request(symbol="SYSTEM_TRUSTED_KEYS", value=value, file=where, line=1),)

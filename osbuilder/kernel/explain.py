@@ -50,7 +50,7 @@ class Explanation:
         request = self._requests.get(symbol)
         value = self.value(symbol)
         if request is not None and request.value == value:
-            return f"{request.where} asks for it (capability {self.selection.owners[symbol]})"
+            return f"{request.where} asks for it{self._for(symbol)}"
         if request is not None:
             return self._reasons.loss(request)
         if value == "n":
@@ -83,7 +83,12 @@ class Explanation:
         if request is None:
             yield "asked for", "nowhere"
         else:
-            yield "asked for", f"{request} in {request.where} (capability {self.selection.owners[symbol]})"
+            yield "asked for", f"{request} in {request.where}{self._for(symbol)}"
+
+    def _for(self, symbol: str) -> str:
+        """Say which capability a request is for; one of the user's own fragments is for none."""
+        owner = self.selection.owners.get(symbol)
+        return f" (capability {owner})" if owner else ""
 
     def _definition(self, definition: Definition) -> Iterator[tuple[str, str]]:
         prompt = f'"{definition.prompt}"' if definition.prompt else "no prompt: selected, or by default"

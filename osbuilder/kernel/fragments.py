@@ -24,17 +24,20 @@ _NEARLY_UNSET: Final = re.compile(rf"#\s*{_SYMBOL}\s*(?:is\s+not\s+set|=n\b)", r
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One line of a fragment: CONFIG_<symbol>=<value>, with the value as .config spells it (strings with quotes)."""
+    """One line of a fragment: CONFIG_<symbol>=<value>, with the value as .config spells it (strings with quotes).
+
+    `line` is None for a request that is in no file.
+    """
 
     symbol: str
     value: str
     file: str
-    line: int
+    line: int | None
 
     @property
     def where(self) -> str:
-        """The line that asks, as file:line."""
-        return f"{self.file}:{self.line}"
+        """What asks: a line, as file:line."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
 
     def __str__(self) -> str:
         return f"{self.symbol}={self.value}"
@@ -103,6 +106,28 @@ def merge(requests: Iterable[Request]) -> tuple[Request, ...]:
     if problems:
         raise FragmentError("\n".join(problems), hint="Each symbol has one home: remove one of the two lines.")
     return tuple(merged[symbol] for symbol in sorted(merged))
+
+
+def extend(requests: Iterable[Request], further: Iterable[Request]) -> tuple[Request, ...]:
+    """Return merged requests with those of the user's own fragments; what is asked for already, and alike, is fine.
+
+    Raises FragmentError for what `further` asks for twice, and for what it asks for otherwise than `requests`.
+    """
+    there = {request.symbol: request for request in requests}
+    merged = merge(further)
+    problems = [
+        f"contradiction: CONFIG_{there[request.symbol]} in {there[request.symbol].where}, "
+        f"but CONFIG_{request} in {request.where}"
+        for request in merged
+        if request.symbol in there and there[request.symbol].value != request.value
+    ]
+    if problems:
+        raise FragmentError(
+            "\n".join(problems),
+            hint="A fragment of yours adds. What there is, a variant changes: `drops` or `overrides` of a variant.yaml "
+            "(docs/kernel.md, Variants).",
+        )
+    return tuple(sorted({**{each.symbol: each for each in merged}, **there}.values(), key=lambda each: each.symbol))
 
 
 def render(requests: Iterable[Request]) -> str:

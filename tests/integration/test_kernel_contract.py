@@ -14,7 +14,7 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES
-from osbuilder.errors import PlanError
+from osbuilder.errors import ContractError, FragmentError, OsbuilderError, PlanError
 from osbuilder.kernel.catalogue import Exclusion, load_catalogue, matrix
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.contract import parse_config
@@ -96,3 +96,33 @@ def test_what_resolving_takes_of_a_source_is_small_and_the_same_each_time(bench:
     made = [(compiler.run(MakeResolver(), source=source).folder / RESOLVER).read_bytes() for _ in range(2)]
     assert made[0] == made[1]
     assert len(made[0]) < 64 << 20
+
+
+def test_fragments_of_the_users_own_ask_for_more(bench: Workbench, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.conf"
+    mine.write_text("# what for\nCONFIG_EXT4_FS=y\nCONFIG_NFS_FS=y")
+    request = KernelRequest(arch="x86_64", fragments=(mine,))
+    plain, more = (parse_config(bench.kernels.config(each)) for each in (KernelRequest(arch="x86_64"), request))
+    assert "NFS_FS" not in plain
+    assert more["NFS_FS"] == "y"
+    assert plain.items() - more.items() == set()
+    assert f"asked for       NFS_FS=y in {mine}:3\n" in bench.kernels.explain(request, "NFS_FS")
+    assert "asked for       nowhere" in bench.kernels.explain(KernelRequest(arch="x86_64"), "NFS_FS")
+    assert f"NFS_FS ({mine}:3)" in bench.kernels.explain(request, "NETWORK_FILESYSTEMS")
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "words"),
+    [
+        ("CONFIG_NFS_V4=y", ContractError, "mine.conf:1: NFS_V4=y dropped: depends on NFS_FS"),
+        ("CONFIG_NFS_FFS=y", ContractError, "mine.conf:1: NFS_FFS=y: no such symbol in 6"),
+        ("CONFIG_EXT4_FS=n", FragmentError, "CONFIG_EXT4_FS=y in common/ext4.conf:"),
+    ],
+)
+def test_what_a_fragment_of_the_users_cannot_have_is_told_by_its_line(
+    bench: Workbench, tmp_path: Path, line: str, error: type[OsbuilderError], words: str
+) -> None:
+    (tmp_path / "mine.conf").write_text(line)
+    with pytest.raises(error) as caught:
+        bench.kernels.config(KernelRequest(arch="x86_64", fragments=(tmp_path / "mine.conf",)))
+    assert words in caught.value.message

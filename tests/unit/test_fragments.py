@@ -91,3 +91,22 @@ def test_a_merge_is_sorted_whatever_the_order_of_the_fragments() -> None:
     one, two = fragments.parse("CONFIG_B=y\n", "a.conf"), fragments.parse('CONFIG_A="x"\n', "b.conf")
     assert fragments.render(fragments.merge(one + two)) == fragments.render(fragments.merge(two + one))
     assert fragments.render(fragments.merge(one + two)) == 'CONFIG_A="x"\nCONFIG_B=y\n'
+
+
+def test_what_a_user_asks_for_besides_is_added_and_what_is_asked_for_already_is_no_news() -> None:
+    ours = fragments.merge(fragments.parse("CONFIG_B=y\nCONFIG_C=y\n", "ours.conf"))
+    mine = fragments.parse("CONFIG_C=y\nCONFIG_A=1\n", "mine.conf")
+    assert [(str(each), each.where) for each in fragments.extend(ours, mine)] == [
+        ("A=1", "mine.conf:2"),
+        ("B=y", "ours.conf:1"),
+        ("C=y", "ours.conf:2"),
+    ]
+
+
+def test_what_a_user_asks_for_otherwise_or_twice_is_refused_with_both_lines() -> None:
+    ours = fragments.parse("CONFIG_A=y\nCONFIG_B=y\n", "ours.conf")
+    with pytest.raises(FragmentError, match="drops") as refused:
+        fragments.extend(ours, fragments.parse("CONFIG_B=n\n", "mine.conf"))
+    assert refused.value.message == "contradiction: CONFIG_B=y in ours.conf:2, but CONFIG_B=n in mine.conf:1"
+    with pytest.raises(FragmentError, match=r"duplicate: CONFIG_N=y in mine\.conf:1 and again in mine\.conf:2"):
+        fragments.extend(ours, fragments.parse("CONFIG_N=y\nCONFIG_N=y\n", "mine.conf"))

@@ -125,7 +125,7 @@ def test_with_a_key_a_last_step_signs_and_the_kernel_knows_the_certificate(tmp_p
     assert kernel.action.certificate == key.certificate
     config = dict(kernel.inputs)["config"].action
     assert isinstance(config, Configure)
-    assert config.trusted_keys == TRUSTED
+    assert config.besides == (f'SYSTEM_TRUSTED_KEYS="{TRUSTED}"',)
     plain = plan(tmp_path / "kernel")
     assert (plain.name, plain.action) == (
         "kernel",

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from osbuilder.errors import OsbuilderError, PatchError, UsageError
+from osbuilder.errors import FragmentError, OsbuilderError, PatchError, UsageError
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.plan import Planner
-from osbuilder.request import KernelRequest
+from osbuilder.request import BootRequest, KernelRequest
 from osbuilder.settings import load_settings
-from osbuilder.step import Step
+from osbuilder.step import Step, parameters
 from tests.kernel_sources import write_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,3 +108,34 @@ def test_signatures_are_checked_where_keys_are_named_and_a_signer_is_pinned(tmp_
     plain = plan(KernelRequest(arch="x86_64", line="6.12"))["source"].action
     assert isinstance(plain, Tarball)
     assert plain.signature is None
+
+
+def test_fragments_of_the_command_line_change_the_configuration_alone(tmp_path: Path) -> None:
+    one, other, nothing = (tmp_path / name for name in ("one.conf", "other.conf", "nothing.conf"))
+    for path in (one, other):
+        path.write_text("CONFIG_NFS_FS=y\n")
+    nothing.write_text("# CONFIG_NFS_FS is what this is about.\n")
+    plain, custom, renamed = (plan(KernelRequest(arch="x86_64", fragments=each)) for each in ((), (one,), (other,)))
+    assert [step.ident for step in custom.values() if "custom" in step.ident] == [
+        "debian-6.12-x86_64-custom/config",
+        "debian-6.12-x86_64-custom/kernel",
+    ]
+    assert custom["kernel"].action == plain["kernel"].action
+    asked = [parameters(steps["config"].action) for steps in (plain, custom, renamed)]
+    assert [each["besides"] for each in asked] == [[], ["NFS_FS=y"], ["NFS_FS=y"]]
+    assert asked[1] == asked[2]
+    with pytest.raises(FragmentError, match=r"nothing\.conf: asks for nothing"):
+        plan(KernelRequest(arch="x86_64", fragments=(nothing,)))
+    with pytest.raises(FragmentError, match=r"gone\.conf: cannot be read: No such file"):
+        plan(KernelRequest(arch="x86_64", fragments=(tmp_path / "gone.conf",)))
+    with pytest.raises(FragmentError, match="duplicate: CONFIG_NFS_FS=y"):
+        plan(KernelRequest(arch="x86_64", fragments=(one, other)))
+
+
+def test_a_kernel_that_is_a_file_takes_no_fragments(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--fragment does not go with a kernel's file"):
+        BootRequest(kernel="./vmlinux", fragments=(tmp_path / "mine.conf",))
+    request = BootRequest(kernel="debian-6.1", variant="debug", fragments=(tmp_path / "mine.conf",))
+    assert request.kernel_request("aarch64") == KernelRequest(
+        arch="aarch64", line="debian-6.1", variant="debug", fragments=(tmp_path / "mine.conf",)
+    )
