@@ -23,7 +23,9 @@ class Machine:
     `cmdline` are words that its kernels need; `consumer` is what kernel/configs/consumers.yaml calls those who boot
     kernels on it; `nvdimm` and `virtio_pmem` say what it can map a DAX root from; `kernels` are the kernel files that
     it loads, best first; `vmgenid` says that it can have a generation counter; `iommu` are the options that give it an
-    IOMMU of its own, `iommu_words` those of the kernel line with which it is used.
+    IOMMU of its own, `iommu_words` those of the kernel line with which it is used. `firmware` is the file of the UEFI
+    firmware that starts its kernels, where Debian's package of it has it ("": the kernel is started directly), and
+    `capability` what a kernel must be able to do to be started by it.
 
     `plugs` is what comes while a guest runs (guest.hotplug.Plug; why the rest does not, guest.lacking says).
     `plugged_cpu` is QEMU's type of a CPU that comes ({} is the model), `cpu_place` the properties that say where it
@@ -53,6 +55,8 @@ class Machine:
     iommu_words: tuple[str, ...] = ()
     virtio_pmem: bool = False
     vmgenid: bool = False
+    firmware: str = ""
+    capability: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,7 @@ _X86_64 = Arch(
     elf_class=64,
     elf_little_endian=True,
     qemu="qemu-system-x86_64",
-    qemu_packages=("qemu-system-x86", "seabios"),
+    qemu_packages=("qemu-system-x86", "seabios", "ovmf"),
     cross_packages=("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
     rust="x86_64",
     libcs=("musl", "gnu"),
@@ -153,6 +157,23 @@ _X86_64 = Arch(
             nvdimm=False,
             kernels=("vmlinux", "vmlinuz"),
         ),
+        # As guests of SEV-SNP and TDX are started: by UEFI firmware, which takes the kernel with its EFI stub.
+        Machine(
+            name="q35-uefi",
+            type="q35",
+            consumer="qemu",
+            options=(),
+            virtio="pci",
+            console="ttyS0",
+            cpu="max",
+            cmdline=_X86_CMDLINE,
+            nvdimm=True,
+            kernels=("vmlinuz",),
+            virtio_pmem=True,
+            vmgenid=True,
+            firmware="/usr/share/ovmf/OVMF.fd",
+            capability="efi-stub",
+        ),
     ),
 )
 
@@ -166,7 +187,7 @@ _AARCH64 = Arch(
     elf_class=64,
     elf_little_endian=True,
     qemu="qemu-system-aarch64",
-    qemu_packages=("qemu-system-arm",),
+    qemu_packages=("qemu-system-arm", "qemu-efi-aarch64"),
     cross_packages=("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
     rust="aarch64",
     libcs=("musl", "gnu"),
@@ -175,8 +196,7 @@ _AARCH64 = Arch(
     vmlinux_path="arch/arm64/boot/Image",
     vmlinuz_path="arch/arm64/boot/Image.gz",
     machines=(
-        # Its nvdimms are named in ACPI tables only, and those come from UEFI firmware: a kernel that is started
-        # directly, as here, gets a device tree.
+        # A kernel that is started directly gets a device tree.
         Machine(
             name="virt",
             consumer="qemu",
@@ -191,7 +211,24 @@ _AARCH64 = Arch(
             # The usual GIC does not tell devices' interrupts apart.
             iommu=("-machine", "iommu=smmuv3,gic-version=3"),
         ),
-        # The same, with every device on virtio-mmio and named in the device tree, as Firecracker has them.
+        # Its nvdimms and DIMMs are named in ACPI tables only, and those come from UEFI firmware.
+        Machine(
+            name="virt-uefi",
+            type="virt",
+            consumer="qemu",
+            options=(),
+            virtio="pci",
+            console="ttyAMA0",
+            cpu="max",
+            cmdline=(),
+            nvdimm=True,
+            kernels=("vmlinux", "vmlinuz"),
+            plugs=("memory", "virtio-mem", "pcie", "shpc"),
+            iommu=("-machine", "iommu=smmuv3,gic-version=3"),
+            firmware="/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+            capability="uefi",
+        ),
+        # The same as virt, with every device on virtio-mmio and named in the device tree, as Firecracker has them.
         Machine(
             name="virt-mmio",
             type="virt",

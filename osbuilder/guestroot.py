@@ -45,7 +45,9 @@ def root_kind(bench: Workbench, request: BootRequest, arch: Arch, machines: tupl
     if verifies and (find_tree(request.image) if request.image else request.variant == MEASURED):
         return RootKind.VERITY
     named = arch.machine(request.machine).name if request.machine else None
-    able = any(each.nvdimm for each in machines if named in (None, each.name))
+    # Firmware takes its time: it is for who asks for it.
+    usual = [each for each in machines if (each.name == named if named else not each.firmware)]
+    able = any(each.nvdimm for each in usual)
     mapped = request.image is None or _has_dax_header(request.image)
     return RootKind.PMEM if able and mapped else RootKind.VIRTIO_BLK
 

@@ -100,7 +100,7 @@ def _boot(bench: Workbench, request: BootRequest) -> Outcome:
         guest = asked(guest, probes, bench.kernels.probes())
     else:
         probes = ()
-    with _place(bench, arch, request.devices) as place:
+    with _place(bench, arch, machine, request.devices) as place:
         return Outcome(
             boot=start(
                 guest,
@@ -211,15 +211,15 @@ def _fitting(bench: Workbench, request: BootRequest, arch: Arch) -> tuple[Machin
 def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
     """Return the machines that a kernel knows the devices of, those of its declared consumers first.
 
-    They have an nvdimm where it can map a root from one. Raises UsageError for a variant that there is not, or not for
-    the architecture.
+    They have an nvdimm where it can map a root from one, and firmware where it can be started by it. Raises UsageError
+    for a variant that there is not, or not for the architecture.
     """
     has = bench.kernels.capabilities_of(variant, arch)
     consumers = bench.kernels.consumers_of(variant)
     return tuple(
         dataclasses.replace(machine, nvdimm=machine.nvdimm and "nvdimm-root" in has)
         for machine in sorted(arch.machines, key=lambda machine: machine.consumer not in consumers)
-        if _BUSES[machine.virtio] in has
+        if {_BUSES[machine.virtio], machine.capability} - {""} <= has
     )
 
 
@@ -229,8 +229,9 @@ def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], ro
         for machine in machines:
             if machine.name == wanted.name:
                 return machine
+        lack = "cannot be started by the firmware" if wanted.firmware else "has no drivers for the devices"
         raise PlanError(
-            f"kernel variant {request.variant} has no drivers for the devices of {wanted.name}",
+            f"kernel variant {request.variant} {lack} of {wanted.name}",
             hint=f"Use --machine {' or '.join(machine.name for machine in machines)}.",
         )
     for machine in machines:
@@ -287,16 +288,20 @@ def _guest(
     )
 
 
-def emulator(bench: Workbench, arch: Arch, devices: Collection[Device] = ()) -> Step | None:
+def emulator(
+    bench: Workbench, arch: Arch, devices: Collection[Device] = (), machine: Machine | None = None
+) -> Step | None:
     """Return the step that makes the builder in which guests of an architecture run; None where this host's QEMU does.
 
-    That takes virtiofsd as well for guests with that device. Raises ToolMissing where only the host's may be used and
-    there is none.
+    That takes virtiofsd as well for guests with that device, and the firmware of a machine that has one. Raises
+    ToolMissing where only the host's may be used and there is none.
     """
     wanted = bench.settings.qemu
     programs = {arch.qemu: host_qemu(arch.qemu)}
     if Device.VIRTIOFS in devices:
         programs[VIRTIOFSD] = host_virtiofsd()
+    if machine is not None and machine.firmware:
+        programs[machine.firmware] = Path(machine.firmware).is_file()
     there = all(programs.values())
     if wanted is QemuChoice.HOST and not there:
         missing = next(name for name, found in programs.items() if not found)
@@ -305,8 +310,8 @@ def emulator(bench: Workbench, arch: Arch, devices: Collection[Device] = ()) -> 
 
 
 @contextlib.contextmanager
-def _place(bench: Workbench, arch: Arch, devices: Collection[Device]) -> Iterator[Place]:
-    on_host = emulator(bench, arch, devices) is None
+def _place(bench: Workbench, arch: Arch, machine: Machine, devices: Collection[Device]) -> Iterator[Place]:
+    on_host = emulator(bench, arch, devices, machine) is None
     with bench.store.scratch(f"boot-{secrets.token_hex(8)}") as folder:
         if on_host:
             place = HostPlace(folder=folder)

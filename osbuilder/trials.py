@@ -160,6 +160,7 @@ def _machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]
 
 def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities: Collection[str]) -> Iterator[Trial]:
     """Yield the guests of one kernel: on each machine from each root, and with what is off or absent otherwise."""
+    first = machines[0]
     for machine in machines:
         plain = Trial(
             arch=arch.name,
@@ -175,9 +176,12 @@ def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities:
                 yield dataclasses.replace(plain, root=root)
         if "smp" in capabilities:
             yield dataclasses.replace(plain, vcpus=2)
-        if machine is machines[0]:
+        if machine is first:
             yield from _further_roots(plain, machine, capabilities)
             yield from _further_devices(plain, machine, capabilities)
+        else:
+            only_there = tuple(plug for plug in machine.plugs if plug not in first.plugs)
+            yield from _plugged(plain, dataclasses.replace(machine, plugs=only_there), capabilities)
 
 
 def _further_roots(plain: Trial, machine: Machine, capabilities: Collection[str]) -> Iterator[Trial]:

@@ -223,6 +223,7 @@ DECLARE(vfio_device);
 void undo_vfio_device(void);
 DECLARE(iommu);
 /* probes_platform.c */
+DECLARE(uefi);
 DECLARE(vmgenid);
 DECLARE(power_button);
 /* probes_plug.c */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the machine tells its guest beside devices: that it is a copy of another, that it shall end.
+ * What the machine tells its guest beside devices: its firmware's tables, that it is a copy of another, that it shall
+ * end.
  */
 #include "probe.h"
 #include "util.h"
@@ -46,6 +47,19 @@ static bool drives_something(const char *driver)
 	if (folder)
 		closedir(folder);
 	return found;
+}
+
+void probe_uefi(void)
+{
+	unsigned long long bits;
+
+	if (!exists("/sys/firmware/efi"))
+		skip("it was started without UEFI firmware, or its kernel does not know of it");
+	if (!read_number("/sys/firmware/efi/fw_platform_size", &bits))
+		fail("/sys/firmware/efi/fw_platform_size: expected a number");
+	if (!exists("/sys/firmware/acpi/tables/DSDT"))
+		fail("the firmware's ACPI tables are not used");
+	pass("started by UEFI firmware of %llu bits, with ACPI's tables", bits);
 }
 
 /* The driver is ACPI's own before 6.10, and a platform driver since. */

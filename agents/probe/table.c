@@ -169,6 +169,7 @@ const struct probe PROBES[] = {
 	{.name = "vcpus", .proves = "every one of several CPUs is online and runs", .run = probe_vcpus},
 	{.name = "ptp", .proves = "the hypervisor's PTP clock is read", .run = probe_ptp},
 	{.name = "clock", .proves = "the time of day is known", .run = probe_clock},
+	{.name = "uefi", .proves = "the machine's firmware hands over its tables", .run = probe_uefi},
 	{.name = "vmgenid", .proves = "an attached generation counter is watched", .run = probe_vmgenid},
 	{.name = "power-button", .proves = "the machine's power button is an input device", .run = probe_power_button},
 	{.name = "hugepages",

@@ -48,6 +48,8 @@ def expected_probes(guest: Guest) -> Mapping[str, str]:
         found.setdefault("virtio-console", "its ports")
     if guest.vsock_cid is not None:
         found["vsock"] = f"vsock CID {guest.vsock_cid}"
+    if guest.machine.firmware:
+        found["uefi"] = f"firmware {guest.machine.firmware}"
     if guest.vcpus > 1:
         found["vcpus"] = f"{guest.vcpus} vCPUs"
     if words := [word for word in guest.cmdline if word.startswith(_IP_CONFIG)]:

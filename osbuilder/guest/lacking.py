@@ -48,14 +48,7 @@ LACKING: Final = (
         )
         for probe in ("hugepages", "cgroup2-hugetlb")
     ),
-    *(
-        Lack(
-            probe=probe,
-            why="QEMU has no virtio-pmem for virt, which names nvdimms to firmware alone",
-            arches=("aarch64",),
-        )
-        for probe in ("virtio-pmem", "pmem", "root-dax")
-    ),
+    Lack(probe="virtio-pmem", why="QEMU has no virtio-pmem for virt", arches=("aarch64",)),
     Lack(
         probe="virtiofs",
         why="FUSE has the guest's byte order and flags of open(2); virtiofsd of another architecture has its own",
@@ -82,19 +75,19 @@ LACKING: Final = (
     ),
     # What arch.py has no `plugs` for.
     Lack(probe="cpu-plug", why="QEMU's virt takes no CPU while it runs", arches=("aarch64", "riscv64")),
-    Lack(
-        probe="memory-plug",
-        why="ACPI tells of DIMMs, and has no tables without UEFI firmware; QEMU's virt then takes none",
-        arches=("aarch64",),
-    ),
     Lack(probe="memory-plug", why="QEMU has no DIMMs for its machine", arches=("s390x", "riscv64")),
     Lack(probe="virtio-mem-plug", why="the kernel's driver is not for it", arches=("ppc64le",)),
     Lack(probe="virtio-mem-plug", why="the kernel's driver is for it since 6.13", arches=("s390x",)),
     Lack(probe="virtio-mem-plug", why="QEMU has no virtio-mem for virt", arches=("riscv64",)),
     Lack(
         probe="pci-plug",
-        why="ACPI tells of disks, and has no tables without UEFI firmware; PCIe ports and bridges plug by themselves",
-        arches=("aarch64", "riscv64"),
+        why="ACPI plugs no disks into virt before QEMU 10.1; PCIe ports and bridges plug by themselves",
+        arches=("aarch64",),
+    ),
+    Lack(
+        probe="pci-plug",
+        why="without ACPI's tables nobody does; PCIe ports and bridges plug by themselves",
+        arches=("riscv64",),
     ),
     Lack(
         probe="pci-plug",

@@ -295,7 +295,8 @@ def _machine(guest: Guest) -> tuple[str, ...]:
     cpus = hotplug.smp(guest.vcpus, guest.plugs)
     # vhost-user devices take memory that another process can map.
     shared = ("-object", f"memory-backend-memfd,id=memory,size={guest.memory_mib}M,share=on") if backend else ()
-    return ("-machine", machine, *modern, "-cpu", guest.cpu, "-smp", cpus, "-m", memory, *shared)
+    firmware = ("-bios", guest.machine.firmware) if guest.machine.firmware else ()
+    return ("-machine", machine, *firmware, *modern, "-cpu", guest.cpu, "-smp", cpus, "-m", memory, *shared)
 
 
 def _root(guest: Guest) -> tuple[str, ...]:

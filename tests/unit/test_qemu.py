@@ -332,7 +332,10 @@ def test_a_comma_in_a_path_does_not_end_a_value() -> None:
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        (guest("microvm"), "pmem root on x86_64 microvm): the machine takes no NVDIMM\n  Use q35, or another root."),
+        (
+            guest("microvm"),
+            "pmem root on x86_64 microvm): the machine takes no NVDIMM\n  Use q35 or q35-uefi, or another root.",
+        ),
         (
             guest("microvm", root=RootKind.VIRTIO_BLK, devices=(Device.IOMMU,)),
             "virtio-blk root on x86_64 microvm): the machine has no PCI bus for a device iommu",
@@ -360,3 +363,11 @@ def test_a_guest_that_cannot_be_is_refused(refused: Guest, message: str) -> None
     for render in (render_argv, render_cmdline):
         with pytest.raises(PlanError, match=re.escape(message)):
             render(refused)
+
+
+def test_a_machine_with_firmware_is_started_by_it() -> None:
+    argv = render_argv(guest("q35-uefi"))
+    assert argv[argv.index("-machine") + 1] == "q35,accel=tcg,nvdimm=on"
+    assert argv[argv.index("-bios") + 1] == "/usr/share/ovmf/OVMF.fd"
+    assert argv[argv.index("-kernel") + 1] == "/w/vmlinux"
+    assert "-bios" not in render_argv(guest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -43,3 +44,12 @@ def test_a_host_without_virtiofsd_runs_no_guests_that_take_it(host: Path) -> Non
         emulator(opened("host"), X86, (Device.VIRTIOFS,))
     (host / "virtiofsd").symlink_to(X86.qemu)
     assert emulator(auto, X86, (Device.VIRTIOFS,)) is None
+
+
+def test_a_host_without_firmware_starts_no_guests_by_it(host: Path) -> None:
+    uefi = X86.machine("q35-uefi")
+    there, gone = (dataclasses.replace(uefi, firmware=str(path)) for path in (host / X86.qemu, host / "OVMF.fd"))
+    assert emulator(opened("auto"), X86, machine=there) is None
+    assert emulator(opened("auto"), X86, machine=gone) is not None
+    with pytest.raises(ToolMissing, match=r"OVMF\.fd is not on this host"):
+        emulator(opened("host"), X86, machine=gone)

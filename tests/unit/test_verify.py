@@ -205,6 +205,14 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
     ]
     other = [str(trial) for trial in checkout.proof.of_kernels(arches=("aarch64",), variants=("minimal", "base"))]
     assert {"aarch64 base virt virtio-blk scratch", "aarch64 base virt-mmio virtio-blk scratch"} <= set(other)
+    assert [name for name in other if "virt-uefi" in name] == [
+        "aarch64 base virt-uefi initrd scratch",
+        "aarch64 base virt-uefi virtio-blk scratch",
+        "aarch64 base virt-uefi verity scratch",
+        "aarch64 base virt-uefi pmem scratch",
+        "aarch64 base virt-uefi initrd scratch vcpus=2",
+        "aarch64 base virt-uefi initrd scratch plug:memory",
+    ]
     assert [name for name in other if " minimal " in name] == [
         "aarch64 minimal virt-mmio initrd scratch",
         "aarch64 minimal virt-mmio virtio-blk scratch",
@@ -224,7 +232,7 @@ def test_a_variant_is_tried_on_the_machines_of_those_who_can_boot_it(checkout: W
         machines[variant] = list(dict.fromkeys(trial.machine for trial in trials))
     assert machines == {
         "base": ["q35", "microvm"],
-        "confidential": ["q35"],
+        "confidential": ["q35", "q35-uefi"],
         "measured": ["q35"],
         "minimal": ["microvm"],
         "nvidia-gpu": ["q35"],

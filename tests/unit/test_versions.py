@@ -42,8 +42,8 @@ def test_a_builder_has_the_cross_compiler_only_for_guests_of_another_architectur
 def test_qemu_is_that_of_the_guest_whatever_the_host() -> None:
     pin = load_versions(ROOT).builder("qemu")
     x86_64, aarch64 = parse_arch("x86_64"), parse_arch("aarch64")
-    assert pin.packages_for(x86_64, host=x86_64) == ("qemu-system-x86", "seabios")
-    assert pin.packages_for(aarch64, host=x86_64) == ("qemu-system-arm",)
+    assert pin.packages_for(x86_64, host=x86_64) == ("qemu-system-x86", "seabios", "ovmf")
+    assert pin.packages_for(aarch64, host=x86_64) == ("qemu-system-arm", "qemu-efi-aarch64")
 
 
 def test_architectures_that_add_nothing_to_a_builder_share_one_step() -> None:
