@@ -19,7 +19,8 @@ from pathlib import Path
 
 from osbuilder.api import open_workbench
 from osbuilder.arch import Arch, Machine, host_arch
-from osbuilder.guest.boot import HostPlace, Place, start
+from osbuilder.guest.boot import start
+from osbuilder.guest.place import HostPlace, Place
 from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import Report
 from osbuilder.image.initrd import Compression, write_initrd

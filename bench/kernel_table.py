@@ -21,7 +21,7 @@ from bench.boot_time import boot, make_initrd
 from osbuilder import launch
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import ARCHES, Arch
-from osbuilder.guest.boot import BuilderPlace
+from osbuilder.guest.place import BuilderPlace
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.request import AgentRequest, KernelRequest
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from osbuilder.arch import ARCHES, host_arch
 from osbuilder.binfmt import PACKAGE, emulates, setup
 from osbuilder.errors import ToolMissing
-from osbuilder.guest.boot import KVM, host_qemu
+from osbuilder.guest.place import KVM, host_qemu
 from osbuilder.settings import Foreign
 
 if TYPE_CHECKING:

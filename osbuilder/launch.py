@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import PlanError, ToolMissing, UsageError
-from osbuilder.guest.boot import AGENT_CMDLINE, Boot, BuilderPlace, HostPlace, Place, host_qemu, start, usable_accels
+from osbuilder.guest.boot import AGENT_CMDLINE, Boot, start, usable_accels
+from osbuilder.guest.place import BuilderPlace, HostPlace, Place, host_qemu
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json

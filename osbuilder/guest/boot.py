@@ -2,8 +2,8 @@
 
 The probe reports; of another agent it is known what it does once it serves (guest.ready).
 
-Owns where QEMU runs (a program of this host, or a builder on any engine), the choice between KVM and TCG, and the
-patience. /dev/kvm is tried, not trusted: a host may have the device and yet run nothing on it.
+Owns the choice between KVM and TCG, and the patience; guest.place is where QEMU runs. /dev/kvm is tried, not trusted: a
+host may have the device and yet run nothing on it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path, PurePath
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final
 
-from osbuilder.engine.base import Builder, Command, Engine, Mounts, log_tail
 from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, UsageError
 from osbuilder.guest import hotplug, qmp, shares
 from osbuilder.guest.expect import expected_probes
 from osbuilder.guest.lacking import reason
+from osbuilder.guest.place import KVM, Place
 from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_delivery
 
-KVM: Final = Path("/dev/kvm")
 KVM_TRIAL_S: Final = 15
 # The agent reports through its port, powers the guest off, and QEMU exits: nobody has to guess when a boot is over.
 AGENT_CMDLINE: Final = ("osbuilder.then=poweroff",)
@@ -66,91 +61,6 @@ done
 matches && exit 0
 wait "$qemu"
 """
-
-
-class Place(Protocol):
-    """Where QEMU runs: it sees this host's files under names of its own."""
-
-    def input(self, path: Path) -> PurePath:
-        """Return what a file of this host is called there."""
-
-    def output(self, name: str) -> PurePath:
-        """Return what a file that QEMU writes is called there; here it is in `folder`."""
-
-    @property
-    def folder(self) -> Path:
-        """Where outputs appear on this host."""
-
-    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
-        """Run QEMU to its end. Raises CommandFailed, TimeLimit."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HostPlace:
-    """QEMU as a program of this host."""
-
-    folder: Path
-
-    def input(self, path: Path) -> PurePath:
-        return path.absolute()
-
-    def output(self, name: str) -> PurePath:
-        return self.folder / name
-
-    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:  # noqa: ARG002 - a host has its devices
-        log = self.folder / "qemu.log"
-        with log.open("ab") as stream:
-            # A session of its own, so that Ctrl-C is told to us and not to QEMU.
-            process = subprocess.Popen(
-                # setpriv: QEMU ends with us, however we end.
-                ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *argv),
-                env={"PATH": shares.HOST_PATH},
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-            try:
-                status = process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                raise TimeLimit(f"{argv[0]} took longer than {timeout_s:g} s") from None
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        if status:
-            raise CommandFailed(f"{argv[0]} exited with status {status}", status=status, tail=log_tail(log))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BuilderPlace:
-    """QEMU in a builder."""
-
-    engine: Engine
-    builder: Builder
-    folder: Path
-    label: str
-    inputs: dict[str, Path] = dataclasses.field(default_factory=dict)
-
-    def input(self, path: Path) -> PurePath:
-        name = f"{len(self.inputs)}-{path.name.replace(',', '_')}"
-        self.inputs[name] = path.resolve()
-        return PurePath("/in") / name
-
-    def output(self, name: str) -> PurePath:
-        return PurePath("/out") / name
-
-    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
-        with tempfile.TemporaryDirectory(prefix="work-", dir=self.folder) as work:
-            self.engine.run(
-                self.builder,
-                Command(argv=argv),
-                Mounts(inputs=self.inputs, output=self.folder, work=Path(work)),
-                log=self.folder / "qemu.log",
-                label=self.label,
-                devices=(str(KVM),) if kvm else (),
-                timeout_s=timeout_s,
-            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,11 +202,6 @@ def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | No
     if same_arch and kvm_works is not False and os.access(KVM, os.R_OK | os.W_OK):
         return (Accel.KVM,) if kvm_works else (Accel.KVM, Accel.TCG)
     return (Accel.TCG,)
-
-
-def host_qemu(program: str) -> bool:
-    """Whether this host has a QEMU of that name."""
-    return shutil.which(program, path=shares.HOST_PATH) is not None
 
 
 def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) -> Boot:

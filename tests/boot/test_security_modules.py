@@ -12,7 +12,8 @@ import pytest
 from bench.boot_time import make_initrd
 from osbuilder.api import Workbench
 from osbuilder.arch import parse_arch
-from osbuilder.guest.boot import BuilderPlace, start
+from osbuilder.guest.boot import start
+from osbuilder.guest.place import BuilderPlace
 from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import Result
 from osbuilder.request import AgentRequest, BootRequest, ImageRequest, KernelRequest, RootfsRequest
