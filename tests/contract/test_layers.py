@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reporter",
             "tidy",
             "trials",
+            "verdict",
             "verify",
         )
     ),

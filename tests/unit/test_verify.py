@@ -22,7 +22,7 @@ from osbuilder.kernel.catalogue import load_catalogue
 from osbuilder.kernel.patches import load_series
 from osbuilder.kernels import Kernels
 from osbuilder.trials import Trial
-from osbuilder.verify import BuiltKernel, Tried, Verdict
+from osbuilder.verdict import BuiltKernel, Tried, Verdict
 from tests.unit.test_report import encode, sample
 
 BASE = ("x86_64", "base")
