@@ -19,6 +19,7 @@ from osbuilder.request import MEASURED, BootRequest, Filesystem, ImageRequest, I
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
+    from osbuilder.store import Artifact
 
 # What a kernel must be able to do for a root.
 _CAPABILITIES: Final[Mapping[RootKind, str]] = {
@@ -121,7 +122,11 @@ def root_file(bench: Workbench, request: BootRequest, root: RootKind) -> tuple[P
     if request.image is not None:
         return request.image, None, verity_of(request, request.image) if root is RootKind.VERITY else None
     # From the store: what is in the build folder may be replaced by another build meanwhile.
-    built = bench.build(root_request(request, root)).artifact
+    return files_of(bench.build(root_request(request, root)).artifact, root)
+
+
+def files_of(built: Artifact, root: RootKind) -> tuple[Path | None, Path | None, Verity | None]:
+    """Return the same of what was built."""
     if root is RootKind.INITRD:
         return None, built.path(INITRD), None
     return built.path(IMAGE), None, read_root_hash(built.path(ROOT_HASH)) if root is RootKind.VERITY else None

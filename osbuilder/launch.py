@@ -15,12 +15,12 @@ from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import PlanError, ToolMissing, UsageError
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, start, usable_accels
-from osbuilder.guest.place import BuilderPlace, HostPlace, Place, host_qemu
+from osbuilder.guest.place import BuilderPlace, HostPlace, Place, host_qemu, host_version
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.guest.shares import SHARE, VIRTIOFSD, check_socket, host_virtiofsd
-from osbuilder.guestroot import fstype_of, root_file, root_kind, root_request, verity_of
+from osbuilder.guestroot import files_of, fstype_of, root_file, root_kind, root_request, verity_of
 from osbuilder.image.verity import Verity
 from osbuilder.request import (
     BootRequest,
@@ -32,6 +32,7 @@ from osbuilder.store import runs_in
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
     from osbuilder.step import Step
+    from osbuilder.store import Artifact
 
 # What a kernel must be able to do for the bus that a machine's virtio devices are on (arch.Machine.virtio).
 _BUSES: Mapping[str, str] = {"pci": "virtio-pci", "device": "virtio-mmio", "ccw": "virtio-ccw"}
@@ -93,14 +94,10 @@ def _boot(bench: Workbench, request: BootRequest) -> Outcome:
     ready = _ready(bench, request, arch)
     # Refuses what cannot be before anything is built.
     render_argv(_rehearsed(request, arch, machine, root, ready))
-    kernel, probes, patches = _kernel(bench, request, arch, machine)
+    kernel = request.kernel_file or bench.build(request.kernel_request(arch.name)).artifact.path(machine.kernels[0])
     image, initrd, verity = root_file(bench, request, root)
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
-    guest = dataclasses.replace(guest, patches=patches)
-    if ready is None:
-        guest = asked(guest, probes, bench.kernels.probes())
-    else:
-        probes = ()
+    guest, probes = _with_probes(bench, request, guest, ready)
     with _place(bench, arch, machine, request.devices) as place:
         return Outcome(
             boot=start(
@@ -117,6 +114,35 @@ def _boot(bench: Workbench, request: BootRequest) -> Outcome:
                 ready=ready,
             )
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A guest as it would be started, with the probes that have to pass in it and what its root was made from.
+
+    Its kernel has the name of the file that it would be, and need not be built; its accelerator is not chosen.
+    """
+
+    guest: Guest
+    required: tuple[str, ...]
+    root: Artifact
+
+
+def planned(bench: Workbench, request: BootRequest) -> Planned:
+    """Return the guest of a request that names no files; builds its root, and not its kernel.
+
+    Raises as `boot`, and StoreError when the kernel's configuration is not in the store.
+    """
+    arch = _arch(request)
+    machines = _fitting(bench, request, arch)
+    root = root_kind(bench, request, arch, machines)
+    machine = _machine(request, arch, machines, root)
+    built = bench.build(root_request(request, root)).artifact
+    image, initrd, verity = files_of(built, root)
+    kernel = Path(machine.kernels[0])
+    guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
+    guest, required = _with_probes(bench, request, guest, _ready(bench, request, arch))
+    return Planned(guest=guest, required=required, root=built)
 
 
 def describe(bench: Workbench, request: BootRequest) -> str:
@@ -242,21 +268,22 @@ def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], ro
     raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
 
 
-def _kernel(
-    bench: Workbench, request: BootRequest, arch: Arch, machine: Machine
-) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Return a kernel's file, the probes that its capabilities promise, and its patches.
+def _with_probes(
+    bench: Workbench, request: BootRequest, guest: Guest, ready: Ready | None
+) -> tuple[Guest, tuple[str, ...]]:
+    """Return a guest with what is known of its kernel, and asked for the probes that this promises; and those probes.
 
-    Of a kernel that we did not build nothing is promised, and no patch known.
+    Of a kernel that we did not build nothing is promised, and no patch known. Raises StoreError when the kernel's
+    configuration is not in the store.
     """
-    file = request.kernel_file
-    if file is not None:
-        return file, (), ()
-    wanted = request.kernel_request(arch.name)
-    artifact = bench.build(wanted).artifact
-    promised = bench.kernels.promises(wanted).values()
-    probes = dict.fromkeys(probe for names in promised for probe in names)
-    return artifact.path(machine.kernels[0]), tuple(probes), bench.kernels.patches(wanted)
+    promised: tuple[str, ...] = ()
+    if request.kernel_file is None:
+        wanted = request.kernel_request(guest.arch.name)
+        guest = dataclasses.replace(guest, patches=bench.kernels.patches(wanted))
+        promised = tuple(dict.fromkeys(probe for names in bench.kernels.promises(wanted).values() for probe in names))
+    if ready is not None:
+        return guest, ()
+    return asked(guest, promised, bench.kernels.probes()), promised
 
 
 def _guest(
@@ -308,6 +335,16 @@ def emulator(
         missing = next(name for name, found in programs.items() if not found)
         raise ToolMissing(f"{missing} is not on this host", hint="Install it, or use --setting qemu=builder.")
     return None if there and wanted is not QemuChoice.BUILDER else bench.planner.builder("qemu", arch)
+
+
+def emulator_version(bench: Workbench, guest: Guest) -> str | None:
+    """Return the version of the QEMU that a guest runs in; None where its builder left the store."""
+    step = emulator(bench, guest.arch, guest.devices, guest.machine)
+    if step is None:
+        return host_version(guest.arch.qemu)
+    builder = bench.peek(step)[step.ident]
+    packages = builder.facts["packages"] if builder else ()
+    return next((version for name, version, _ in packages if name == "qemu-system-common"), None)
 
 
 @contextlib.contextmanager

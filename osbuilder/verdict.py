@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from osbuilder import show
@@ -13,6 +13,7 @@ from osbuilder.errors import BootError, OsbuilderError, render_error
 from osbuilder.guest import lacking
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.report import ProbeResult, Result
+from osbuilder.kernel.compile import VMLINUX
 from osbuilder.trials import Trial
 
 _ORDER: Final = (Result.PASS, Result.FAIL, Result.SKIP)
@@ -25,6 +26,8 @@ class Tried:
     trial: Trial
     boot: Boot | None = None
     error: OsbuilderError | None = None
+    recorded: str = ""
+    """When a record has it from; "": it was started now."""
 
     def count(self, result: Result) -> int:
         """Return how many probes ended so."""
@@ -35,7 +38,8 @@ class Tried:
         if self.error is not None:
             return f"FAILED ({self.error.message.splitlines()[0]})"
         passed, failed, skipped = (self.count(result) for result in _ORDER)
-        return f"{passed} probes passed, {failed} failed, {skipped} skipped"
+        taken = f" (recorded {self.recorded})" if self.recorded else ""
+        return f"{passed} probes passed, {failed} failed, {skipped} skipped{taken}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +47,30 @@ class BuiltKernel:
     """A kernel that was built: sizes in bytes, options =y, CPU seconds of its build, and its capabilities' probes."""
 
     version: str
+    key: str
+    """Of the step that built it: its inputs."""
+    build: str
+    """What tells this build from every other one of the same inputs, wherever its files are copied."""
     options_y: int
     vmlinux_bytes: int
     vmlinuz_bytes: int
     cpu_s: float
     ccache: Mapping[str, int]
-    probes: Mapping[str, Sequence[str]]
-    sha256: str
-    """Of vmlinux."""
-    modules: str | None = None
-    """Where its modules are, for the root of its guests."""
-    differing: Sequence[str] | None = None
+    probes: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, str]
+    """The sha256 of each of its files."""
+    differing: tuple[str, ...] | None = None
     """The files that had other bytes when it was built again (none: it is reproducible); None: it was not."""
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of vmlinux."""
+        return self.files[VMLINUX]
+
+    def disagreeing(self, other: Mapping[str, str]) -> Sequence[tuple[str, str, str]]:
+        """Return the files that another build has with other bytes, or has alone: name, sha256 here, sha256 there."""
+        both = [(name, self.files.get(name, "none"), other.get(name, "none")) for name in {**self.files, **other}]
+        return [(name, here, there) for name, here, there in both if here != there]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +79,15 @@ class Verdict:
 
     kernels: Mapping[tuple[str, str], BuiltKernel]
     tried: Sequence[Tried]
+    others: Mapping[tuple[str, str], Sequence[Mapping[str, str]]] = dataclasses.field(default_factory=dict)
+    """The files of other builds of the same kernels, from the same inputs, that a record tells of."""
+    unbuilt: Collection[tuple[str, str]] = ()
+    """The kernels that are not here: a record tells of them."""
 
     def table(self) -> str:
-        """Return the tables: kernels, guests, capabilities by kernel, and why probes were skipped."""
+        """Return the tables: kernels, guests, capabilities by kernel, why probes were skipped; and what is recorded."""
         parts = [_kernels_table(self), _guests_table(self.tried), _capabilities_table(self), _skipped_table(self.tried)]
+        parts.append(_recorded(self))
         return "\n\n".join(part for part in parts if part)
 
     def json(self) -> str:
@@ -74,8 +95,15 @@ class Verdict:
         content = {
             "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
             "kernels": [
-                {"arch": arch, "variant": variant, **dataclasses.asdict(built)}
-                for (arch, variant), built in self.kernels.items()
+                {
+                    "arch": kernel[0],
+                    "variant": kernel[1],
+                    "sha256": built.sha256,
+                    **dataclasses.asdict(built),
+                    "built": kernel not in self.unbuilt,
+                    "others": [dict(files) for files in self._others(kernel)],
+                }
+                for kernel, built in self.kernels.items()
             ],
             "guests": [_as_data(each) for each in self.tried],
         }
@@ -93,10 +121,7 @@ class Verdict:
         ]
         count = sum(len(names) for _, names in wrong.values())
         summary = [f"{count} of {len(self.tried)} guests are not right"] if wrong else []
-        for (arch, variant), built in self.kernels.items():
-            if built.differing:
-                names = ", ".join(built.differing)
-                summary.append(f"the kernel {arch} {variant}, built again, has other bytes in {names}")
+        summary += [line for kernel in self.kernels for line in self._not_reproducible(kernel)]
         summary += [
             f"{probe} of capability {capability} passed in no guest of {'/'.join(kernel)}"
             for kernel in self.kernels
@@ -104,6 +129,30 @@ class Verdict:
         ]
         if summary:
             raise BootError("\n\n".join(["\n".join(summary), *told]))
+
+    def again(self, kernel: tuple[str, str]) -> str:
+        """Return whether a kernel has the same bytes wherever it was built more than once; `-`: it was not."""
+        built, others = self.kernels[kernel], self._others(kernel)
+        if built.differing is None and not others:
+            return "-"
+        names = dict.fromkeys(name for files in others for name, _, _ in built.disagreeing(files))
+        names |= dict.fromkeys(built.differing or ())
+        return f"DIFFERS: {' '.join(names)}" if names else "same"
+
+    def _others(self, kernel: tuple[str, str]) -> Sequence[Mapping[str, str]]:
+        return self.others.get(kernel, ())
+
+    def _not_reproducible(self, kernel: tuple[str, str]) -> Iterator[str]:
+        """Yield what says that a kernel has other bytes in another build of the same inputs."""
+        built, name = self.kernels[kernel], " ".join(kernel)
+        if built.differing:
+            yield f"the kernel {name}, built again, has other bytes in {', '.join(built.differing)}"
+        found = (each for files in self._others(kernel) for each in built.disagreeing(files))
+        for file, here, there in dict.fromkeys(found):
+            yield (
+                f"the kernel {name} is not reproducible: in two builds of the same inputs (key {built.key[:12]}) "
+                f"{file} has sha256 {here} and {there}"
+            )
 
     def unproven(self, kernel: tuple[str, str]) -> Sequence[tuple[str, str]]:
         """Return the promises that no guest of a kernel kept, as (capability, probe), but for what guests here lack.
@@ -130,18 +179,12 @@ def _kernels_table(verdict: Verdict) -> str:
         objects = sum(built.ccache.values())
         hits = f"{built.ccache.get('hits', 0)} of {objects}"
         cost = (f"{built.cpu_s:.0f} s", hits)
-        identity = (built.sha256[:12], _again(built))
+        identity = (built.sha256[:12], verdict.again((arch, variant)))
         guests = [each for each in verdict.tried if each.trial.kernel == (arch, variant)]
         wrong = sum(each.error is not None for each in guests)
         counts = (str(len(guests)), str(wrong))
         rows.append((arch, variant, built.version, str(built.options_y), *sizes, *cost, *counts, *identity))
     return show.columns((*built_as, "GUESTS", "WRONG", "SHA256", "AGAIN"), rows)
-
-
-def _again(built: BuiltKernel) -> str:
-    if built.differing is None:
-        return "-"
-    return f"DIFFERS: {' '.join(built.differing)}" if built.differing else "same"
 
 
 def _guests_table(tried: Sequence[Tried]) -> str:
@@ -228,6 +271,15 @@ def _skipped_table(tried: Sequence[Tried]) -> str:
     return show.columns(("SKIPPED", "WHY", "WHAT EXCUSES IT", "IN"), listed) if listed else ""
 
 
+def _recorded(verdict: Verdict) -> str:
+    """Return what was taken from a record; "" where nothing was."""
+    count = sum(bool(each.recorded) for each in verdict.tried)
+    if not count:
+        return ""
+    kernels = f"{len(verdict.unbuilt)} of {len(verdict.kernels)} kernels, which are not built here"
+    return f"taken from the record: {count} of {len(verdict.tried)} guests; {kernels}"
+
+
 def _as_data(each: Tried) -> dict[str, Any]:
     trial = each.trial
     data: dict[str, Any] = {
@@ -238,6 +290,7 @@ def _as_data(each: Tried) -> dict[str, Any]:
         "distro": trial.distro,
         "with": list(trial.further),
         "error": each.error.message if each.error else None,
+        "recorded": each.recorded or None,
     }
     if each.boot is not None:
         report = each.boot.report

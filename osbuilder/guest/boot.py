@@ -20,7 +20,7 @@ from osbuilder.errors import BootError, CommandFailed, EngineError, TimeLimit, U
 from osbuilder.guest import hotplug, qmp, shares
 from osbuilder.guest.expect import expected_probes
 from osbuilder.guest.lacking import reason
-from osbuilder.guest.place import KVM, Place
+from osbuilder.guest.place import KVM, Names, Nowhere, Place
 from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_delivery
@@ -204,11 +204,16 @@ def usable_accels(*, wanted: Accel | None, same_arch: bool, kvm_works: bool | No
     return (Accel.TCG,)
 
 
-def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) -> Boot:
-    outputs = {name: place.folder / name for name in ("console", "report", "ready", "qmp")}
-    for path in outputs.values():
-        path.unlink(missing_ok=True)
-    placed = dataclasses.replace(
+def command_of(guest: Guest) -> tuple[str, ...]:
+    """Return the command that starts a guest which reports, wherever that is: the names in it are no host's.
+
+    Guests with the same command and the same bytes in their files are the same guest.
+    """
+    return _command(_placed(guest, Nowhere(), None), Nowhere(), None)
+
+
+def _placed(guest: Guest, place: Names, ready: Ready | None) -> Guest:
+    return dataclasses.replace(
         guest,
         kernel=place.input(Path(guest.kernel)),
         image=place.input(Path(guest.image)) if guest.image else None,
@@ -219,6 +224,13 @@ def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) ->
         port=ready.port if ready else None,
         cmdline=(*guest.cmdline, *AGENT_CMDLINE),
     )
+
+
+def _attempt(guest: Guest, place: Place, timeout_s: int, ready: Ready | None) -> Boot:
+    outputs = {name: place.folder / name for name in ("console", "report", "ready", "qmp")}
+    for path in outputs.values():
+        path.unlink(missing_ok=True)
+    placed = _placed(guest, place, ready)
     began = time.monotonic()
     ended = ""
     try:
@@ -257,7 +269,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]:
+def _command(guest: Guest, place: Names, ready: Ready | None) -> tuple[str, ...]:
     """Return the command that runs QEMU and does what its guest needs of a host meanwhile."""
     argv = render_argv(guest)
     if guest.shares:
@@ -267,13 +279,13 @@ def _command(guest: Guest, place: Place, ready: Ready | None) -> tuple[str, ...]
     return argv if ready is None else _until_ready(argv, place, ready)
 
 
-def _answering(argv: tuple[str, ...], guest: Guest, place: Place) -> tuple[str, ...]:
+def _answering(argv: tuple[str, ...], guest: Guest, place: Names) -> tuple[str, ...]:
     """Return the command that runs QEMU and plugs what its guest's agent asks for."""
     answers = hotplug.answers(guest.plugs, guest.machine, model=guest.cpu, vcpus=guest.vcpus)
     return hotplug.answering(argv, answers, qmp=str(place.output("qmp")), console=str(place.output("console")))
 
 
-def _until_ready(argv: tuple[str, ...], place: Place, ready: Ready) -> tuple[str, ...]:
+def _until_ready(argv: tuple[str, ...], place: Names, ready: Ready) -> tuple[str, ...]:
     """Return the command that runs QEMU until its guest serves."""
     watched = str(place.output("console"))
     if ready.port is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -18,14 +19,18 @@ from osbuilder.guest import shares
 KVM: Final = Path("/dev/kvm")
 
 
-class Place(Protocol):
-    """Where QEMU runs: it sees this host's files under names of its own."""
+class Names(Protocol):
+    """What files are called where QEMU runs."""
 
     def input(self, path: Path) -> PurePath:
         """Return what a file of this host is called there."""
 
     def output(self, name: str) -> PurePath:
-        """Return what a file that QEMU writes is called there; here it is in `folder`."""
+        """Return what a file that QEMU writes is called there."""
+
+
+class Place(Names, Protocol):
+    """Where QEMU runs: it sees this host's files under names of its own. Its outputs are in `folder` here."""
 
     @property
     def folder(self) -> Path:
@@ -101,6 +106,23 @@ class BuilderPlace:
                 devices=(str(KVM),) if kvm else (),
                 timeout_s=timeout_s,
             )
+
+
+class Nowhere:
+    """A place that is no host's."""
+
+    def input(self, path: Path) -> PurePath:
+        return PurePath("/in") / path.name
+
+    def output(self, name: str) -> PurePath:
+        return PurePath("/out") / name
+
+
+@functools.cache
+def host_version(program: str) -> str:
+    """Return the version of this host's QEMU of that name, as it says it itself. Raises OSError, CalledProcessError."""
+    said = subprocess.run((program, "--version"), env={"PATH": shares.HOST_PATH}, capture_output=True, check=True)
+    return said.stdout.decode("utf-8", "replace").partition("\n")[0].removeprefix("QEMU emulator version ")
 
 
 def host_qemu(program: str) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from invoke.collection import Collection
@@ -19,8 +19,11 @@ from osbuilder.api import Workbench
 from osbuilder.kernel.compile import CONFIG, SYSTEM_MAP, VMLINUX, VMLINUZ
 from osbuilder.locks import Locks
 from osbuilder.plan import Planner
+from osbuilder.record import Record
 from osbuilder.request import BootRequest
 from osbuilder.step import Job, Json, Step
+from osbuilder.verdict import Verdict
+from osbuilder.verify import Proof
 from tasks.common import workbench
 from tasks.flags import command
 from tasks.program import Inv
@@ -143,6 +146,7 @@ def test_a_home_folder_that_there_is_not_is_refused(asked: list[Any], capsys: py
         ("fetch --all --distro debian --arch aarch64", "--all does not go with --distro and --arch"),
         ("fetch --all --release trixie", "--all does not go with --release"),
         ("lock --distro debian --dry --diff", "--dry asks no mirror, and --diff says what they have now"),
+        ("verify --dry --record=a.record", "--dry does not go with --record"),
     ],
 )
 def test_a_flag_that_would_be_ignored_is_refused(
@@ -151,6 +155,46 @@ def test_a_flag_that_would_be_ignored_is_refused(
     assert inv(line) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (".", "--record .: expected a file that can be read and written: Is a directory"),
+        (
+            "none/record",
+            "--record none/record: expected a file that can be read and written: No such file or directory",
+        ),
+        ("a.image", "--record a.image: expected a record of `inv verify` (JSON lines), got b'no record'"),
+    ],
+)
+def test_what_cannot_be_a_record_is_refused_before_it_is_known_what_to_verify(
+    room: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("something was looked for already")
+
+    monkeypatch.setattr(Proof, "of_kernels", plan)
+    (room / "a.image").write_bytes(b"no record")
+    assert inv(f"verify --record {path}") == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}\n")
+
+
+def test_a_record_is_read_where_it_is_named_and_nothing_is_left_of_one_without_a_guest(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def run(_: Proof, trials: object, *, record: Record | None, **__: object) -> Verdict:
+        seen.append(record is not None)
+        return Verdict(kernels={}, tried=[])
+
+    monkeypatch.setattr(Proof, "of_kernels", lambda *_, **__: ())
+    monkeypatch.setattr(Proof, "run", run)
+    monkeypatch.setenv("HOME", str(room))
+    assert inv("verify") == inv("verify --record ~/a.record") == 0
+    assert seen == [False, True]
+    assert not (room / "a.record").exists()
 
 
 def test_what_builds_can_do_it_offline() -> None:

@@ -28,13 +28,15 @@ from tests.unit.test_report import encode, sample
 BASE = ("x86_64", "base")
 KERNEL = BuiltKernel(
     version="6.12.1",
+    key="ab" * 32,
+    build="cd" * 32,
     options_y=900,
     vmlinux_bytes=20_000_000,
     vmlinuz_bytes=5_960_000,
     cpu_s=1234.5,
     ccache={"hits": 3, "misses": 7},
-    probes={"vsock": ["vsock"], "net": ["inet", "unix-socket"], "pci": []},
-    sha256="0123456789abcdef" * 4,
+    probes={"vsock": ("vsock",), "net": ("inet", "unix-socket"), "pci": ()},
+    files={"vmlinux": "0123456789abcdef" * 4, "vmlinuz": "fedcba9876543210" * 4},
 )
 
 
@@ -85,7 +87,7 @@ def test_kernels_of_one_architecture_share_a_column_that_names_those_which_diffe
         for guest in [tried(RootKind.INITRD, vsock=result, inet="pass", unix_socket="pass")]
     ]
     kernels = {("x86_64", each): KERNEL for each in ("base", "minimal", "measured")}
-    without = dataclasses.replace(KERNEL, probes={"net": ["inet"]})
+    without = dataclasses.replace(KERNEL, probes={"net": ("inet",)})
     table = Verdict(kernels={**kernels, ("x86_64", "debug"): without}, tried=guests).table()
     assert row(table, "CAPABILITY") == ["CAPABILITY", "x86_64"]
     assert row(table, "vsock") == ["vsock", "pass", "(minimal:", "skip)"]
@@ -133,6 +135,7 @@ def test_the_tables_have_a_line_for_each_kernel_and_each_guest() -> None:
     assert lines[4].split()[-3:] == ["2", "0", "1"]
     content = json.loads(verdict.json())
     assert content["kernels"][0]["options_y"] == 900
+    assert content["kernels"][0]["sha256"] == "0123456789abcdef" * 4
     assert content["guests"][0]["probes"]["unix-socket"] == ["skip", "why unix_socket"]
 
 
@@ -164,6 +167,35 @@ def test_a_kernel_that_has_other_bytes_when_it_is_built_again_is_not_right() -> 
     table = verdict.table().splitlines()
     assert table[1].endswith("0123456789ab  same")
     assert table[2].endswith("0123456789ab  DIFFERS: vmlinux vmlinuz")
+
+
+def test_a_kernel_that_has_other_bytes_in_another_build_of_the_same_inputs_is_not_right() -> None:
+    guest = tried(RootKind.INITRD, vsock="pass")
+    same = Verdict(kernels={BASE: KERNEL}, tried=[guest], others={BASE: [dict(KERNEL.files)]})
+    same.check()
+    assert same.table().splitlines()[1].endswith("0123456789ab  same")
+    other = {"vmlinux": KERNEL.files["vmlinux"], "vmlinuz": "00" * 32}
+    verdict = Verdict(kernels={BASE: KERNEL}, tried=[guest], others={BASE: [dict(KERNEL.files), other, other]})
+    with pytest.raises(BootError) as caught:
+        verdict.check()
+    assert caught.value.message == (
+        f"the kernel x86_64 base is not reproducible: in two builds of the same inputs (key abababababab) "
+        f"vmlinuz has sha256 {'fedcba9876543210' * 4} and {'00' * 32}"
+    )
+    assert verdict.table().splitlines()[1].endswith("0123456789ab  DIFFERS: vmlinuz")
+
+
+def test_what_a_record_has_is_counted_and_told() -> None:
+    taken = dataclasses.replace(tried(RootKind.INITRD, vsock="pass"), recorded="2026-11-23T01:02:03Z")
+    new = tried(RootKind.VIRTIO_BLK, vsock="pass")
+    verdict = Verdict(kernels={BASE: KERNEL}, tried=[taken, new], unbuilt={BASE})
+    last = "taken from the record: 1 of 2 guests; 1 of 1 kernels, which are not built here"
+    assert verdict.table().splitlines()[-1] == last
+    assert taken.summary() == "1 probes passed, 0 failed, 0 skipped (recorded 2026-11-23T01:02:03Z)"
+    content = json.loads(verdict.json())
+    assert [guest["recorded"] for guest in content["guests"]] == ["2026-11-23T01:02:03Z", None]
+    assert content["kernels"][0]["built"] is False
+    assert "taken from" not in Verdict(kernels={BASE: KERNEL}, tried=[new]).table()
 
 
 def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_for(checkout: Workbench) -> None:
