@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,12 +130,11 @@ def test_a_disk_that_fills_up_during_the_build_is_told_as_one(compiler: Compiler
 
 
 def test_nothing_is_fetched_while_a_kernel_is_built(compiler: Compiler, tmp_path: Path) -> None:
-    nosy = (
-        SMALL_KERNEL["Makefile"] + "\n" + "$(shell test $$(ls /sys/class/net | grep -vc '^lo$$') = 0 || echo net >&2)\n"
-    )
-    kernel = source(tmp_path, {"Makefile": nosy})
+    # In /proc, which every engine shows; a sandbox has no /sys. What is not shown at all would name no device either.
+    look = r"$(shell sed -n 's/^ *\([^ :]*\):.*/device \1/p' /proc/net/dev >&2)"
+    kernel = source(tmp_path, {"Makefile": f"{SMALL_KERNEL['Makefile']}\n{look}\n"})
     config = configure(compiler, tmp_path, kernel)
     outcome = compiler.run(
         dataclasses.replace(Compile.for_arch(X86_64), epoch=0), source=kernel, config=config.artifact()
     )
-    assert "net" not in outcome.log.read_text().split()
+    assert set(re.findall(r"^device (.*)$", outcome.log.read_text(), re.MULTILINE)) == {"lo"}
