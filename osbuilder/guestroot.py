@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from osbuilder.api import Workbench
     from osbuilder.store import Artifact
 
-# What a kernel must be able to do for a root.
-_CAPABILITIES: Final[Mapping[RootKind, str]] = {
-    RootKind.VERITY: "dm-verity",
-    RootKind.VIRTIO_SCSI: "virtio-scsi",
-    RootKind.VIRTIO_PMEM: "virtio-pmem",
+# What a kernel must be able to do for a root, and what it cannot do otherwise.
+_CAPABILITIES: Final[Mapping[RootKind, tuple[str, str]]] = {
+    RootKind.PMEM: ("nvdimm-root", "map its root from an nvdimm"),
+    RootKind.VERITY: ("dm-verity", "verify a root"),
+    RootKind.VIRTIO_SCSI: ("virtio-scsi", "have its root on virtio-scsi"),
+    RootKind.VIRTIO_PMEM: ("virtio-pmem", "have its root on virtio-pmem"),
 }
 
 
@@ -55,9 +56,8 @@ def root_kind(bench: Workbench, request: BootRequest, arch: Arch, machines: tupl
 
 def _check_able(request: BootRequest, wanted: RootKind | None, capabilities: Collection[str]) -> None:
     """Refuse a root that a kernel of ours has no driver for. Raises PlanError."""
-    needed = _CAPABILITIES.get(wanted) if wanted else None
+    needed, what = _CAPABILITIES.get(wanted, ("", "")) if wanted else ("", "")
     if needed and needed not in capabilities:
-        what = "verify a root" if wanted is RootKind.VERITY else f"have its root on {needed}"
         raise PlanError(
             f"kernel variant {request.variant} cannot {what}: it lacks the capability {needed}",
             hint="Use another --variant (`inv kernel.capabilities`) or another --root.",

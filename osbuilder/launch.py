@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from osbuilder.agents.pin import is_given
 from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import PlanError, ToolMissing, UsageError
+from osbuilder.guest import lacking
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, start, usable_accels
 from osbuilder.guest.place import BuilderPlace, HostPlace, Place, host_qemu, host_version
 from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
@@ -251,21 +252,33 @@ def machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]:
 
 
 def _machine(request: BootRequest, arch: Arch, machines: tuple[Machine, ...], root: RootKind) -> Machine:
-    if request.machine:
-        wanted = arch.machine(request.machine)
-        for machine in machines:
-            if machine.name == wanted.name:
-                return machine
+    wanted = arch.machine(request.machine) if request.machine else None
+    if wanted and wanted.name not in (machine.name for machine in machines):
         lack = "cannot be started by the firmware" if wanted.firmware else "has no drivers for the devices"
         raise PlanError(
             f"kernel variant {request.variant} {lack} of {wanted.name}",
             hint=f"Use --machine {' or '.join(machine.name for machine in machines)}.",
         )
-    for machine in machines:
-        able = {RootKind.PMEM: machine.nvdimm, RootKind.VIRTIO_PMEM: machine.virtio_pmem}
-        if able.get(root, True):
-            return machine
-    raise PlanError(f"no machine of {arch.name} takes a {root.value} root", hint="Use --root virtio-blk.")
+    taking = [machine for machine in machines if _takes(machine, root)]
+    if not taking:
+        raise PlanError(
+            f"no machine of {arch.name} takes a {root.value} root{_why_mapped_by_none(arch, root)}",
+            hint="Use --root virtio-blk.",
+        )
+    # One that was named and does not take the root is refused with QEMU's command line, which says which do.
+    return next((machine for machine in machines if wanted and machine.name == wanted.name), taking[0])
+
+
+def _takes(machine: Machine, root: RootKind) -> bool:
+    """Say whether a machine has what a root is on."""
+    return {RootKind.PMEM: machine.nvdimm, RootKind.VIRTIO_PMEM: machine.virtio_pmem}.get(root, True)
+
+
+def _why_mapped_by_none(arch: Arch, root: RootKind) -> str:
+    """Return why guests of an architecture cannot map such a root, behind a colon; "" where nobody wrote it down."""
+    probe = {RootKind.PMEM: "pmem", RootKind.VIRTIO_PMEM: "virtio-pmem"}.get(root, "")
+    why = lacking.reason(probe, arch.name, ())
+    return f": {why}" if why else ""
 
 
 def _with_probes(

@@ -205,12 +205,29 @@ def test_a_verified_root_that_cannot_be_is_refused(bench: Workbench, tmp_path: P
     for wish, problem in (
         ({"root": RootKind.VIRTIO_SCSI}, "cannot have its root on virtio-scsi: it lacks the capability virtio-scsi"),
         ({"root": RootKind.VIRTIO_PMEM}, "cannot have its root on virtio-pmem: it lacks the capability virtio-pmem"),
+        ({"root": RootKind.PMEM}, "cannot map its root from an nvdimm: it lacks the capability nvdimm-root"),
         ({"filesystem": Filesystem.EROFS}, "cannot read erofs: it lacks that capability"),
     ):
         with pytest.raises(PlanError, match=f"kernel variant minimal {problem}"):
             bench.describe_boot(BootRequest(distro="scratch", arch="x86_64", variant="minimal", **wish))
     with pytest.raises(UsageError, match=r"--root-hash .*/none: expected a file, it is missing"):
         bench.describe_boot(BootRequest(image=image, arch="x86_64", root_hash=tmp_path / "none"))
+
+
+def test_a_mapped_root_that_no_machine_takes_is_refused_with_the_reason_that_is_known(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    words = "no machine of aarch64 takes a virtio-pmem root: QEMU has no virtio-pmem for virt"
+    for machine in (None, "virt"):
+        with pytest.raises(PlanError, match=words):
+            bench.describe_boot(
+                BootRequest(distro="scratch", arch="aarch64", root=RootKind.VIRTIO_PMEM, machine=machine)
+            )
+    # What a kernel of the user's can do, nobody knows.
+    (tmp_path / "vmlinux").touch()
+    own = BootRequest(distro="scratch", arch="riscv64", root=RootKind.PMEM, kernel=str(tmp_path / "vmlinux"))
+    with pytest.raises(PlanError, match=r"no machine of riscv64 takes a pmem root\n"):
+        bench.describe_boot(own)
 
 
 def test_the_root_of_an_image_is_mounted_as_what_its_partition_holds(bench: Workbench, tmp_path: Path) -> None:
