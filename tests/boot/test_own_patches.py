@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,11 +156,94 @@ def test_the_compressed_kernel_moves_its_text_as_well(
     assert said.endswith("the text was moved")
 
 
+def addresses(kernel: Path) -> dict[str, int]:
+    """Return where a kernel's symbols are."""
+    rows = (line.split() for line in (kernel.parent / "System.map").read_text().splitlines())
+    return {name: int(address, 16) for address, _, name in rows}
+
+
 def test_a_kernel_that_shares_nothing_in_the_clear_keeps_no_room_for_it(files: tuple[Path, Path]) -> None:
     """Unpatched, this is 2 MiB of its own, wherever there is nothing in it."""
-    symbols = {
-        name: int(address, 16)
-        for address, _, name in (line.split() for line in (files[0].parent / "System.map").read_text().splitlines())
-    }
+    symbols = addresses(files[0])
     assert symbols["__start_bss_decrypted"] == symbols["__end_bss_decrypted"]
     assert symbols["__end_bss_decrypted"] % (2 << 20) != 0
+
+
+EXECUTED = re.compile(r"^Trace \d+: \S+ \[\w+/(\w+)/", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watched(BuilderPlace):
+    """A builder whose QEMU writes down each block of code that begins at one of these addresses, into `executed`."""
+
+    watched: tuple[int, ...]
+
+    def run(self, argv: tuple[str, ...], *, kvm: bool, timeout_s: float) -> None:
+        where = ",".join(f"{address:#x}+1" for address in self.watched)
+        log = ("-d", "exec,nochain", "-dfilter", where, "-D", str(self.output("executed")))
+        super().run((*argv, *log), kvm=kvm, timeout_s=timeout_s)
+
+    def counts(self) -> tuple[int, ...]:
+        """Return how often each was executed; what is about other things, such as an interrupt, counts nothing."""
+        lines = (self.folder / "executed").read_text()
+        found = collections.Counter(int(address, 16) for address in EXECUTED.findall(lines))
+        return tuple(found[address] for address in self.watched)
+
+
+def code(kernel: Path, begin: int, end: int) -> bytes:
+    """Return what an ELF file of 64 bits loads at some addresses."""
+    content = kernel.read_bytes()
+    (headers,) = struct.unpack_from("<Q", content, 32)
+    (count,) = struct.unpack_from("<H", content, 56)
+    for kind, _, offset, address, _, size, *_ in (
+        struct.unpack_from("<IIQQQQQQ", content, headers + 56 * number) for number in range(count)
+    ):
+        if kind == 1 and address <= begin < end <= address + size:  # PT_LOAD
+            return content[begin - address + offset : end - address + offset]
+    raise ValueError(f"{kernel} loads nothing at {begin:#x}")
+
+
+def behind_calls(kernel: Path, caller: str, callee: str) -> list[int]:
+    """Return the addresses behind the calls (E8 and a distance) of one function in another."""
+    symbols = addresses(kernel)
+    begin = symbols[caller]
+    text = code(kernel, begin, min(address for address in symbols.values() if address > begin))
+    sites = [number + 5 for number in range(len(text) - 4) if text[number] == 0xE8]
+    return [
+        begin + site
+        for site in sites
+        if begin + site + int.from_bytes(text[site - 4 : site], "little", signed=True) == symbols[callee]
+    ]
+
+
+def test_return_sites_are_found_without_the_instruction_decoder(
+    bench: Workbench, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kernel, initrd = files
+    symbols = addresses(kernel)
+    sites = (symbols["__return_sites_end"] - symbols["__return_sites"]) // 4
+    (decoded,) = behind_calls(kernel, "apply_returns", "insn_decode")
+    guest = Guest(
+        arch=X86_64,
+        machine=X86_64.machine("q35"),
+        accel=Accel.TCG,
+        kernel=kernel,
+        root=RootKind.INITRD,
+        initrd=initrd,
+        cmdline=("osbuilder.probes=none",),
+        devices=(),
+    )
+    with bench.builder("qemu") as (engine, builder):
+        place = Watched(
+            engine=engine,
+            builder=builder,
+            folder=tmp_path,
+            label="test-return-sites",
+            watched=(symbols["apply_returns"], decoded),
+        )
+        start(guest, place, required=(), accels=(Accel.TCG,), timeout_s=180, remember=lambda _: None)
+    patched, decoded_count = place.counts()
+    assert patched > 0
+    # Without the patch it is each of them, tens of thousands.
+    assert sites > 10_000
+    assert decoded_count < sites / 20
