@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch, parse_arch
-from osbuilder.errors import FragmentError, PlanError, UsageError
+from osbuilder.errors import FragmentError, PlanError, UsageError, suggest
 from osbuilder.kernel.build import plan_kernel, plan_source
 from osbuilder.kernel.catalogue import BASE, load_catalogue
 from osbuilder.kernel.fragments import Request, load_fragment
@@ -21,7 +21,7 @@ from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from osbuilder.arch import Arch
     from osbuilder.plan import Planner
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 def plan(planner: Planner, request: KernelRequest) -> Step:
     """Return the step whose artifact is a guest kernel. Raises as osbuilder.kernel.build.plan_kernel."""
-    name, line = _line(planner, request)
     arch = _arch(request)
+    name, line = _line(planner, request, arch)
     return plan_kernel(
         name,
         line,
@@ -44,6 +44,7 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
         keys=_public_keys(planner),
         signing=_signing_key(planner),
         further=_own_requests(request),
+        lines=planner.versions.kernels,
     )
 
 
@@ -78,14 +79,14 @@ def plan_line_source(planner: Planner, name: str, patches: str | None = None) ->
     )
 
 
-def _line(planner: Planner, request: KernelRequest) -> tuple[str, KernelLine]:
+def _line(planner: Planner, request: KernelRequest, arch: Arch) -> tuple[str, KernelLine]:
     """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
     try:
         if request.git is not None:
             return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
         if request.tree is not None:
             return "tree", KernelLine(tree=str(request.tree.absolute()), patches=request.patches)
-        name, patches = (request.line, None) if request.line else usual_line(planner, request.variant)
+        name, patches = (request.line, None) if request.line else usual_line(planner, request.variant, arch)
         return name, _with_patches(planner.versions.kernel(name), request.patches or patches)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
@@ -95,18 +96,27 @@ def _with_patches(line: KernelLine, patches: str | None) -> KernelLine:
     return dataclasses.replace(line, patches=patches) if patches else line
 
 
-def own_patches(planner: Planner) -> Mapping[str, tuple[str, str]]:
-    """Return the variants that have patches of their own: the kernel line that these are for, and their series."""
-    variants = load_catalogue(planner.root / "kernel" / "configs").variants
-    return {name: (each.line, each.patches) for name, each in variants.items() if each.line and each.patches}
+def own_patches(planner: Planner) -> Iterator[tuple[str, str, str]]:
+    """Yield each series that is a variant's own: the variant, the kernel line that the series is for, the series."""
+    for name, variant in load_catalogue(planner.root / "kernel" / "configs").variants.items():
+        yield from dict.fromkeys((name, each.line, each.patches) for each in variant.lines if each.patches)
 
 
-def usual_line(planner: Planner, variant: str) -> tuple[str, str | None]:
-    """Return the kernel line that a variant is built from when nobody names one, and the variant's own patches."""
+def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, str | None]:
+    """Return the kernel line that a variant is built from when nobody names one, and the variant's own patches.
+
+    Raises PlanError for a line that versions.yaml has not.
+    """
     if variant != BASE:
         declared = load_catalogue(planner.root / "kernel" / "configs").variants.get(variant)
-        if declared and declared.line:
-            return declared.line, declared.patches
+        usual = declared.usual_line(arch) if declared else None
+        if usual:
+            if usual.line not in planner.versions.kernels:
+                raise PlanError(
+                    f"variant/{variant}/variant.yaml: lines: unknown kernel {usual.line!r}",
+                    hint=suggest(usual.line, planner.versions.kernels),
+                )
+            return usual.line, usual.patches
     return planner.versions.defaults.kernel, None
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from osbuilder.kernel.explain import Explanation
 from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, menus, menus_command, menus_mounts
 from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
+from osbuilder.kernel.selection import misfit
 from osbuilder.kernelplan import usual_line
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
@@ -70,10 +71,9 @@ class Kernels:
         """Return the table of all kernels of a line, variants by architectures, with the number of their options, and
         why there is none where there is none.
 
-        None is the default line, also for variants that have a line of their own. Raises ContractError with the losses
-        of all of them; else as `config`.
+        None is each kernel's usual line; those that are not of the default one are named below the table. Raises
+        ContractError with the losses of all of them; else as `config`.
         """
-        line = line or self._bench.planner.versions.defaults.kernel
         catalogue = self._catalogue()
         pairs = list(matrix(catalogue))
         shared: dict[str, Step] = {}
@@ -81,7 +81,8 @@ class Kernels:
         steps = [_with_shared(step, shared) for step in steps]
         results = self._bench.executor.run_each(steps)
         table = show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
-        return "\n".join([table, "", *exclusions(catalogue)])
+        elsewhere = () if line else self._of_other_lines(pairs)
+        return "\n".join([table, "", *elsewhere, *exclusions(catalogue)])
 
     def explain(self, request: KernelRequest, symbol: str) -> str:
         """Return why a symbol has the value that it has in a kernel. Raises UsageError for what is no symbol's name."""
@@ -211,38 +212,49 @@ class Kernels:
         """Return who can boot or use a variant, as it declares."""
         return self._catalogue().variants[variant].consumers
 
-    def misfit(self, variant: str, line: str | None, arch: Arch, *, dry: bool = False) -> str:
-        """Return why a variant is not for an architecture's kernels of a line (None: its usual one); "" where it is.
+    def misfit(self, variant: str, line: str | None, arch: Arch, *, dry: bool = False) -> PlanError | None:
+        """Return why a variant is not for an architecture's kernels of a line (None: its usual one); None where it is.
 
         The version is found in the line's source, which is fetched if need be; with `dry` it is not, and then nothing
         is said against the variant.
         """
-        return self._misfit(KernelRequest(line=line, variant=variant, arch=arch.name), dry=dry) or ""
+        return self._misfit(KernelRequest(line=line, variant=variant, arch=arch.name), dry=dry)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    def _misfit(self, request: KernelRequest, *, dry: bool) -> str | None:
-        """Return what `misfit` does, for a kernel of any source; None where that is not known yet."""
-        declared = self._catalogue().variants[request.variant]
-        if not any(each.kernel.bounds for each in declared.excluded):
-            return ""
-        step = self._input(request, "source")
-        source = self._bench.peek(step)[step.ident] if dry else self._bench.executor.run(step)
-        if source is None:
+    def _of_other_lines(self, pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """Yield a line for each kernel, of a variant and an architecture, whose usual line is not the default one."""
+        for variant, arch in pairs:
+            line, _ = usual_line(self._bench.planner, variant, parse_arch(arch))
+            if line != self._bench.planner.versions.defaults.kernel:
+                yield f"{variant} for {arch} is of {line}"
+
+    def _misfit(self, request: KernelRequest, *, dry: bool) -> PlanError | None:
+        """Return what `misfit` does, for a kernel of any source."""
+        version = self._version(request, dry=dry) if self._by_version(request.variant) else None
+        if version is None:
             return None
-        version = KernelVersion.parse(str(source.facts["version"]))
+        declared = self._catalogue().variants[request.variant]
         arch = parse_arch(request.arch) if request.arch else host_arch()
         excluded = declared.why_not(arch, version)
-        if excluded is None:
-            return ""
-        return f"there is no kernel variant {request.variant} of {version} for {arch.name}: {excluded.reason}"
+        instead = _configure(self._config_step(request)).instead
+        return misfit(request.variant, arch, version, excluded, instead) if excluded else None
+
+    def _by_version(self, variant: str) -> bool:
+        """Say whether it depends on a kernel's version whether a variant is for it."""
+        return any(each.kernel.bounds for each in self._catalogue().variants[variant].excluded)
+
+    def _version(self, request: KernelRequest, *, dry: bool) -> KernelVersion | None:
+        """Return the version of a kernel's source; with `dry` None where that is not in the store."""
+        step = self._input(request, "source")
+        source = self._bench.peek(step)[step.ident] if dry else self._bench.executor.run(step)
+        return KernelVersion.parse(str(source.facts["version"])) if source else None
 
     def _described(self, request: KernelRequest, step: Step) -> str:
-        misfit = self._misfit(request, dry=True)
-        if misfit:
-            raise PlanError(misfit, hint="Name another --kernel, or another --variant.")
+        if excluded := self._misfit(request, dry=True):
+            raise excluded
         plan = show.plan_text(step.walk(), self._bench.peek(step))
-        if misfit is None:
+        if self._by_version(request.variant) and self._version(request, dry=True) is None:
             plan += f"\nWhether the variant {request.variant} is for this kernel's version, its source will tell."
         return plan
 
@@ -263,12 +275,12 @@ class Kernels:
         sizes = {name: built.path(name).stat().st_size for name in (VMLINUX, VMLINUZ)} if built else {}
         return Side(name=text, values=values, sizes_bytes=sizes)
 
-    def _parse(self, text: str) -> tuple[str, str]:
-        """Return line and variant that `debian-6.1`, `minimal` or `debian-6.1/minimal` name."""
+    def _parse(self, text: str) -> tuple[str | None, str]:
+        """Return the line (None: the variant's usual one) and the variant that a kernel's name in `diff` means."""
         lines, variants = self._bench.planner.versions.kernels, self._catalogue().variants
         line, slash, variant = text.partition("/")
         if not slash and line in variants and line not in lines:
-            return usual_line(self._bench.planner, line)[0], line
+            return None, line
         variant = variant if slash else BASE
         if line not in lines:
             what = "kernel" if slash else "kernel or variant"

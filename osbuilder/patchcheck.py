@@ -59,7 +59,7 @@ def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, str
     """
     for name in (line,) if line else planner.versions.kernels:
         yield name, name, None
-    for variant, (source, patches) in own_patches(planner).items():
+    for variant, source, patches in own_patches(planner):
         if line in (None, source):
             yield f"variant {variant} on {source}", source, patches
 

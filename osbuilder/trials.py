@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from osbuilder import launch
 from osbuilder.arch import ARCHES, Arch, Machine, host_arch, parse_arch
 from osbuilder.distro.recipe import find_recipe
-from osbuilder.errors import PlanError, UsageError
+from osbuilder.errors import UsageError
 from osbuilder.guest.hotplug import NATIVE, Plug
 from osbuilder.guest.lacking import reason
 from osbuilder.guest.qemu import SHARES, USUAL_DEVICES, Accel, Device, RootKind
@@ -76,7 +76,7 @@ class Trial:
         return self.arch, self.variant
 
     def request(self, line: str | None, modules: str | None) -> BootRequest:
-        """Return what to boot, on the kernel `line` of versions.yaml (None: its default), with the kernel's modules."""
+        """Return what to boot, on the kernel `line` of versions.yaml (None: the usual one), with its modules."""
         return BootRequest(
             distro=self.distro,
             filesystem=self.filesystem,
@@ -118,12 +118,9 @@ def kernel_trials(
     misfits = {pair: misfit for pair in wanted if (misfit := bench.kernels.misfit(pair[1], line, pair[0], dry=dry))}
     for name in variants:
         if all(pair in misfits for pair in wanted if pair[1] == name):
-            raise PlanError(
-                next(misfit for pair, misfit in misfits.items() if pair[1] == name),
-                hint="Name another --kernel, or leave the variant out.",
-            )
+            raise next(misfit for pair, misfit in misfits.items() if pair[1] == name)
     for misfit in misfits.values():
-        tell(f"left out: {misfit}")
+        tell(f"left out: {misfit.message}")
     return tuple(
         trial
         for arch, name in wanted

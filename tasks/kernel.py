@@ -10,7 +10,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from tasks.common import make, path_of, paths_of, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
+from tasks.flags import ARCH, COMMON, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
     from osbuilder.request import KernelRequest
@@ -66,9 +66,9 @@ def config(_: Context, output: str | None = None, **given: Any) -> None:
         print(output or text, end="\n" if output else "")
 
 
-@command(SETTING, flags={"kernel": KERNEL["kernel"].help})
+@command(SETTING, flags={"kernel": "all of this kernel of versions.yaml (default: each of its usual one)"})
 def contract(_: Context, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
-    """Resolve all kernels of a line, each variant for each architecture, and check that every contract holds."""
+    """Resolve all kernels, each variant for each architecture, and check that every contract holds."""
     with workbench(setting) as bench:
         print(bench.kernels.contract(kernel))
 

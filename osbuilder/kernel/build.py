@@ -5,7 +5,7 @@ Where it has modules and the user has a key, they are signed after that, in a st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -63,20 +63,21 @@ def plan_kernel(
     keys: PublicKeys | None = None,
     signing: SigningKey | None = None,
     further: tuple[Request, ...] = (),
+    lines: Mapping[str, KernelLine] | None = None,
 ) -> Step:
     """Return the step whose artifact is the kernel of a line of versions.yaml (see compile.Compile).
 
     `builder` gets the source ready, which all architectures and variants share; `compiler` returns the builder with the
     compiler for `arch` and some packages besides, a variant's tools. `root` is the checkout's folder kernel/, with
     configs/ and patches/; `epoch` is the build time that the kernel tells (None: the source's); `signing` is the key
-    that its modules are signed with, where it has any; `further` is asked for besides what the catalogue asks for.
-    Raises DecodeError, FragmentError, PatchError, SourceError and
-    UsageError for what cannot be read.
+    that its modules are signed with, where it has any; `further` is asked for besides what the catalogue asks for;
+    `lines` are all of versions.yaml, to name others where this one is not for the variant. Raises DecodeError,
+    FragmentError, PatchError, SourceError and UsageError for what cannot be read.
     """
     source = plan_source(name, line, builder=builder, root=root, keys=keys)
     resolver = Step(name="resolver", subject=name, action=MakeResolver(), inputs=(("source", source),), builder=builder)
     subject = f"{name}-{arch.name}{suffix(variant)}{CUSTOM if further else ''}"
-    configure = Configure.of_catalogue(root / "configs", arch, variant).asking(further)
+    configure = Configure.of_catalogue(root / "configs", arch, variant, lines=lines).asking(further)
     declared = configure.catalogue.variants[variant]
     signed = signing if declared.modules else None
     if signed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -139,6 +139,18 @@ class Drop:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UsualLine:
+    """The kernel line of versions.yaml that a variant is built from when nobody names one, on `arches` (none: on all).
+
+    `patches` is the folder of kernel/patches that it then has instead of the line's.
+    """
+
+    line: str
+    arches: tuple[ArchName, ...] = ()
+    patches: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A kernel for a purpose: the base with more capabilities, or only some of the base's.
 
@@ -148,8 +160,8 @@ class Variant:
     of the base; `drops` are what it does without. `capabilities` are its own, with fragments in its own folder.
     `consumers` are those that can boot or use it; `tools` are Debian packages that building it takes besides. With
     `debug_info`, what a debugger wants is kept beside the kernel; with `modules`, its modules are, and what others
-    are built against. `line` is the kernel line of versions.yaml that it is built from when nobody names one (None:
-    the default line), `patches` the folder of kernel/patches that it then has instead of the line's.
+    are built against. `lines` are the kernel lines that it is built from when nobody names one: one at most for each
+    architecture (none: the default line).
     """
 
     purpose: str
@@ -163,16 +175,14 @@ class Variant:
     tools: tuple[str, ...] = ()
     debug_info: bool = dataclasses.field(default=False, metadata={"key": "debug-info"})
     modules: bool = False
-    line: str | None = None
-    patches: str | None = None
+    lines: tuple[UsualLine, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.consumers:
             raise ValueError("expected at least one consumer: who can boot or use it")
-        if self.patches and not self.line:
-            raise ValueError("patches go with a line: they are for its source")
         if self.only and self.drops:
             raise ValueError("drops do not go with only: leave it out there")
+        self._check_lines()
 
     def on(self, arch: Arch) -> bool:
         """Say whether it is for an architecture, in one version at least."""
@@ -181,6 +191,15 @@ class Variant:
     def why_not(self, arch: Arch, version: KernelVersion) -> Exclusion | None:
         """Return what excludes a kernel from it; None: nothing does."""
         return next((each for each in self.excluded if each.applies(arch, version)), None)
+
+    def fits(self, arch: Arch, versions: Sequence[KernelVersion]) -> bool:
+        """Say whether it is known to be for an architecture's kernels of a line, which has these versions (see
+        source.KernelLine.span)."""
+        return bool(versions) and all(self.why_not(arch, each) is None for each in versions)
+
+    def usual_line(self, arch: Arch) -> UsualLine | None:
+        """Return what it is built from on an architecture when nobody names a line; None: the default line."""
+        return next((each for each in self.lines if not each.arches or arch.name in each.arches), None)
 
     def without(self, arch: Arch) -> Exclusion | None:
         """Return what excludes an architecture in every version; None: nothing does."""
@@ -191,6 +210,18 @@ class Variant:
         if any(name == each.capability for each in self.drops):
             return False
         return name in self.brings or (name in self.only if self.only else not capability.optional)
+
+    def _check_lines(self) -> None:
+        """Refuse a second line for an architecture, and one for an architecture that the variant is not for."""
+        there: dict[str, str] = {}
+        for each in self.lines:
+            for name in each.arches or ARCHES:
+                if name in there:
+                    raise ValueError(f"lines: expected one line for {name}, got {there[name]} and {each.line}")
+                there[name] = each.line
+            for name in each.arches:
+                if self.without(ARCHES[name]):
+                    raise ValueError(f"lines: {each.line} is named for {name}, which `excluded` leaves out")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch
+    from osbuilder.kernel.source import KernelLine
     from osbuilder.step import Job
 
 CONFIG: Final = "config"
@@ -48,7 +49,7 @@ class Configure:
 
     `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
     that can matter for it. Which of them a kernel gets depends on its version, which only the source tells. `besides`
-    is what is asked for besides them, as SYMBOL=value; see `asking`.
+    is what is asked for besides them, as SYMBOL=value; see `asking`. `instead` as in selection.select.
     """
 
     arch: str
@@ -57,12 +58,18 @@ class Configure:
     besides: tuple[str, ...] = ()
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
     requests: tuple[Request, ...] = dataclasses.field(default=(), repr=False, metadata=NOT_IN_KEY)
+    instead: tuple[str, ...] = dataclasses.field(default=(), repr=False, metadata=NOT_IN_KEY)
 
     @classmethod
-    def of_catalogue(cls, root: Path, arch: Arch, variant: str = BASE) -> Configure:
-        """Read kernel/configs at `root`. Raises DecodeError, FragmentError; UsageError for an unknown variant."""
+    def of_catalogue(
+        cls, root: Path, arch: Arch, variant: str = BASE, *, lines: Mapping[str, KernelLine] | None = None
+    ) -> Configure:
+        """Read kernel/configs at `root`; `lines` are those of versions.yaml.
+
+        Raises DecodeError, FragmentError; UsageError for an unknown variant.
+        """
         catalogue = load_catalogue(root)
-        catalogue.variant(variant, arch)
+        declared = catalogue.variant(variant, arch)
         folders = (root, root / "variant" / variant)
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
         paths = [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
@@ -72,6 +79,7 @@ class Configure:
             variant=variant,
             fragments=tuple(sorted(digests.items())),
             catalogue=catalogue,
+            instead=tuple(name for name, line in (lines or {}).items() if declared.fits(arch, line.span)),
         )
 
     def asking(self, requests: Iterable[Request]) -> Configure:
@@ -81,7 +89,8 @@ class Configure:
 
     def selection(self, version: KernelVersion) -> Selection:
         """Return what a kernel of this version is asked for. Raises as selection.select and fragments.extend."""
-        selected = select(self.catalogue, parse_arch(self.arch), version, self.variant)
+        arch = parse_arch(self.arch)
+        selected = select(self.catalogue, arch, version, self.variant, instead=self.instead)
         return dataclasses.replace(selected, requests=fragments.extend(selected.requests, self.requests))
 
     def describe(self) -> tuple[str, ...]:

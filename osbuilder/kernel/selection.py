@@ -7,12 +7,12 @@ capabilities, variant/<name>/common and variant/<name>/arch/<arch> those that th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from osbuilder.arch import Arch
 from osbuilder.errors import FragmentError, PlanError
-from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Override, Variant, Waiver
+from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Variant, Waiver
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request, load_fragment, merge
 
@@ -32,8 +32,12 @@ class Selection:
     absent: tuple[Request, ...]
 
 
-def select(catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: str = BASE) -> Selection:
+def select(
+    catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: str = BASE, *, instead: Sequence[str] = ()
+) -> Selection:
     """Read and merge the fragments of every capability that such a kernel has.
+
+    `instead` are kernel lines that the variant is known to be for, for who named one that it is not for.
 
     Raises UsageError for a variant that is not for this architecture, PlanError for one that is not for this version,
     FragmentError for a malformed fragment, a duplicate, a contradiction, a capability without fragments, an override
@@ -41,10 +45,7 @@ def select(catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: st
     """
     chosen = catalogue.variant(variant, arch)
     if excluded := chosen.why_not(arch, version):
-        raise PlanError(
-            f"there is no kernel variant {variant} of {version} for {arch.name}: {excluded.reason}",
-            hint=f"It is not for kernels {excluded.kernel}: name another line (--kernel).",
-        )
+        raise misfit(variant, arch, version, excluded, instead)
     there = {name: each for name, each in catalogue.capabilities_of(variant).items() if each.applies(arch, version)}
     _check_consumers(catalogue, chosen, there, arch, version, variant)
     reader = _Reader(catalogue=catalogue, arch=arch, version=version, there=frozenset(there))
@@ -58,6 +59,17 @@ def select(catalogue: Catalogue, arch: Arch, version: KernelVersion, variant: st
         waivers=_waivers(catalogue, reader, requests),
         owners={request.symbol: reader.owners[request.where] for request in requests},
         absent=tuple(reader.absent),
+    )
+
+
+def misfit(
+    variant: str, arch: Arch, version: KernelVersion, excluded: Exclusion, instead: Sequence[str] = ()
+) -> PlanError:
+    """Return what is said of a kernel that its variant is not for; `instead` as in `select`."""
+    flag = " ".join(part for part in ("--kernel", " or ".join(instead)) if part)
+    return PlanError(
+        f"there is no kernel variant {variant} of {version} for {arch.name}: {excluded.reason}",
+        hint=f"It is not for kernels {excluded.kernel}: name another line ({flag}).",
     )
 
 

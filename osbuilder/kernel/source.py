@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from osbuilder.errors import UsageError
 from osbuilder.fetch import Source
+from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
@@ -24,6 +26,9 @@ from osbuilder.kernel.tarball import Tarball
 from osbuilder.openpgp import Fingerprint
 
 AnySource = DebianPackage | Tarball | Git | LocalTree
+
+# How names of packages, tags and tarballs tell a kernel's version: linux-source-6.12, v6.18, .../linux-6.18.5.tar.xz.
+_TELLS_VERSION: Final = re.compile(r"(?:linux-source-|v|.*/linux-)?(\d+\.\d+(?:\.\d+)?)(?:-.*|\.tar\..*)?")
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9.+-]+")  # a Debian package's name (deb-control(5)), or a suite's
 _PACKAGE_VERSION: Final = re.compile(r"[0-9][A-Za-z0-9.+~:-]*")
@@ -85,6 +90,16 @@ class KernelLine:
         """What it is made from, for `inv versions`."""
         parts = (self.package, self.suite, self.version, *(self.urls or ()), self.git, self.ref, self.tree)
         return " ".join(part for part in parts if part)
+
+    @property
+    def span(self) -> tuple[KernelVersion, ...]:
+        """The first and the last version that it can be, as far as its pins tell; none where they do not."""
+        for text in (self.version, self.package, *(self.urls or ()), self.ref):
+            if found := _TELLS_VERSION.fullmatch(text or ""):
+                first = KernelVersion.parse(found[1])
+                exact = found[1].count(".") == 2
+                return (first, first if exact else KernelVersion((*first.numbers[:2], sys.maxsize)))
+        return ()
 
     def source(self, root: Path, *, keys: PublicKeys | None = None) -> AnySource:
         """Return the action that gets the source; a relative tree is looked up below `root`.

@@ -49,9 +49,9 @@ def kernels(*, declared: bool) -> list[object]:
 
 def usual_lines(variant: str, arch: str) -> set[str]:
     """The lines that a kernel is made from by itself: the variant's own, the default, else the first that it is for."""
-    own = CATALOGUE.variants[variant].line
+    own = CATALOGUE.variants[variant].usual_line(ARCHES[arch])
     fitting = [line for line in LINES if excluded(line, variant, arch) is None]
-    return {DEFAULT_LINE, *([own] if own else ()), *fitting[:1]}
+    return {DEFAULT_LINE, *([own.line] if own else ()), *fitting[:1]}
 
 
 def excluded(line: str, variant: str, arch: str) -> Exclusion | None:
@@ -80,8 +80,9 @@ def test_every_kernel_holds_what_its_fragments_request(bench: Workbench, line: s
 def test_a_variant_that_is_not_for_a_version_is_refused(bench: Workbench, line: str, variant: str, arch: str) -> None:
     why = excluded(line, variant, arch)
     assert why
-    with pytest.raises(PlanError, match=re.escape(why.reason)):
+    with pytest.raises(PlanError, match=re.escape(why.reason)) as refused:
         config_of(bench, KernelRequest(arch=arch, line=line, variant=variant))
+    assert "name another line (--kernel debian-" in refused.value.hint
 
 
 def test_the_architectures_own_compiler_is_the_one_that_is_asked(bench: Workbench) -> None:

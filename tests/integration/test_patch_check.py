@@ -34,7 +34,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "versions.yaml").write_text(
         head.replace("kernel: debian-6.12", "kernel: good") + "\nkernels:\n" + lines + agents
     )
-    variant = "{purpose: New things, consumers: [anyone], line: bare, patches: own}\n"
+    variant = "{purpose: New things, consumers: [anyone], lines: [{line: bare, patches: own}]}\n"
     write_configs(
         tmp_path / "kernel" / "configs",
         {"common/speed.conf": "CONFIG_A=y\n", "variant/new/variant.yaml": variant},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from osbuilder.errors import FragmentError, OsbuilderError, PatchError, UsageError
+from osbuilder.errors import FragmentError, OsbuilderError, PatchError, PlanError, UsageError
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
 from osbuilder.kernel.tarball import Tarball
@@ -66,6 +66,23 @@ def test_a_variant_may_have_a_line_and_patches_of_its_own(tmp_path: Path) -> Non
     assert named["patched"].action == plan(KernelRequest(arch="x86_64"))["patched"].action
     git = KernelRequest(arch="x86_64", variant="experimental", git="https://a.example/l.git", ref="v6.12")
     assert "patched" not in plan(git, root=tmp_path)
+
+
+def test_a_variant_may_have_a_line_of_its_own_on_one_architecture(tmp_path: Path) -> None:
+    realm, others = (plan(KernelRequest(arch=arch, variant="confidential")) for arch in ("aarch64", "x86_64"))
+    assert (realm["source"].ident, others["source"].ident) == ("debian-7.2/source", "debian-6.12/source")
+    named = plan(KernelRequest(arch="aarch64", variant="confidential", line="debian-6.12"))
+    assert named["source"].ident == "debian-6.12/source"
+
+    for folder in ("kernel", "distros"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "versions.yaml", tmp_path)
+    declared = tmp_path / "kernel" / "configs" / "variant" / "confidential" / "variant.yaml"
+    declared.write_text(declared.read_text().replace("{line: debian-7.2,", "{line: debian-7,"))
+    with pytest.raises(PlanError, match=r"variant/confidential/variant\.yaml: lines: unknown kernel 'debian-7'") as no:
+        plan(KernelRequest(arch="aarch64", variant="confidential"), root=tmp_path)
+    assert "Did you mean debian-7.2" in no.value.hint
+    assert plan(KernelRequest(arch="x86_64", variant="confidential"), root=tmp_path)
 
 
 @pytest.mark.parametrize(

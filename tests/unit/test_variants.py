@@ -11,7 +11,9 @@ from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
 from osbuilder.kernel.catalogue import load_catalogue, matrix
 from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.selection import select
+from osbuilder.kernel.source import KernelLine
 from tests.kernel_configs import asked, capabilities, chosen, write_configs
 
 TWO = {
@@ -108,6 +110,26 @@ def test_a_variant_of_another_version_is_refused(tmp_path: Path) -> None:
     assert asked(chosen(tmp_path, files, "6.7.0", "new"))
 
 
+def test_who_named_a_line_that_a_variant_is_not_for_is_told_those_that_it_is_for(tmp_path: Path) -> None:
+    files = {**TWO, "variant/new/variant.yaml": variant('excluded: [{kernel: "<6.12.50", reason: it came then}]\n')}
+    lines = {
+        "old": KernelLine(package="linux-source-6.1", suite="trixie"),
+        # Which 6.12 that is, only its suite tells.
+        "debian": KernelLine(package="linux-source-6.12", suite="trixie"),
+        "pinned": KernelLine(package="linux-source-6.12", suite="trixie", version="6.12.57-1"),
+        "tarball": KernelLine(urls=("https://a.example/v6.x/linux-6.18.5.tar.xz",), sha256="0" * 64),
+        "tag": KernelLine(git="https://a.example/l.git", ref="v6.13-rc2"),
+        "branch": KernelLine(git="https://a.example/l.git", ref="for-6.18"),
+        "mine": KernelLine(tree="../linux"),
+    }
+    configure = Configure.of_catalogue(write_configs(tmp_path, files), parse_arch("x86_64"), "new", lines=lines)
+    with pytest.raises(PlanError, match=r"no kernel variant new of 6\.1\.5 for x86_64: it came then") as refused:
+        configure.selection(KernelVersion.parse("6.1.5"))
+    assert refused.value.hint == (
+        "It is not for kernels <6.12.50: name another line (--kernel pinned or tarball or tag)."
+    )
+
+
 def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path: Path) -> None:
     excluded = "excluded: [{arches: [aarch64], kernel: '<6.13', reason: realms came with 6.13}]\n"
     catalogue = load_catalogue(write_configs(tmp_path, {**TWO, "variant/new/variant.yaml": variant(excluded)}))
@@ -137,7 +159,14 @@ def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path:
         ("excluded: [{arches: [x86], reason: r}]\n", "unknown architecture 'x86'"),
         ("excluded: [{arches: [x86_64]}]\n", "missing key 'reason'"),
         ("excluded: [{reason: r}]\n", "expected a reason, and architectures, a kernel range, or both"),
-        ("patches: mine\n", "patches go with a line: they are for its source"),
+        ("lines: [{patches: mine}]\n", "lines[0]: missing key 'line'"),
+        ("lines: [{line: a, arch: aarch64}]\n", "lines[0]: unknown key 'arch'"),
+        ("lines: [{line: a, arches: [arm64]}]\n", "unknown architecture 'arm64'"),
+        ("lines: [{line: a}, {line: b, arches: [s390x]}]\n", "lines: expected one line for s390x, got a and b"),
+        (
+            "excluded: [{arches: [s390x], reason: r}]\nlines: [{line: a, arches: [s390x]}]\n",
+            "lines: a is named for s390x, which `excluded` leaves out",
+        ),
         ("only: [a]\ndrops: [{capability: b, reason: r}]\n", "drops do not go with only: leave it out there"),
     ],
 )

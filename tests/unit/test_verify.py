@@ -275,13 +275,13 @@ def test_a_variant_that_is_not_for_a_kernels_version_is_left_out_and_told(
     checkout: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s390x = ARCHES["s390x"]
-    assert checkout.kernels.misfit("base", "debian-6.1", s390x) == ""
+    assert checkout.kernels.misfit("base", "debian-6.1", s390x) is None
     # What that line is, nobody has looked at.
-    assert checkout.kernels.misfit("measured", "debian-6.1", s390x, dry=True) == ""
+    assert checkout.kernels.misfit("measured", "debian-6.1", s390x, dry=True) is None
 
-    def misfit(_: Kernels, variant: str, line: str | None, arch: Arch, *, dry: bool) -> str:
+    def misfit(_: Kernels, variant: str, line: str | None, arch: Arch, *, dry: bool) -> PlanError | None:
         assert (line, dry) == ("debian-6.1", True)
-        return "measured is for kernels >=6.10, not for 6.1" if variant == "measured" else ""
+        return PlanError("measured is for kernels >=6.10, not for 6.1") if variant == "measured" else None
 
     monkeypatch.setattr(Kernels, "misfit", misfit)
     told: list[str] = []
