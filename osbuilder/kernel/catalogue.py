@@ -94,10 +94,14 @@ class Life:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement(Condition):
-    """A capability that a consumer cannot do without, and the source of that knowledge."""
+    """A capability that a consumer cannot do without, and the source of that knowledge.
+
+    A `droppable` one a variant may be without if it says why (Drop).
+    """
 
     capability: str
     source: str
+    droppable: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

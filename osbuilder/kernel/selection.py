@@ -134,11 +134,13 @@ def _check_consumers(
     variant: str,
 ) -> None:
     problems = []
+    dropped = {each.capability for each in chosen.drops}
     for name in chosen.consumers:
         consumer = catalogue.consumers[name]
         for requirement in consumer.requires if consumer.applies(arch, version) else ():
             capability = catalogue.capabilities.get(requirement.capability)
             able = capability is None or capability.applies(arch, version)
+            able = able and not (requirement.droppable and requirement.capability in dropped)
             if able and requirement.applies(arch, version) and requirement.capability not in there:
                 problems.append(f"{name} needs {requirement.capability} ({requirement.source})")
     if problems:

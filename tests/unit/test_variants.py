@@ -234,6 +234,18 @@ def test_a_variant_that_a_consumer_could_not_use_is_refused(tmp_path: Path) -> N
     assert asked(chosen(tmp_path, files, "6.1", "v")) == ["A=1"]
 
 
+def test_what_a_consumer_could_do_without_is_dropped_with_a_reason_or_not_at_all(tmp_path: Path) -> None:
+    drops = "purpose: p\nconsumers: [vmm]\ndrops: [{capability: b, reason: r}]\n"
+    only = "purpose: p\nconsumers: [vmm]\nonly: [a]\n"
+    droppable = CONSUMERS.replace("capability: b,", "capability: b, droppable: true,")
+    files = {**TWO, "variant/drops/variant.yaml": drops, "variant/only/variant.yaml": only}
+    with pytest.raises(FragmentError, match="vmm needs b"):
+        chosen(tmp_path, {**files, "consumers.yaml": CONSUMERS}, variant="drops")
+    assert asked(chosen(tmp_path, {**files, "consumers.yaml": droppable}, variant="drops")) == ["A=1"]
+    with pytest.raises(FragmentError, match="vmm needs b"):
+        chosen(tmp_path, {**files, "consumers.yaml": droppable}, variant="only")
+
+
 def test_a_capability_that_the_architecture_has_not_is_asked_of_no_variant(tmp_path: Path) -> None:
     files = {**TWO, "consumers.yaml": CONSUMERS, "variant/base/variant.yaml": variant("").replace("anyone", "vmm")}
     files["capabilities.yaml"] = capabilities("b", "extra").replace(
