@@ -33,6 +33,9 @@ _CHOSEN_AT_BOOT: Final = ("selinux", "apparmor")
 _IP: Final = "ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off"
 """An address of a network for documentation (RFC 5737), given to a guest's card by its kernel line."""
 
+_ISOLATED: Final = {"x86_64": "pti=on", "aarch64": "kpti=1"}
+"""What has a kernel of that architecture isolate page tables, also on a processor that does not need it (QEMU's)."""
+
 _ROOTS: Final = (RootKind.INITRD, RootKind.VIRTIO_BLK, RootKind.VERITY, RootKind.PMEM)
 """Where roots come from on every machine of a kernel; what else there is, its first machine tries."""
 
@@ -214,6 +217,8 @@ def _further_devices(plain: Trial, machine: Machine, capabilities: Collection[st
         yield dataclasses.replace(plain, devices=(Device.VMGENID,))
     if "ip-config" in capabilities:
         yield dataclasses.replace(plain, append=(_IP,))
+    if "hardening" in capabilities and plain.arch in _ISOLATED:
+        yield dataclasses.replace(plain, append=(_ISOLATED[plain.arch],))
     for module in _CHOSEN_AT_BOOT:
         if module in capabilities:
             yield dataclasses.replace(plain, append=(f"security={module}",))

@@ -244,6 +244,7 @@ DECLARE(diagnostics);
 /* probes_hardening.c */
 DECLARE(kaslr);
 DECLARE(mitigations);
+DECLARE(pti);
 /* probes_modules.c */
 DECLARE(modules);
 /* probes_machine.c */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the kernel does against attackers, as far as it shows: addresses that each boot draws (arch/x86/mm/kaslr.c,
- * Documentation/arch/x86/x86_64/mm.rst), and what it says of its processor's faults.
+ * Documentation/arch/x86/x86_64/mm.rst), page tables of programs without the kernel, and what it says of its processor's
+ * faults.
  */
 #include "bpf.h"
 #include "probe.h"
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/klog.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
@@ -124,12 +126,7 @@ static bool text_moved(const struct layout *layout)
 	       (layout->text_physical && layout->text_physical != TEXT_PHYSICAL);
 }
 
-/* KIMAGE_VADDR of aarch64, which is behind the modules: their room grew in 6.5 (arch/arm64/include/asm/memory.h). The text
- * is moved by multiples of 2 MiB. Its memory is not looked at. */
-static const unsigned long long ARM64_TEXTS[] = {0xffff800080000000ULL, 0xffff800008000000ULL};
-#define ARM64_STEP (1ULL << 21)
-
-/* What a kernel without its symbols says of itself (arch/arm64/kernel/kaslr.c). */
+/* What a kernel says of itself while it starts. */
 static bool log_says(const char *words)
 {
 	static char log[1 << 17];
@@ -139,20 +136,108 @@ static bool log_says(const char *words)
 	return strstr(log, words) != NULL;
 }
 
-static void judge_text(void) __attribute__((noreturn));
-static void judge_text(void)
+/* On other architectures than x86_64 the text is looked at, and not the memory. */
+static unsigned long long text_address(void)
 {
 	struct layout layout = {0};
 
 	read_text_addresses(&layout);
-	if (!layout.text && log_says("KASLR enabled"))
+	return layout.text;
+}
+
+static void text_is(unsigned long long text, bool moved) __attribute__((noreturn));
+static void text_is(unsigned long long text, bool moved)
+{
+	if (!text)
+		fail("the kernel does not name its symbols, which show where its text is");
+	if (!moved)
+		fail("the text is where it always is (0x%llx)", text);
+	pass("the text is at 0x%llx", text);
+}
+
+/* The text is moved by multiples of that, on aarch64 and riscv64. */
+#define TEXT_STEP (1ULL << 21)
+/* KIMAGE_VADDR of aarch64, which is behind the modules: their room grew in 6.5 (arch/arm64/include/asm/memory.h). */
+static const unsigned long long ARM64_TEXTS[] = {0xffff800080000000ULL, 0xffff800008000000ULL};
+
+static void judge_arm64(void) __attribute__((noreturn));
+static void judge_arm64(void)
+{
+	unsigned long long text = text_address(), base = text & ~(TEXT_STEP - 1);
+
+	/* What a kernel without its symbols says (arch/arm64/kernel/kaslr.c). */
+	if (!text && log_says("KASLR enabled"))
 		pass("the kernel's log says so; it does not name its symbols");
-	if (!layout.text)
-		fail("the kernel neither names its symbols nor says in its log that it draws addresses");
-	unsigned long long base = layout.text & ~(ARM64_STEP - 1);
-	if (base == ARM64_TEXTS[0] || base == ARM64_TEXTS[1])
-		fail("the text is where it always is (0x%llx)", layout.text);
-	pass("the text is at 0x%llx", layout.text);
+	text_is(text, base != ARM64_TEXTS[0] && base != ARM64_TEXTS[1]);
+}
+
+/* KERNEL_LINK_ADDR (arch/riscv/include/asm/pgtable.h): the last 2 GiB. */
+#define RISCV_TEXT 0xffffffff80000000ULL
+#define RISCV_SEED "/sys/firmware/devicetree/base/chosen/kaslr-seed"
+
+/* Since 6.7 the kernel draws with what the device tree hands over, since 6.11 with the processor's own source (Zkr). */
+static bool riscv_has_seed(void)
+{
+	char cpus[4096];
+
+	if (exists(RISCV_SEED) && release_is_at_least(6, 7))
+		return true;
+	return release_is_at_least(6, 11) && read_text("/proc/cpuinfo", cpus, sizeof(cpus)) > 0 && strstr(cpus, "_zkr");
+}
+
+static void judge_riscv(void) __attribute__((noreturn));
+static void judge_riscv(void)
+{
+	unsigned long long text = text_address();
+	bool moved = (text & ~(TEXT_STEP - 1)) != RISCV_TEXT;
+
+	if (text && !moved && !riscv_has_seed())
+		skip("nobody hands this kernel a seed to draw with (kaslr-seed, Zkr): its text is at 0x%llx", text);
+	/* Within 1 GiB there are some 500 places, and that is one of them. */
+	if (text && !moved)
+		skip("the text is where it always is (0x%llx), or was drawn to be there", text);
+	text_is(text, moved);
+}
+
+/* Where the text of s390x is when nothing was drawn (arch/s390/boot/startup.c). Before 6.10 it has its physical address.
+ * Since then it is in the last 512 MiB of the kernel's space, which ends where tables of three levels do, or of four: at
+ * CONFIG_KERNEL_IMAGE_BASE, or, where the draw failed, at the very end. */
+#define S390_TEXT_PHYSICAL 0x100000ULL
+#define S390_TEXT_ROOM (512ULL << 20)
+static const unsigned long long S390_ENDS[] = {1ULL << 42, 1ULL << 53};
+
+static bool s390_moved(unsigned long long text)
+{
+	for (size_t i = 0; i < COUNT_OF(S390_ENDS); i++)
+		if (text >= S390_ENDS[i] - S390_TEXT_ROOM && text < S390_ENDS[i])
+			return false;
+	return text != S390_TEXT_PHYSICAL;
+}
+
+/* The kernel draws with a function of the instruction KMC (cipher message with chaining; z/Architecture Principles of
+ * Operation, Message-Security Assist) or does not draw at all (arch/s390/boot/kaslr.c). Function 0 says which ones this
+ * processor has. */
+#define S390_KMC_PRNG 67
+
+static bool s390_has_prng(void)
+{
+	unsigned char functions[16] = {0};
+#ifdef __s390x__
+	/* Register 0 has the function, 1 the place for the answer; the other two are not looked at. */
+	if (getauxval(AT_HWCAP) & 1u << 3) /* HWCAP_MSA (asm/elf.h) */
+		__asm__ volatile("lghi 0,0\n\tlgr 1,%0\n\t.insn rre,0xb92f0000,2,4" : : "a"(functions) : "0", "1", "cc", "memory");
+#endif
+	return functions[S390_KMC_PRNG / 8] & 0x80 >> S390_KMC_PRNG % 8;
+}
+
+static void judge_s390(void) __attribute__((noreturn));
+static void judge_s390(void)
+{
+	unsigned long long text = text_address();
+
+	if (text && !s390_moved(text) && !s390_has_prng())
+		skip("this processor has no random numbers to draw with (KMC-PRNG): the text is at 0x%llx", text);
+	text_is(text, s390_moved(text));
 }
 
 void probe_kaslr(void)
@@ -163,9 +248,13 @@ void probe_kaslr(void)
 	if (read_text("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 && has_word(cmdline, "nokaslr"))
 		skip("nokaslr is on the kernel line");
 	if (machine_is("aarch64"))
-		judge_text();
+		judge_arm64();
+	if (machine_is("riscv64"))
+		judge_riscv();
+	if (machine_is("s390x"))
+		judge_s390();
 	if (!machine_is("x86_64"))
-		skip("what is drawn is looked at on x86_64 and aarch64");
+		skip("the kernel has no KASLR for 64-bit servers of this architecture");
 	struct boot boot = how_booted();
 	read_text_addresses(&layout);
 	read_memory_addresses(&layout);
@@ -208,4 +297,67 @@ void probe_mitigations(void)
 			fail("%s: %s", ours[i], said[i]);
 	}
 	pass("spectre_v1: %.40s; meltdown: %.40s; spectre_v2: %.60s", said[0], said[1], said[2]);
+}
+
+/* What says on an architecture's kernel line that its programs have page tables without the kernel, and what that they
+ * have not, whatever the processor needs. */
+struct isolation {
+	const char *machine;
+	const char *on[2], *off[2];
+	bool (*there)(void);
+};
+
+static bool x86_isolates(void)
+{
+	char line[4096];
+	bool found = false;
+	FILE *cpus = fopen("/proc/cpuinfo", "re");
+
+	while (cpus && !found && fgets(line, sizeof(line), cpus))
+		found = strncmp(line, "flags\t", 6) == 0 && has_word(line, "pti");
+	if (cpus)
+		fclose(cpus);
+	return found;
+}
+
+/* The file tells it of a processor at fault alone, the log of each (arch/arm64/kernel/cpufeature.c). */
+static bool arm64_isolates(void)
+{
+	char said[128];
+
+	return log_says("detected: Kernel page table isolation") ||
+	       (read_text(FAULTS "/meltdown", said, sizeof(said)) > 0 && strcmp(said, "Mitigation: PTI") == 0);
+}
+
+static const struct isolation ISOLATIONS[] = {
+	{"x86_64", {"pti=on", "pti=on"}, {"nopti", "pti=off"}, x86_isolates},
+	{"aarch64", {"kpti=1", "kpti=on"}, {"kpti=0", "kpti=off"}, arm64_isolates},
+};
+
+void probe_pti(void)
+{
+	const struct isolation *isolation = NULL;
+	char cmdline[4096], said[128];
+
+	for (size_t i = 0; i < COUNT_OF(ISOLATIONS); i++)
+		if (machine_is(ISOLATIONS[i].machine))
+			isolation = &ISOLATIONS[i];
+	if (!isolation)
+		skip("the kernel isolates page tables on x86_64 and aarch64 alone");
+	if (read_text("/proc/cmdline", cmdline, sizeof(cmdline)) < 0)
+		fail_errno("/proc/cmdline");
+	bool wanted = has_word(cmdline, isolation->on[0]) || has_word(cmdline, isolation->on[1]);
+	bool unwanted = has_word(cmdline, isolation->off[0]) || has_word(cmdline, isolation->off[1]) ||
+			has_word(cmdline, "mitigations=off");
+	if (isolation->there())
+		pass("programs have page tables without the kernel%s", wanted ? ", as the kernel line says" : "");
+	if (wanted)
+		fail("the kernel line says %s, but the kernel does not isolate its page tables", isolation->on[0]);
+	if (unwanted)
+		skip("it is turned off on the kernel line");
+	if (read_text(FAULTS "/meltdown", said, sizeof(said)) <= 0)
+		fail_errno(FAULTS "/meltdown");
+	if (strcmp(said, "Not affected") != 0)
+		fail("meltdown: %s, and the kernel does not isolate its page tables", said);
+	skip("this processor does not need it, and the kernel line does not say %s", isolation->on[0]);
 }

@@ -179,6 +179,7 @@ const struct probe PROBES[] = {
 	 .cleanup = cleanup_huge_pages},
 	{.name = "kmsg", .proves = "the kernel log is read through /dev/kmsg", .run = probe_kmsg},
 	{.name = "kaslr", .proves = "memory lies where each boot draws it", .run = probe_kaslr},
+	{.name = "pti", .proves = "programs have page tables without the kernel", .run = probe_pti},
 	{.name = "mitigations", .proves = "what the kernel alone can mend is mended", .run = probe_mitigations},
 	{.name = "btf", .proves = "the kernel's types are there to read", .run = probe_btf},
 	{.name = "ftrace", .proves = "a function's calls are traced", .run = probe_ftrace, .undo = undo_ftrace,

@@ -6,7 +6,7 @@ would be a wrong answer: the kernel has not found it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from osbuilder.guest.qemu import Device, Guest, RootKind
@@ -36,6 +36,8 @@ _CHOSEN: Final = "security="
 """Of the kernel line: the security module that is on, which is also its probe's name. The last one counts."""
 _IP_CONFIG: Final = "ip="
 """Of the kernel line: a network card's address."""
+_ISOLATED: Final = ("pti=on", "kpti=1", "kpti=on")
+"""Of the kernel line: page tables of programs without the kernel, on a processor that does not need them, too."""
 
 
 def expected_probes(guest: Guest) -> Mapping[str, str]:
@@ -52,9 +54,18 @@ def expected_probes(guest: Guest) -> Mapping[str, str]:
         found["uefi"] = f"firmware {guest.machine.firmware}"
     if guest.vcpus > 1:
         found["vcpus"] = f"{guest.vcpus} vCPUs"
-    if words := [word for word in guest.cmdline if word.startswith(_IP_CONFIG)]:
-        found["ip-config"] = words[-1]
-    chosen = [word for word in guest.cmdline if word.startswith(_CHOSEN)]
+    return found | _of_kernel_line(guest.cmdline)
+
+
+def _of_kernel_line(words: Sequence[str]) -> dict[str, str]:
+    """Return the probes of what was chosen on a kernel line, each with the word that chose it; the last one counts."""
+    found = {}
+    for word in words:
+        if word.startswith(_IP_CONFIG):
+            found["ip-config"] = word
+        if word in _ISOLATED:
+            found["pti"] = word
+    chosen = [word for word in words if word.startswith(_CHOSEN)]
     if chosen:
         found[chosen[-1].removeprefix(_CHOSEN)] = chosen[-1]
     return found

@@ -57,13 +57,28 @@ LACKING: Final = (
     ),
     Lack(probe="vmgenid", why="QEMU has no vmgenid for virt", arches=("aarch64",)),
     Lack(probe="kaslr", why="the kernel has no KASLR for 64-bit servers", arches=("ppc64le",)),
-    Lack(probe="kaslr", why="QEMU's virt hands the kernel no seed to draw with", arches=("riscv64",)),
-    Lack(probe="kaslr", why="where it has its text when nothing was drawn is not known", arches=("s390x",)),
+    Lack(
+        probe="kaslr",
+        why="before 6.11 the kernel draws with a seed in the device tree alone, and QEMU's virt hands over none",
+        arches=("riscv64",),
+        kernel=KernelRange.parse("<6.11"),
+    ),
+    Lack(
+        probe="kaslr",
+        why="QEMU emulates no random numbers for s390x (KMC-PRNG), without which nothing is drawn; KVM has them",
+        arches=("s390x",),
+        accel=Accel.TCG,
+    ),
     Lack(
         probe="kaslr",
         why="entered through PVH it draws nothing; vmlinuz does",
         arches=("x86_64",),
         unless_patched=DRAWN_IN_PVH,
+    ),
+    Lack(
+        probe="pti",
+        why="the kernel has page-table isolation for x86_64 and aarch64 alone",
+        arches=("ppc64le", "s390x", "riscv64"),
     ),
     Lack(probe="mitigations", why="before 6.14 the kernel names no faults of its processors", arches=("riscv64",)),
     Lack(

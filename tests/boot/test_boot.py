@@ -25,7 +25,8 @@ from tests.ext4_reader import differences
 
 # Devices that no machine of these tests has: a vsock wants vhost-vsock on the host, a PTP clock wants KVM. No root
 # is verified here (test_verity.py), SELinux and AppArmor are off unless they are chosen (test_security_modules.py), and
-# nothing is plugged while they run (test_plugging.py), and nobody shares a folder (test_shares.py).
+# nothing is plugged while they run (test_plugging.py), nobody shares a folder (test_shares.py), and their
+# processors need no page tables without the kernel.
 PLUGGED = frozenset(plug.probe for plug in Plug)
 # With one processor these prove nothing.
 OF_SEVERAL = {"vcpus", "cpu-hotplug", "cgroup2-cpuset"}
@@ -34,7 +35,7 @@ NOT_GIVEN = {
 }
 # systemd has them in groups of version 2.
 TAKEN_BY_SYSTEMD = {f"cgroup1-{controller}" for controller in ("memory", "cpu", "cpuset", "pids", "blkio")}
-NOT_HERE = PLUGGED | OF_SEVERAL | NOT_GIVEN | {"selinux", "apparmor"}
+NOT_HERE = PLUGGED | OF_SEVERAL | NOT_GIVEN | {"selinux", "apparmor", "pti"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

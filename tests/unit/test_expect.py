@@ -35,6 +35,8 @@ GIVEN = [
     (initrd_guest(devices=(Device.PLAN9,)), "9p", "device 9p"),
     (initrd_guest(devices=(Device.VIRTIOFS,)), "virtiofs", "device virtio-fs"),
     (initrd_guest(devices=(Device.VMGENID,)), "vmgenid", "device vmgenid"),
+    (initrd_guest(cmdline=("pti=on",)), "pti", "pti=on"),
+    (initrd_guest(cmdline=("kpti=1",)), "pti", "kpti=1"),
     (initrd_guest(cmdline=("ip=192.0.2.1::::::off",)), "ip-config", "ip=192.0.2.1::::::off"),
 ]
 

@@ -214,6 +214,7 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
         "initrd scratch +virtio-console",
         "initrd scratch +vmgenid",
         "initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
+        "initrd scratch pti=on",
         "virtio-blk scratch fs=erofs",
         "pmem scratch fs=erofs",
         "virtio-scsi scratch",
@@ -227,8 +228,10 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
         "x86_64 minimal microvm initrd scratch compression=gzip",
         "x86_64 minimal microvm initrd scratch compression=none",
         "x86_64 minimal microvm initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
+        "x86_64 minimal microvm initrd scratch pti=on",
     ]
     foreign = [str(trial) for trial in checkout.proof.of_kernels(arches=("ppc64le", "s390x"), variants=("base",))]
+    assert [name for name in foreign if "pti" in name] == []  # page tables are isolated on no other architecture
     shared = [name.rpartition(" scratch ")[2] for name in foreign if "+9p" in name]
     assert shared == ["+9p", "+9p"]  # virtiofsd is of this host
     assert [name.rpartition(" scratch ")[2] for name in foreign if "plug:" in name] == [
@@ -252,6 +255,7 @@ def test_every_variant_is_tried_on_every_machine_and_root_that_it_has_drivers_fo
         "aarch64 minimal virt-mmio initrd scratch compression=gzip",
         "aarch64 minimal virt-mmio initrd scratch compression=none",
         "aarch64 minimal virt-mmio initrd scratch ip=192.0.2.15::192.0.2.1:255.255.255.0::eth0:off",
+        "aarch64 minimal virt-mmio initrd scratch kpti=1",
     ]
 
 
@@ -345,6 +349,8 @@ def test_what_came_with_a_version_is_excused_only_of_older_kernels() -> None:
     assert "drmgr" in reason("pci-plug", "ppc64le", {Accel.TCG}, release="6.1.174-1")
     assert reason("pci-plug", "ppc64le", {Accel.TCG}, release="6.12.117") == ""
     assert reason("pci-plug", "ppc64le", {Accel.TCG}) == ""
+    assert "seed" in reason("kaslr", "riscv64", {Accel.TCG}, release="6.1.174-1")
+    assert reason("kaslr", "riscv64", {Accel.TCG}, release="6.12.117") == ""
 
 
 def test_what_a_machine_can_have_plugged_is_not_excused_on_its_architecture() -> None:
