@@ -217,6 +217,7 @@ DECLARE(virtio_pmem);
 DECLARE(virtio_net);
 DECLARE(virtio_rng);
 DECLARE(virtio_balloon);
+DECLARE(free_page_reporting);
 /* probes_passthrough.c */
 DECLARE(vfio);
 DECLARE(vfio_device);

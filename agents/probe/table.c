@@ -159,6 +159,7 @@ const struct probe PROBES[] = {
 	{.name = "ip-config", .proves = "the kernel line's ip= was followed", .run = probe_ip_config},
 	{.name = "virtio-rng", .proves = "virtio-rng feeds /dev/hwrng", .run = probe_virtio_rng},
 	{.name = "virtio-balloon", .proves = "virtio-balloon is driven", .run = probe_virtio_balloon},
+	{.name = "free-page-reporting", .proves = "the balloon is told which pages are free", .run = probe_free_page_reporting},
 	{.name = "vfio", .proves = "VFIO has a way to map memory for devices", .run = probe_vfio},
 	{.name = "vfio-device", .proves = "a device behind an IOMMU is handed to a program", .run = probe_vfio_device,
 	 .undo = undo_vfio_device},

@@ -19,18 +19,18 @@ _ROOTS: Final[Mapping[RootKind, tuple[str, ...]]] = {
     RootKind.VERITY: ("virtio-blk", "root-verity"),
     RootKind.INITRD: (),
 }
-_DEVICES: Final[Mapping[Device, str]] = {
-    Device.RNG: "virtio-rng",
-    Device.BALLOON: "virtio-balloon",
-    Device.NET: "virtio-net",
-    Device.SCSI: "virtio-scsi",
-    Device.PMEM: "virtio-pmem",
-    Device.IOMMU: "iommu",
-    Device.MACHINE_IOMMU: "iommu",
-    Device.PLAN9: "9p",
-    Device.VIRTIOFS: "virtiofs",
-    Device.VMGENID: "vmgenid",
-    Device.CONSOLE: "virtio-console",
+_DEVICES: Final[Mapping[Device, tuple[str, ...]]] = {
+    Device.RNG: ("virtio-rng",),
+    Device.BALLOON: ("virtio-balloon", "free-page-reporting"),
+    Device.NET: ("virtio-net",),
+    Device.SCSI: ("virtio-scsi",),
+    Device.PMEM: ("virtio-pmem",),
+    Device.IOMMU: ("iommu",),
+    Device.MACHINE_IOMMU: ("iommu",),
+    Device.PLAN9: ("9p",),
+    Device.VIRTIOFS: ("virtiofs",),
+    Device.VMGENID: ("vmgenid",),
+    Device.CONSOLE: ("virtio-console",),
 }
 _CHOSEN: Final = "security="
 """Of the kernel line: the security module that is on, which is also its probe's name. The last one counts."""
@@ -45,7 +45,8 @@ def expected_probes(guest: Guest) -> Mapping[str, str]:
     found = dict.fromkeys(_ROOTS[guest.root], f"root {guest.root.value}")
     for device in Device:
         if device in guest.devices:
-            found.setdefault(_DEVICES[device], f"device {device.value}")
+            for probe in _DEVICES[device]:
+                found.setdefault(probe, f"device {device.value}")
     if guest.report is not None or guest.port is not None:
         found.setdefault("virtio-console", "its ports")
     if guest.vsock_cid is not None:

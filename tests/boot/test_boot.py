@@ -96,7 +96,7 @@ def test_a_guest_comes_up_and_keeps_every_promise_of_its_kernel(guests: Guests, 
     absent |= TAKEN_BY_SYSTEMD if root is not RootKind.INITRD else set()
     skipped = {probe.name for probe in report.probes if probe.result is Result.SKIP}
     assert skipped <= NOT_HERE | absent, {name: results[name].detail for name in skipped}
-    assert results["virtio-balloon"].detail.endswith("free pages are reported")
+    assert results["free-page-reporting"].detail.startswith("the balloon has read reports of free pages")
     assert dax(report) is (root is RootKind.PMEM)
     assert report.pid1 is (root is RootKind.INITRD)
     assert report.memory.total_kib > 200_000

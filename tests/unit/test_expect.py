@@ -30,6 +30,7 @@ GIVEN = [
     (guest(root=RootKind.VERITY), "root-verity", "root verity"),
     (initrd_guest(devices=(Device.RNG,)), "virtio-rng", "device rng"),
     (initrd_guest(devices=(Device.BALLOON,)), "virtio-balloon", "device balloon"),
+    (initrd_guest(devices=(Device.BALLOON,)), "free-page-reporting", "device balloon"),
     (initrd_guest(devices=(Device.NET,)), "virtio-net", "device net"),
     (initrd_guest(devices=(Device.SCSI,)), "virtio-scsi", "device scsi"),
     (initrd_guest(devices=(Device.PLAN9,)), "9p", "device 9p"),
