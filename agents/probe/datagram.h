@@ -18,4 +18,11 @@ bool datagram_reaches(int receiver, int family, uint16_t port, int patience_ms);
  * when send returns, so that a short time is enough to see that one was dropped. */
 bool datagram_arrives(int family, int patience_ms);
 
+/* Whether who sends a datagram over loopback to a port that somebody listens at is told that it was refused. */
+bool datagram_is_refused(int family);
+
+/* Whether a datagram from 127.0.0.1 to another address of this machine comes with that address as its source, as
+ * masquerading has it (127.0.0.1 itself never leaves a machine). Ends the probe when it does not come at all. */
+bool datagram_is_masqueraded(void);
+
 #endif

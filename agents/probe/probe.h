@@ -203,8 +203,11 @@ DECLARE(nftables_log);
 DECLARE(nftables_xtables);
 DECLARE(tproxy);
 DECLARE(bridge_netfilter);
-void prepare_nftables_log(void);
-void cleanup_nftables_log(void);
+/* probes_xtables.c */
+#define XTABLES_SECONDS 30
+DECLARE(xtables_matches);
+DECLARE(xtables_conntrack);
+DECLARE(xtables_targets);
 /* probes_iptables.c */
 DECLARE(iptables_legacy);
 DECLARE(ip6tables_legacy);

@@ -14,7 +14,9 @@
 #include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/x_tables.h>
 #include <linux/netfilter_ipv4/ip_tables.h>
+#include <linux/netfilter_ipv4/ipt_REJECT.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
+#include <linux/netfilter_ipv6/ip6t_REJECT.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -148,7 +150,44 @@ static void redirect_to(int family, uint16_t port)
 		load_table(&table, NF_INET_LOCAL_OUT, &v4, sizeof(v4));
 }
 
-static void filter_and_redirect(int family)
+/* -A OUTPUT -p udp -j REJECT, as firewalls answer: whoever sends is told. */
+static void reject(int family)
+{
+	struct table table;
+	struct {
+		struct xt_entry_target target;
+		union {
+			struct ipt_reject_info v4;
+			struct ip6t_reject_info v6;
+		} how;
+	} __attribute__((aligned(8))) rule = {0};
+
+	if (family == AF_INET6)
+		rule.how.v6.with = IP6T_ICMP6_PORT_UNREACH;
+	else
+		rule.how.v4.with = IPT_ICMP_PORT_UNREACHABLE;
+	put_name(&rule.target, "REJECT", sizeof(rule));
+	open_table(&table, family, "filter");
+	load_table(&table, NF_INET_LOCAL_OUT, &rule, sizeof(rule));
+}
+
+/* A rule of that table drops what programs send, and no more does once another is loaded. */
+static void drop_in_table(int family, const char *name)
+{
+	struct table table;
+	struct xt_standard_target drop = verdict(NF_DROP), accept = verdict(NF_ACCEPT);
+
+	open_table(&table, family, name);
+	load_table(&table, NF_INET_LOCAL_OUT, &drop, sizeof(drop));
+	if (datagram_arrives(family, DROPPED_MS))
+		fail("a datagram went out through a rule of table %s that drops it", name);
+	open_table(&table, family, name);
+	load_table(&table, NF_INET_LOCAL_OUT, &accept, sizeof(accept));
+	if (!datagram_arrives(family, PATIENCE_MS))
+		fail("a datagram was dropped through a rule of table %s that accepts it", name);
+}
+
+static void try_tables(int family)
 {
 	struct table table;
 	struct xt_standard_target drop = verdict(NF_DROP), accept = verdict(NF_ACCEPT);
@@ -162,21 +201,26 @@ static void filter_and_redirect(int family)
 	load_table(&table, NF_INET_LOCAL_IN, &drop, sizeof(drop));
 	if (datagram_arrives(family, DROPPED_MS))
 		fail("a datagram arrived through a rule that drops it");
+	reject(family);
+	if (!datagram_is_refused(family))
+		fail("whoever sent a datagram was not told that a rule rejects it");
 	open_table(&table, family, "filter");
 	load_table(&table, NF_INET_LOCAL_IN, &accept, sizeof(accept));
+	drop_in_table(family, "mangle");
+	drop_in_table(family, "raw");
 	int receiver = datagram_receiver(family, &port);
 	redirect_to(family, port);
 	if (!datagram_reaches(receiver, family, 9, PATIENCE_MS))
 		fail("a datagram was not redirected to another port");
-	pass("tables filter and nat loaded: a datagram was dropped, another redirected");
+	pass("tables filter, mangle, raw and nat loaded: datagrams were dropped, rejected and redirected");
 }
 
 void probe_iptables_legacy(void)
 {
-	filter_and_redirect(AF_INET);
+	try_tables(AF_INET);
 }
 
 void probe_ip6tables_legacy(void)
 {
-	filter_and_redirect(AF_INET6);
+	try_tables(AF_INET6);
 }

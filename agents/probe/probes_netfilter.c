@@ -6,6 +6,7 @@
 #include "datagram.h"
 #include "link.h"
 #include "nftables.h"
+#include "packetlog.h"
 #include "probe.h"
 #include "util.h"
 
@@ -53,46 +54,16 @@ void probe_nftables(void)
 	pass("table, chain and rule made; the rule dropped a datagram");
 }
 
-/* Gives loopback a second address, one that masquerading may choose (127.0.0.1 never leaves the host). */
-static void add_loopback_address(struct in_addr address)
-{
-	struct ifreq request = {.ifr_name = "lo:1"};
-	struct sockaddr_in *wanted = (void *)&request.ifr_addr;
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	wanted->sin_family = AF_INET;
-	wanted->sin_addr = address;
-	if (fd < 0 || ioctl(fd, SIOCSIFADDR, &request) < 0)
-		fail_errno("a second address for loopback");
-	close(fd);
-}
-
 void probe_nftables_nat(void)
 {
 	struct netlink netlink;
-	struct sockaddr_in outside = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001)};
-	struct sockaddr_in inside = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in seen = {0};
-	socklen_t size = sizeof(outside);
-	char byte;
 
-	add_loopback_address(outside.sin_addr);
 	ruleset_begin(&netlink, NFPROTO_IPV4, "nat", NF_INET_POST_ROUTING);
 	size_t rule = rule_begin(&netlink, NFPROTO_IPV4);
 	expression_end(&netlink, expression_begin(&netlink, "masq"));
 	rule_end(&netlink, rule);
 	ruleset_send(&netlink);
-	int receiver = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int sender = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (receiver < 0 || sender < 0 || bind(receiver, (void *)&outside, size) < 0 ||
-	    bind(sender, (void *)&inside, size) < 0 || getsockname(receiver, (void *)&outside, &size) < 0)
-		fail_errno("a UDP socket on loopback");
-	if (sendto(sender, "x", 1, 0, (void *)&outside, size) < 0)
-		fail_errno("sending through the masquerading chain");
-	struct pollfd ready = {.fd = receiver, .events = POLLIN};
-	if (poll(&ready, 1, 2000) != 1 || recvfrom(receiver, &byte, 1, 0, (void *)&seen, &size) != 1)
-		fail("nothing came through the masquerading chain");
-	if (seen.sin_addr.s_addr != outside.sin_addr.s_addr)
+	if (!datagram_is_masqueraded())
 		fail("a datagram came through the masquerading chain with its own source address");
 	pass("a nat chain masqueraded a datagram");
 }
@@ -192,34 +163,13 @@ void probe_nftables_balance(void)
 	pass("datagrams were told apart in turn, and by a hash");
 }
 
-#define LOG_ALL_NAMESPACES "/proc/sys/net/netfilter/nf_log_all_netns"
 #define LOG_PREFIX "osbuilder-probe-rule "
-
-static bool logging_widened;
-
-/* The rules of other network namespaces than the first log nothing, unless this says so; it is only there in the first. */
-void prepare_nftables_log(void)
-{
-	unsigned long long all;
-
-	logging_widened = read_number(LOG_ALL_NAMESPACES, &all) && all == 0 && write_text(LOG_ALL_NAMESPACES, "1") == 0;
-}
-
-void cleanup_nftables_log(void)
-{
-	if (logging_widened)
-		write_text(LOG_ALL_NAMESPACES, "0");
-}
 
 void probe_nftables_log(void)
 {
 	struct netlink netlink;
-	char record[8192];
-	ssize_t got;
-	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int log = packet_log_open();
 
-	if (log < 0 || lseek(log, 0, SEEK_END) < 0)
-		fail_errno("/dev/kmsg");
 	ruleset_begin(&netlink, NFPROTO_INET, "filter", NF_INET_LOCAL_IN);
 	size_t rule = rule_begin(&netlink, NFPROTO_INET);
 	struct expression expression = expression_begin(&netlink, "log");
@@ -229,13 +179,9 @@ void probe_nftables_log(void)
 	rule_end(&netlink, rule);
 	ruleset_send(&netlink);
 	require_loopback();
-	/* EPIPE: records were lost before they were read; what follows is still there. */
-	while ((got = read(log, record, sizeof(record) - 1)) > 0 || (got < 0 && errno == EPIPE)) {
-		record[got > 0 ? got : 0] = '\0';
-		if (strstr(record, LOG_PREFIX) && strstr(record, "PROTO=UDP"))
-			pass("a rule put a datagram into the kernel's log");
-	}
-	fail("a rule logs datagrams, but the kernel's log has none");
+	if (!packet_log_has(log, LOG_PREFIX))
+		fail("a rule logs datagrams, but the kernel's log has none");
+	pass("a rule put a datagram into the kernel's log");
 }
 
 /* Sends as another user, whom the socket then belongs to. */

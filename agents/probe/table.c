@@ -3,6 +3,7 @@
  * Every probe by name. A name, once released, keeps its meaning: kernel fragments and users refer to it.
  */
 #include "hugepages.h"
+#include "packetlog.h"
 #include "probe.h"
 
 #include <string.h>
@@ -139,13 +140,24 @@ const struct probe PROBES[] = {
 	 .proves = "an nftables rule logs a packet",
 	 .run = probe_nftables_log,
 	 .rooms = ROOM_NET,
-	 .prepare = prepare_nftables_log,
-	 .cleanup = cleanup_nftables_log},
+	 .prepare = prepare_packet_log,
+	 .cleanup = cleanup_packet_log},
 	{.name = "nftables-xtables", .proves = "an xtables match works in nftables", .run = probe_nftables_xtables,
 	 .rooms = ROOM_NET},
-	{.name = "iptables-legacy", .proves = "tables filter and nat of iptables hold", .run = probe_iptables_legacy,
+	{.name = "xtables-matches", .proves = "matches of iptables tell datagrams apart", .run = probe_xtables_matches,
+	 .rooms = ROOM_NET, .seconds = XTABLES_SECONDS},
+	{.name = "xtables-conntrack", .proves = "rules see and mark connections", .run = probe_xtables_conntrack,
+	 .rooms = ROOM_NET, .seconds = XTABLES_SECONDS},
+	{.name = "xtables-targets",
+	 .proves = "targets of iptables mark, translate, log and clamp",
+	 .run = probe_xtables_targets,
+	 .rooms = ROOM_NET,
+	 .seconds = XTABLES_SECONDS,
+	 .prepare = prepare_packet_log,
+	 .cleanup = cleanup_packet_log},
+	{.name = "iptables-legacy", .proves = "the tables of iptables hold", .run = probe_iptables_legacy,
 	 .rooms = ROOM_NET},
-	{.name = "ip6tables-legacy", .proves = "tables filter and nat of ip6tables hold", .run = probe_ip6tables_legacy,
+	{.name = "ip6tables-legacy", .proves = "the tables of ip6tables hold", .run = probe_ip6tables_legacy,
 	 .rooms = ROOM_NET},
 	{.name = "bridge-netfilter", .proves = "a rule for IP drops what a bridge forwards", .run = probe_bridge_netfilter,
 	 .rooms = ROOM_NET},
