@@ -36,9 +36,9 @@ const struct probe PROBES[] = {
 	DEVICE_MAPPER("device-mapper", "a mapped device is made and loaded", probe_device_mapper),
 	DEVICE_MAPPER("dm-verity", "verity reads a block with its hash and no other", probe_dm_verity),
 	DEVICE_MAPPER("dm-crypt", "crypt stores encrypted what is written", probe_dm_crypt),
+	DEVICE_MAPPER("dm-integrity", "integrity refuses a block that was changed", probe_dm_integrity),
 	DEVICE_MAPPER("dm-thin", "a thin volume is larger than its pool", probe_dm_thin),
 #undef DEVICE_MAPPER
-	{.name = "dm-integrity", .proves = "device mapper has the integrity target", .run = probe_dm_integrity},
 #define CGROUP(suffix, what, function)                                                                                 \
 	{.name = suffix, .proves = what, .run = function, .prepare = prepare_cgroup, .cleanup = cleanup_cgroup}
 	CGROUP("cgroup2", "a process is moved into a cgroup2 group", probe_cgroup2),
