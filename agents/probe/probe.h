@@ -238,6 +238,11 @@ DECLARE(virtio_mem_plug);
 DECLARE(pci_plug);
 DECLARE(pcie_plug);
 DECLARE(shpc_plug);
+/* probes_crash.c */
+DECLARE(core_dump);
+void prepare_core_dump(void);
+void cleanup_core_dump(void);
+DECLARE(kallsyms);
 /* probes_debug.c */
 DECLARE(btf);
 DECLARE(ftrace);
