@@ -223,7 +223,7 @@ static unsigned long long interrupts_of(const char *line)
  * only used when the host asks for memory. */
 static bool queue_interrupts(const char *device, unsigned long long *count)
 {
-	char line[1024], plain[80], queues[80], reports[80];
+	char line[8192], plain[80], queues[80], reports[80];
 	bool found = false;
 	FILE *interrupts = fopen("/proc/interrupts", "re");
 

@@ -269,6 +269,60 @@ def test_a_kernel_line_is_read_as_the_kernel_reads_it(strings: Path, cmdline: st
     assert run(strings, "key", cmdline).stdout.decode() == value
 
 
+INSIDE = """
+#include "probes_hardening.c"
+#include "probes_virtio.c"
+#include <stdlib.h>
+int main(int count, char **arguments)
+{
+	if (count == 3 && strcmp(arguments[1], "s390x") == 0)
+		puts(s390_moved(strtoull(arguments[2], NULL, 16)) ? "moved" : "where it always is");
+	else if (count == 3)
+		printf("%llu\\n", interrupts_of(arguments[2]));
+	return count == 3 ? 0 : 2;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What probes make of what no kernel here says."""
+    folder = tmp_path_factory.mktemp("inside")
+    (folder / "inside.c").write_text(INSIDE)
+    sources = (SOURCE / f"{name}.c" for name in ("bpf", "runner", "util", "virtio"))
+    return compile_c(folder / "inside", folder / "inside.c", *sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("100000", "where it always is"),  # 6.1: the physical address
+        ("7a84000", "moved"),
+        ("3ffe0100000", "where it always is"),  # 6.12: CONFIG_KERNEL_IMAGE_BASE and TEXT_OFFSET
+        ("3fffe9d4000", "where it always is"),  # the draw failed: at the end of the space
+        ("1fffffff000000", "where it always is"),  # the same, with tables of four levels
+        ("2c8e3f04000", "moved"),
+        ("3ffdfffc000", "moved"),
+    ],
+)
+def test_an_s390x_kernels_text_is_told_from_one_that_was_not_moved(inside: Path, text: str, verdict: str) -> None:
+    assert run(inside, "s390x", text).stdout.decode().strip() == verdict
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("  5:          0          3  PCI-MSIX-0000:00:03.0   1-edge      virtio2-virtqueues", 3),
+        (" 18:          1          2  XIVE-IRQ 4864 Edge      virtio2-virtqueues", 3),
+        ("  8:         40  IO-APIC  8-edge      virtio1", 40),
+        ("           CPU0       CPU1", 0),
+        ("ERR:          0", 0),
+    ],
+)
+def test_a_devices_interrupts_are_those_of_all_processors(inside: Path, line: str, count: int) -> None:
+    assert run(inside, "interrupts", line).stdout.decode().strip() == str(count)
+
+
 def test_the_console_gets_the_report_twice_between_markers(
     agent: Path, namespaces: tuple[str, ...], tmp_path: Path
 ) -> None:
