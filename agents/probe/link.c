@@ -152,13 +152,26 @@ int protocol_socket(const char *name)
 	return fd;
 }
 
-bool frame_arrives(int from, const char *from_name, int to, size_t size, int attempts)
+void hardware_address(const char *name, unsigned char *address)
+{
+	struct ifreq request = {0};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request) < 0)
+		fail_errno("the hardware address of %s", name);
+	memcpy(address, request.ifr_hwaddr.sa_data, ETH_ALEN);
+	close(fd);
+}
+
+bool frame_arrives_at(const unsigned char *destination, int from, const char *from_name, int to, size_t size, int attempts)
 {
 	struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(from_name)};
-	unsigned char frame[1024] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, ETHERTYPE_PROBE >> 8,
-				     ETHERTYPE_PROBE & 0xff, 'o', 's', 'b'};
+	unsigned char frame[1024] = {0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, ETHERTYPE_PROBE >> 8, ETHERTYPE_PROBE & 0xff,
+				     'o', 's', 'b'};
 	unsigned char got[2048];
 
+	memcpy(frame, destination, ETH_ALEN);
 	/* What was sent again before, and came late, is no answer to this. */
 	while (recv(to, got, sizeof(got), MSG_DONTWAIT) > 0)
 		;
@@ -171,6 +184,13 @@ bool frame_arrives(int from, const char *from_name, int to, size_t size, int att
 				return true;
 	}
 	return false;
+}
+
+bool frame_arrives(int from, const char *from_name, int to, size_t size, int attempts)
+{
+	static const unsigned char everybody[ETH_ALEN] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+	return frame_arrives_at(everybody, from, from_name, to, size, attempts);
 }
 
 void send_frame(int from, const char *from_name, int to)

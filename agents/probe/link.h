@@ -34,12 +34,17 @@ int leave_namespace(void);
 void enter_namespace(int namespace);
 int this_namespace(void);
 
+/* Writes the six bytes of a device's hardware address. */
+void hardware_address(const char *name, unsigned char *address);
+
 int packet_socket(void);
 /* Receives the probe's frames from one device, as a protocol does: after traffic control has seen them. */
 int protocol_socket(const char *name);
 
 /* Whether a frame of that size, sent through `from` on one of its namespace's devices, is received on `to`. */
 bool frame_arrives(int from, const char *from_name, int to, size_t size, int attempts);
+/* The same, of a frame to one hardware address, of six bytes; those of frame_arrives are for everybody. */
+bool frame_arrives_at(const unsigned char *destination, int from, const char *from_name, int to, size_t size, int attempts);
 void send_frame(int from, const char *from_name, int to);
 
 #endif

@@ -121,20 +121,41 @@ void probe_bridge(void)
 	pass("a frame was forwarded from one port to another");
 }
 
-void probe_macvlan(void)
+static void make_macvlan(const char *name, const char *lower)
 {
 	struct link_request request;
 
-	make_veth("lower", "wire", -1);
-	begin_link(&request, "mac0", "macvlan", "lower", -1);
+	begin_link(&request, name, "macvlan", lower, -1);
 	size_t data = netlink_nest(&request.netlink, IFLA_INFO_DATA);
 	netlink_put_u32(&request.netlink, IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE);
 	netlink_nest_end(&request.netlink, data);
 	send_link(&request, "macvlan");
+	bring_up(name);
+}
+
+/* Two devices on one card: each gets what comes for its own address alone, and what the other sends to it. */
+void probe_macvlan(void)
+{
+	unsigned char first[6], second[6];
+
+	make_veth("lower", "wire", -1);
 	bring_up("wire");
 	bring_up("lower");
-	bring_up("mac0");
-	pass("made on a veth and brought up");
+	make_macvlan("mac0", "lower");
+	make_macvlan("mac1", "lower");
+	hardware_address("mac0", first);
+	hardware_address("mac1", second);
+	int at_first = protocol_socket("mac0"), at_second = protocol_socket("mac1"), at_wire = protocol_socket("wire");
+	int sender = packet_socket();
+	if (!frame_arrives_at(first, sender, "wire", at_first, 64, 20))
+		fail("a frame from the wire does not arrive at the device that has its address");
+	if (frame_arrives_at(first, sender, "wire", at_second, 64, 1))
+		fail("a frame from the wire arrives at a device with another address");
+	if (!frame_arrives(sender, "mac0", at_wire, 64, 20))
+		fail("a frame for everybody does not leave through the card");
+	if (!frame_arrives_at(second, sender, "mac0", at_second, 64, 20))
+		fail("a frame from one device to another on the same card does not arrive");
+	pass("frames came from the wire and went to it, and from one device to another, each to its own address");
 }
 
 static void make_vlan(const char *name, const char *lower)

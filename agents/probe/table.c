@@ -122,7 +122,7 @@ const struct probe PROBES[] = {
 	{.name = "packet-socket", .proves = "raw frames are sent and received", .run = probe_packet_socket, .rooms = ROOM_NET},
 	{.name = "veth", .proves = "a veth pair joins two network namespaces", .run = probe_veth, .rooms = ROOM_NET},
 	{.name = "bridge", .proves = "a bridge forwards between ports", .run = probe_bridge, .rooms = ROOM_NET},
-	{.name = "macvlan", .proves = "a macvlan device is made and brought up", .run = probe_macvlan, .rooms = ROOM_NET},
+	{.name = "macvlan", .proves = "frames come and go through macvlan devices", .run = probe_macvlan, .rooms = ROOM_NET},
 	{.name = "vlan", .proves = "a frame goes through a VLAN", .run = probe_vlan, .rooms = ROOM_NET},
 	{.name = "ipvlan", .proves = "two ipvlan devices talk", .run = probe_ipvlan, .rooms = ROOM_NET},
 	{.name = "vxlan", .proves = "a frame goes through a VXLAN tunnel", .run = probe_vxlan, .rooms = ROOM_NET},
