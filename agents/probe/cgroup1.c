@@ -16,11 +16,28 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* The kernel takes moments: for what dies, for the group that held it, and to hand a controller back. */
+#define MOMENTS 200
+#define MOMENT_MS 10
+/* Under another init version 2 has its controllers for good: no use to wait for long. */
+#define MOMENTS_TO_TAKE 50
+
+static int mount_controller(const char *controller)
+{
+	for (int moment = 0; moment < MOMENTS_TO_TAKE; moment++, sleep_ms(MOMENT_MS))
+		if (mount("probe", "mnt", "cgroup", 0, controller) == 0)
+			return 0;
+		else if (errno != EBUSY)
+			return -1;
+	errno = EBUSY;
+	return -1;
+}
+
 void make_group(const char *controller)
 {
 	if (mkdir("mnt", 0755) < 0)
 		fail_errno("mkdir mnt");
-	if (mount("probe", "mnt", "cgroup", 0, controller) < 0) {
+	if (mount_controller(controller) < 0) {
 		if (errno == EBUSY)
 			skip("version 2 has groups with the controller %s", controller);
 		fail_errno("mount -t cgroup -o %s", controller);
@@ -40,10 +57,6 @@ static bool state_of(const char *controller, unsigned int *hierarchy, unsigned i
 	const char *line = strstr(list, start);
 	return line && sscanf(line + strlen(start), "%u %u", hierarchy, groups) == 2;
 }
-
-/* The kernel takes moments: for what dies, for the group that held it, and to hand a controller back. */
-#define MOMENTS 200
-#define MOMENT_MS 10
 
 void undo_group(const char *controller)
 {

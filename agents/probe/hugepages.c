@@ -79,3 +79,21 @@ void *map_huge(size_t size)
 	}
 	return memory;
 }
+
+void huge_page_file(unsigned long long size_kib, const char *suffix, char *file, size_t size)
+{
+	const char *unit = size_kib >= 1 << 20 ? "GB" : size_kib >= 1 << 10 ? "MB" : "KB";
+	unsigned long long count = size_kib >= 1 << 20 ? size_kib >> 20 : size_kib >= 1 << 10 ? size_kib >> 10 : size_kib;
+
+	snprintf(file, size, "hugetlb.%llu%s.%s", count, unit, suffix);
+}
+
+int use_huge_page(void)
+{
+	char *memory = map_huge((size_t)huge_page_kib() << 10);
+
+	if (memory == MAP_FAILED)
+		return 2;
+	memory[0] = 1;
+	return 0;
+}

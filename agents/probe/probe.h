@@ -139,6 +139,8 @@ DECLARE(cgroup1_cpuset);
 void undo_cgroup1_cpuset(void);
 DECLARE(cgroup1_pids);
 void undo_cgroup1_pids(void);
+DECLARE(cgroup1_hugetlb);
+void undo_cgroup1_hugetlb(void);
 DECLARE(cgroup1_blkio);
 void undo_cgroup1_blkio(void);
 /* probes_ns.c */

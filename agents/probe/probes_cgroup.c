@@ -268,29 +268,14 @@ void probe_cgroup2_freeze(void)
 	pass("frozen, thawed, killed");
 }
 
-/* What the kernel calls huge pages of that size (Documentation/admin-guide/cgroup-v2.rst, HugeTLB). */
 static void limit_huge_pages(unsigned long long size_kib, unsigned long long limit)
 {
-	const char *unit = size_kib >= 1 << 20 ? "GB" : size_kib >= 1 << 10 ? "MB" : "KB";
-	unsigned long long count = size_kib >= 1 << 20 ? size_kib >> 20 : size_kib >= 1 << 10 ? size_kib >> 10 : size_kib;
 	char file[64], value[32];
 
-	snprintf(file, sizeof(file), "hugetlb.%llu%s.max", count, unit);
+	huge_page_file(size_kib, "max", file, sizeof(file));
 	snprintf(value, sizeof(value), "%llu", limit);
 	set(file, value);
 	expect(file, value);
-}
-
-static size_t huge_page_bytes;
-
-static int use_huge_page(void)
-{
-	char *memory = map_huge(huge_page_bytes);
-
-	if (memory == MAP_FAILED)
-		return 2;
-	memory[0] = 1;
-	return 0;
 }
 
 void prepare_cgroup_hugetlb(void)
@@ -309,9 +294,8 @@ void probe_cgroup2_hugetlb(void)
 {
 	unsigned long long size_kib = huge_page_kib();
 
-	huge_page_bytes = (size_t)size_kib << 10;
 	make_group("hugetlb");
-	limit_huge_pages(size_kib, huge_page_bytes);
+	limit_huge_pages(size_kib, size_kib << 10);
 	int within = run_inside(use_huge_page);
 	limit_huge_pages(size_kib, 0);
 	int beyond = run_inside(use_huge_page);

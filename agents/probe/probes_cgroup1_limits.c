@@ -4,6 +4,7 @@
  * Each is set, and then seen to hold.
  */
 #include "cgroup1.h"
+#include "hugepages.h"
 #include "inside.h"
 #include "probe.h"
 #include "util.h"
@@ -18,6 +19,7 @@ UNDO(memory, "memory")
 UNDO(cpu, "cpu")
 UNDO(cpuset, "cpuset")
 UNDO(pids, "pids")
+UNDO(hugetlb, "hugetlb")
 UNDO(blkio, "blkio")
 
 void probe_cgroup1_memory(void)
@@ -65,6 +67,25 @@ void probe_cgroup1_pids(void)
 	if (run_inside(fork_is_refused) != 0)
 		fail("fork was not refused with pids.max=1");
 	pass("fork beyond pids.max was refused");
+}
+
+void probe_cgroup1_hugetlb(void)
+{
+	unsigned long long size_kib = huge_page_kib();
+	char file[64], one_page[32];
+
+	make_group("hugetlb");
+	huge_page_file(size_kib, "limit_in_bytes", file, sizeof(file));
+	snprintf(one_page, sizeof(one_page), "%llu", size_kib << 10);
+	set(file, one_page);
+	int within = status_inside(use_huge_page);
+	set(file, "0");
+	int beyond = status_inside(use_huge_page);
+	if (within != 0)
+		fail("a process got no huge page, with a limit of one (wait status %#x)", (unsigned int)within);
+	if (!WIFSIGNALED(beyond) || WTERMSIG(beyond) != SIGBUS)
+		fail("a process got a huge page, with a limit of none (wait status %#x)", (unsigned int)beyond);
+	pass("a page of %llu KiB within the limit was given, one beyond it was not", size_kib);
 }
 
 void probe_cgroup1_blkio(void)

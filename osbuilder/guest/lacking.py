@@ -46,7 +46,7 @@ LACKING: Final = (
             arches=("s390x",),
             accel=Accel.TCG,
         )
-        for probe in ("hugepages", "cgroup2-hugetlb")
+        for probe in ("hugepages", "cgroup2-hugetlb", "cgroup1-hugetlb")
     ),
     Lack(probe="virtio-pmem", why="QEMU has no virtio-pmem for virt", arches=("aarch64",)),
     Lack(
