@@ -25,7 +25,8 @@ class Machine:
     it loads, best first; `vmgenid` says that it can have a generation counter; `iommu` are the options that give it an
     IOMMU of its own, `iommu_words` those of the kernel line with which it is used. `firmware` is the file of the UEFI
     firmware that starts its kernels, where Debian's package of it has it ("": the kernel is started directly), and
-    `capability` what a kernel must be able to do to be started by it.
+    `capability` what a kernel must be able to do to be started by it. `names_devices` says that QEMU names virtio
+    devices on the kernel line, behind our words.
 
     `plugs` is what comes while a guest runs (guest.hotplug.Plug; why the rest does not, guest.lacking says).
     `plugged_cpu` is QEMU's type of a CPU that comes ({} is the model), `cpu_place` the properties that say where it
@@ -57,6 +58,7 @@ class Machine:
     vmgenid: bool = False
     firmware: str = ""
     capability: str = ""
+    names_devices: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class Arch:
     are those that Kata's runtime looks for. `qemu_packages` are Debian's packages of QEMU for its guests,
     `cross_packages` those that compile for it on a host of another architecture. `rust` is what Rust calls its
     processors; `libcs` are the C libraries that an agent can be linked with statically, the usual one first.
-    `cmdline_bytes` is how long a kernel line may be, its end mark included (COMMAND_LINE_SIZE; the rest is cut off).
+    `cmdline_bytes` is how long a kernel line may be, its end mark included (COMMAND_LINE_SIZE; the rest is cut off),
+    `cmdline_built_in` what our kernels put before it (CONFIG_CMDLINE of kernel/configs).
     """
 
     name: str
@@ -88,6 +91,7 @@ class Arch:
     vmlinuz_path: str
     machines: tuple[Machine, ...]
     cmdline_bytes: int = 2048
+    cmdline_built_in: str = ""
 
     def rust_triple(self, libc: str) -> str:
         """Return Rust's name of the target that has a C library."""
@@ -123,6 +127,7 @@ _X86_64 = Arch(
     kernel_targets=("vmlinux", "bzImage"),
     vmlinux_path="vmlinux",
     vmlinuz_path="arch/x86/boot/bzImage",
+    cmdline_built_in="noreplace-smp no_timer_check",
     machines=(
         Machine(
             name="q35",
@@ -150,6 +155,7 @@ _X86_64 = Arch(
             name="microvm",
             consumer="qemu-microvm",
             options=("acpi=off",),
+            names_devices=True,
             virtio="device",
             console="ttyS0",
             cpu="max",

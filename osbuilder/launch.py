@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # What a kernel must be able to do for the bus that a machine's virtio devices are on (arch.Machine.virtio).
 _BUSES: Mapping[str, str] = {"pci": "virtio-pci", "device": "virtio-mmio", "ccw": "virtio-ccw"}
 
+_REPORT = Path("report")
+
 # What a kernel must be able to do for a port to be there.
 _PORTS = "virtio-console"
 
@@ -172,7 +174,9 @@ def asked(guest: Guest, probes: Collection[str] = (), known: Collection[str] = (
     for words in (probes, ("all", *rest)) if probes else ():
         named = dataclasses.replace(guest, cmdline=(f"osbuilder.probes={','.join(words)}", *guest.cmdline))
         with contextlib.suppress(PlanError):
-            render_cmdline(dataclasses.replace(named, cmdline=(*named.cmdline, *AGENT_CMDLINE)))
+            # As it will be started: with the agent's words, and the port for its report.
+            started = dataclasses.replace(named, report=_REPORT, cmdline=(*named.cmdline, *AGENT_CMDLINE))
+            render_cmdline(started)
             return named
     return dataclasses.replace(guest, cmdline=("osbuilder.probes=all", *guest.cmdline))
 

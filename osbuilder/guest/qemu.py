@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -73,6 +74,10 @@ class Device(enum.Enum):
 
 
 USUAL_DEVICES: Final = (Device.RNG, Device.BALLOON, Device.NET, Device.SCSI)
+
+_VIRTIO_MMIO: Final = re.compile(r"virtio-\w+-device\b|vhost-[\w-]+-device\b")
+_NAMED: Final = " virtio_mmio.device=512@0xfeb00000:23"
+"""What names a device on a kernel line: the size, the place and the interrupt of its registers."""
 
 _SHARE: Final = PurePosixPath("share")
 _PMEM_MIB: Final = 16
@@ -168,13 +173,22 @@ def render_cmdline(guest: Guest) -> str:
     words += guest.machine.iommu_words if Device.MACHINE_IOMMU in guest.devices else ()
     words += [*hotplug.kernel_words(guest.plugs, guest.machine), *guest.cmdline]
     line = " ".join(words)
-    longest = guest.arch.cmdline_bytes - 1
+    built_in = len(f"{guest.arch.cmdline_built_in} ".lstrip())
+    longest = guest.arch.cmdline_bytes - 1 - built_in - _named_bytes(guest)
     if len(line.encode()) > longest:
         raise PlanError(
             f"the kernel line is too long for {guest.arch.name}: expected {longest} bytes at most, "
             f"got {len(line.encode())}: {line[:60]}..."
         )
     return line
+
+
+def _named_bytes(guest: Guest) -> int:
+    """Return how long what QEMU adds to the kernel line is: a word for each virtio device (hw/i386/microvm.c)."""
+    if not guest.machine.names_devices:
+        return 0
+    options = (*_root(guest), *_ports(guest), *_devices(guest))
+    return len(_NAMED) * sum(_VIRTIO_MMIO.match(option) is not None for option in options)
 
 
 def render_argv(guest: Guest) -> tuple[str, ...]:

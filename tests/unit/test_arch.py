@@ -9,6 +9,7 @@ import pytest
 from osbuilder.arch import ARCHES, Arch, parse_arch
 from osbuilder.errors import UsageError
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ, Compile
+from osbuilder.kernel.fragments import load_fragment
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
@@ -23,6 +24,18 @@ def test_no_two_rows_share_what_is_one_architectures_own(field: str) -> None:
 @ROWS
 def test_every_architecture_has_fragments_of_its_own(arch: Arch) -> None:
     assert list((ROOT / "kernel" / "configs" / "arch" / arch.name).glob("*.conf"))
+
+
+@ROWS
+def test_what_kernels_put_before_their_line_is_what_they_are_asked_for(arch: Arch) -> None:
+    folder = ROOT / "kernel" / "configs" / "arch" / arch.name
+    asked = [
+        request.value.strip('"')
+        for path in folder.glob("*.conf")
+        for request in load_fragment(path, path.name)
+        if request.symbol == "CMDLINE"
+    ]
+    assert asked == ([arch.cmdline_built_in] if arch.cmdline_built_in else [])
 
 
 @ROWS

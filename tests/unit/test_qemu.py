@@ -12,8 +12,10 @@ import pytest
 
 from osbuilder.arch import parse_arch
 from osbuilder.errors import PlanError
+from osbuilder.guest.boot import AGENT_CMDLINE
 from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, render_argv, render_cmdline
 from osbuilder.image.verity import Verity
+from osbuilder.launch import asked
 
 X86 = parse_arch("x86_64")
 IMAGE = PurePosixPath("/w/guest.img")
@@ -354,7 +356,7 @@ def test_a_comma_in_a_path_does_not_end_a_value() -> None:
         (guest(memory_mib=16), "expected 32 MiB or more, got 16 MiB"),
         (guest(vcpus=0), "expected one vCPU or more, got 0"),
         (guest(vsock_cid=2), "expected a vsock CID from 3 to 4294967294, got 2"),
-        (guest(cmdline=("a" * 2000,)), "the kernel line is too long for x86_64: expected 2047 bytes at most, got 2"),
+        (guest(cmdline=("a" * 2000,)), "the kernel line is too long for x86_64: expected 2018 bytes at most, got 2"),
         (guest(cmdline=("a\nb",)), r"'a\nb' cannot stand on a kernel command line"),
         (guest(cmdline=('a="b',)), "cannot stand on a kernel command line"),
     ],
@@ -371,3 +373,24 @@ def test_a_machine_with_firmware_is_started_by_it() -> None:
     assert argv[argv.index("-bios") + 1] == "/usr/share/ovmf/OVMF.fd"
     assert argv[argv.index("-kernel") + 1] == "/w/vmlinux"
     assert "-bios" not in render_argv(guest())
+
+
+def test_a_kernel_line_leaves_room_for_what_the_kernel_and_qemu_put_there() -> None:
+    few = initrd_guest("microvm", devices=())
+    # The kernel's own words before it, and that of the port's device behind it.
+    longest = 2047 - len("noreplace-smp no_timer_check ") - len(" virtio_mmio.device=512@0xfeb00000:23")
+    word = "a" * (longest - len(render_cmdline(few)) - 1)
+    assert len(render_cmdline(dataclasses.replace(few, cmdline=(word,)))) == longest
+    for cut in (dataclasses.replace(few, cmdline=(word + "a",)), initrd_guest("microvm", cmdline=(word,))):
+        with pytest.raises(PlanError, match="the kernel line is too long for x86_64: expected"):
+            render_cmdline(cut)
+    assert len(render_cmdline(initrd_guest("q35", cmdline=("a" * (2017 - len(LINE)),)))) == 2018
+
+
+@pytest.mark.parametrize("count", range(150, 190, 2))
+def test_probes_are_named_only_where_the_line_of_the_guest_that_is_started_has_room(count: int) -> None:
+    probes = [f"probe{number:04}" for number in range(count)]
+    named = asked(initrd_guest("microvm", devices=USUAL_DEVICES, report=None), probes, [*probes, "other"])
+    started = dataclasses.replace(named, report=PurePosixPath("/w/report"), cmdline=(*named.cmdline, *AGENT_CMDLINE))
+    assert len(render_cmdline(started)) < 1900
+    assert named.cmdline[0] in (f"osbuilder.probes={','.join(probes)}", "osbuilder.probes=all,-other")
