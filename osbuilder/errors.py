@@ -122,7 +122,11 @@ class FragmentError(OsbuilderError):
 
 
 class ContractError(OsbuilderError):
-    """The resolved kernel configuration does not hold what was requested."""
+    """The resolved kernel configuration does not hold what was requested; `problems` has a line for each loss."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
 
 
 class BudgetError(OsbuilderError):

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from osbuilder.step import Step
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a kernel made of all that it is asked for, and what its contract says of that, where it does not hold."""
+
+    resolved: Artifact
+    broken: ContractError | None
+
+
 class Kernels:
     """Answers questions about the kernels of one workbench; resolves a configuration where an answer needs it."""
 
@@ -48,14 +56,18 @@ class Kernels:
     def config(self, request: KernelRequest, *, output: Path | None = None) -> str:
         """Return the text of a kernel's resolved .config; with `output` a copy is left there too.
 
-        Raises ContractError where it does not hold what the fragments ask for.
+        Raises ContractError where it does not hold what the fragments ask for; the copy is left there nevertheless.
         """
         if output is not None:
             check_output(output)
-        artifact = self._bench.executor.run(self._config_step(request))
+        outcome = self._outcome(request)
         if output is not None:
-            copy_out(artifact, CONFIG, output)
-        return _config_of(artifact)
+            copy_out(outcome.resolved, CONFIG, output)
+        if outcome.broken is not None:
+            came_out = f"{output} is" if output else "--output FILE writes"
+            outcome.broken.add_note(f"contract: it does not hold; {came_out} the configuration that came out")
+            raise outcome.broken
+        return _config_of(outcome.resolved)
 
     def describe(self, request: KernelRequest) -> str:
         """Return the plan of a kernel; runs nothing. Raises PlanError if the variant is known not to be for it."""
@@ -85,25 +97,32 @@ class Kernels:
         return "\n".join([table, "", *elsewhere, *exclusions(catalogue)])
 
     def explain(self, request: KernelRequest, symbol: str) -> str:
-        """Return why a symbol has the value that it has in a kernel. Raises UsageError for what is no symbol's name."""
+        """Return why a symbol has the value that it has in a kernel, also where its contract does not hold.
+
+        Raises UsageError for what is no symbol's name.
+        """
         name = symbol.strip().removeprefix("CONFIG_")
         if not re.fullmatch(r"\w+", name, re.ASCII):
             raise UsageError(f"expected a configuration symbol such as FUSE_DAX, got {symbol!r}")
         step = self._config_step(request)
-        config = self._bench.executor.run(step)
+        outcome = self._outcome(request)
         action = _configure(step)
         arch = parse_arch(action.arch)
-        version = KernelVersion.parse(config.facts["version"])
+        version = KernelVersion.parse(outcome.resolved.facts["version"])
         explanation = Explanation(
             tree=load_tree(self._kconfig(request), arch),
-            values=parse_config(_config_of(config)),
+            values=parse_config(_config_of(outcome.resolved)),
             selection=action.selection(version),
             kernel=f"{version} ({arch.name}, {action.variant})",
+            broken=outcome.broken.problems if outcome.broken else (),
         )
         return explanation.of(name)
 
     def diff(self, one: str, other: str, *, arch: str | None = None) -> str:
-        """Return how two kernels differ; each is LINE, VARIANT or LINE/VARIANT. Raises UsageError for unknown names."""
+        """Return how two kernels differ, also where a contract does not hold; each is LINE, VARIANT or LINE/VARIANT.
+
+        Raises UsageError for unknown names.
+        """
         kernels = [(text, self._parse(text)) for text in (one, other)]
         requests = [(text, KernelRequest(arch=arch, line=line, variant=name)) for text, (line, name) in kernels]
         return render_difference(*(self._side(text, request) for text, request in requests))
@@ -261,6 +280,16 @@ class Kernels:
     def _config_step(self, request: KernelRequest) -> Step:
         return self._input(request, "config")
 
+    def _outcome(self, request: KernelRequest) -> Outcome:
+        """Resolve a configuration and hold it to its contract; raises what is no matter of the contract."""
+        step = self._config_step(request)
+        resolved, held = self._bench.executor.run_each((dict(step.inputs)["resolved"], step))
+        if isinstance(resolved, OsbuilderError):
+            raise resolved
+        if isinstance(held, OsbuilderError) and not isinstance(held, ContractError):
+            raise held
+        return Outcome(resolved=resolved, broken=held if isinstance(held, ContractError) else None)
+
     def _input(self, request: KernelRequest, name: str) -> Step:
         return dict(compiled(self._bench.planner.plan(request)).inputs)[name]
 
@@ -269,11 +298,16 @@ class Kernels:
         return read_kconfig(self._bench.executor.run(dict(self._config_step(request).inputs)["resolver"]))
 
     def _side(self, text: str, request: KernelRequest) -> Side:
-        values = parse_config(self.config(request))
+        outcome = self._outcome(request)
         kernel = self._bench.planner.plan(request)
         built = self._bench.peek(kernel)[kernel.ident]
         sizes = {name: built.path(name).stat().st_size for name in (VMLINUX, VMLINUZ)} if built else {}
-        return Side(name=text, values=values, sizes_bytes=sizes)
+        return Side(
+            name=text,
+            values=parse_config(_config_of(outcome.resolved)),
+            sizes_bytes=sizes,
+            broken=outcome.broken.problems if outcome.broken else (),
+        )
 
     def _parse(self, text: str) -> tuple[str | None, str]:
         """Return the line (None: the variant's usual one) and the variant that a kernel's name in `diff` means."""

@@ -1,4 +1,5 @@
-"""A kernel as steps: source, its patches, what resolving takes of it and of the compiler, configuration, compilation.
+"""A kernel as steps: source, its patches, what resolving takes of it and of the compiler, configuration, its contract,
+compilation.
 
 Where it has modules and the user has a key, they are signed after that, in a step that has the key.
 """
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.kernel.answers import AskToolchain
 from osbuilder.kernel.compile import Compile
-from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.install import suffix
 from osbuilder.kernel.modules import TRUSTED, CompileWithModules
@@ -90,12 +91,15 @@ def plan_kernel(
         inputs=(("resolver", resolver),),
         builder=tools,
     )
-    config = Step(
-        name="config",
+    resolved = Step(
+        name="resolved",
         subject=subject,
-        action=configure,
+        action=Resolve(configure=configure),
         inputs=(("answers", answers), ("resolver", resolver)),
         builder=tools,
+    )
+    config = Step(
+        name="config", subject=subject, action=configure, inputs=(("resolved", resolved), ("resolver", resolver))
     )
     action = Compile.for_arch(arch, epoch=epoch, debug_info=declared.debug_info)
     if declared.modules:

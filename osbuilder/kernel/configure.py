@@ -1,13 +1,15 @@
 """Resolves what the fragments request into a .config, with the kernel's own `conf`, and holds it to the contract.
 
 The resolution starts from allnoconfig: what nobody requests, selects or needs is off. It asks the compiler that will
-compile, so both steps name it the same way.
+compile, so both steps name it the same way. Resolving and holding are two steps, so that a configuration that does not
+hold its contract can still be looked at; nothing is compiled of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,7 +47,9 @@ cp .config /out/config
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
-    """Makes the artifact `config` from the input `resolver` (see resolver.MakeResolver). Make one with `of_catalogue`.
+    """Holds the input `resolved` (see Resolve) to the contract: the same bytes are its artifact, or it fails.
+
+    It reads the Kconfig files in the input `resolver` (see resolver.MakeResolver). Make one with `of_catalogue`.
 
     `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
     that can matter for it. Which of them a kernel gets depends on its version, which only the source tells. `besides`
@@ -94,31 +98,23 @@ class Configure:
         return dataclasses.replace(selected, requests=fragments.extend(selected.requests, self.requests))
 
     def describe(self) -> tuple[str, ...]:
-        return lines(render(_RESOLVE))
+        return (f"hold {CONFIG} to what was requested",)
 
     def run(self, job: Job) -> Mapping[str, Any]:
-        """Resolve and check. Raises FragmentError before, ContractError (every loss at once) after the resolution."""
-        arch = parse_arch(self.arch)
-        resolver = job.inputs["resolver"]
+        """Check. Raises FragmentError, or ContractError with every loss at once."""
+        resolved, resolver = job.inputs["resolved"], job.inputs["resolver"]
         version = KernelVersion.parse(str(resolver.facts["version"]))
         selection = self.selection(version)
-        requests = job.work / "requests"
-        requests.write_text(fragments.render(selection.requests), encoding="utf-8")
-        output = job.work / "resolved"
-        output.mkdir()
-        answers = {name: job.inputs["answers"].path(name) for name in FILES}
-        inputs = {"resolver": resolver.path(RESOLVER), "requests": requests, **answers}
-        run_script(job, render(_RESOLVE), inputs=inputs, output=output)
         report = contract.check(
             requests=selection.requests,
-            resolved=(output / CONFIG).read_text(encoding="utf-8"),
+            resolved=resolved.path(CONFIG).read_text(encoding="utf-8"),
             texts=read_kconfig(resolver),
-            arch=arch,
+            arch=parse_arch(self.arch),
             version=version,
             waivers=selection.waivers,
             absent=selection.absent,
         )
-        (output / CONFIG).rename(job.out / CONFIG)
+        shutil.copyfile(resolved.path(CONFIG), job.out / CONFIG)
         return {
             "version": resolver.facts["version"],
             "variant": self.variant,
@@ -128,3 +124,27 @@ class Configure:
             "options_y": report.builtin_count,
             "options_m": report.module_count,
         }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resolve:
+    """Makes the artifact `config`, what the kernel makes of all that `configure` asks for, of `resolver` and `answers`.
+
+    Whether it holds that is not asked here.
+    """
+
+    configure: Configure
+
+    def describe(self) -> tuple[str, ...]:
+        return lines(render(_RESOLVE))
+
+    def run(self, job: Job) -> Mapping[str, Any]:
+        """Resolve. Raises FragmentError before."""
+        resolver = job.inputs["resolver"]
+        selection = self.configure.selection(KernelVersion.parse(str(resolver.facts["version"])))
+        requests = job.work / "requests"
+        requests.write_text(fragments.render(selection.requests), encoding="utf-8")
+        answers = {name: job.inputs["answers"].path(name) for name in FILES}
+        inputs = {"resolver": resolver.path(RESOLVER), "requests": requests, **answers}
+        run_script(job, render(_RESOLVE), inputs=inputs)
+        return {"version": resolver.facts["version"]}

@@ -91,6 +91,7 @@ def check(
     if problems:
         raise ContractError(
             f"the configuration of {version} for {arch.name} does not hold what was requested:\n" + "\n".join(problems),
+            problems=tuple(problems),
             hint="Request what is missing or correct the line. In kernel/configs, history.yaml knows a symbol's other "
             "names and when it came; waivers.yaml excuses what a kernel cannot hold.",
         )

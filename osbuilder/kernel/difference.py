@@ -8,11 +8,15 @@ from collections.abc import Iterator, Mapping
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of two kernels: its resolved values by symbol, and the sizes of its files where it is built."""
+    """One of two kernels: its resolved values by symbol, and the sizes of its files where it is built.
+
+    `broken` are the losses of a contract that does not hold.
+    """
 
     name: str
     values: Mapping[str, str]
     sizes_bytes: Mapping[str, int]
+    broken: tuple[str, ...] = ()
 
 
 def render_difference(one: Side, other: Side) -> str:
@@ -36,5 +40,8 @@ def _summary(one: Side, other: Side, count: int) -> Iterator[str]:
         if sizes[0] and sizes[1]:
             yield f"{file}: {sizes[0]} and {sizes[1]} bytes, {sizes[1] / sizes[0]:.2f} of it"
     for side in (one, other):
-        if not side.sizes_bytes:
+        if side.broken:
+            yield f"the contract of {side.name} does not hold; this is the configuration that came out:"
+            yield from (f"  {problem}" for problem in side.broken)
+        elif not side.sizes_bytes:
             yield f"{side.name} is not built: no sizes of it"

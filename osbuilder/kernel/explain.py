@@ -22,23 +22,31 @@ _INDENT: Final = "                "
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Explains symbols of one kernel. `kernel` names it in messages: version, architecture, variant."""
+    """Explains symbols of one kernel. `kernel` names it in messages: version, architecture, variant.
+
+    `broken` are the problems of its contract, where that does not hold: then `values` are what came out nevertheless.
+    """
 
     tree: Tree
     values: Mapping[str, str]
     selection: Selection
     kernel: str
+    broken: tuple[str, ...] = ()
 
     def of(self, symbol: str) -> str:
-        """Return a paragraph about a symbol. Raises UsageError, with candidates, for one that the source has not."""
-        if symbol not in self.tree.symbols:
+        """Return a paragraph about a symbol.
+
+        Raises UsageError, with candidates, for one that neither the source has nor anybody asks for.
+        """
+        if symbol not in self.tree.symbols and symbol not in self._requests:
             raise UsageError(f"no such symbol in {self.kernel}: {symbol}{self._reasons.candidates(symbol)}")
         rows = [("", f"{symbol}={self.value(symbol)}   in {self.kernel}")]
         rows += self._asked(symbol)
-        for definition in self.tree.symbols[symbol]:
+        for definition in self.tree.symbols.get(symbol, ()):
             rows += self._definition(definition)
         rows += [("because", self.cause(symbol))]
         rows += self._users(symbol)
+        rows += self._contract()
         return "\n".join(f"{name:<{len(_INDENT)}}{text}" if name else text for name, text in rows)
 
     def value(self, symbol: str) -> str:
@@ -120,6 +128,13 @@ class Explanation:
         ]
         if dependents:
             yield "needed by", _listed(dependents)
+
+    def _contract(self) -> Iterator[tuple[str, str]]:
+        """Yield what is lost where the contract does not hold: this kernel would not be built."""
+        for number, problem in enumerate(self.broken[:_SHOWN_MAX]):
+            yield " " if number else "contract", problem if number else f"does not hold: {problem}"
+        if len(self.broken) > _SHOWN_MAX:
+            yield " ", f"and {len(self.broken) - _SHOWN_MAX} more: inv kernel.config lists them"
 
     def _default(self, symbol: str) -> str:
         for definition in self.tree.symbols[symbol]:

@@ -13,7 +13,7 @@ from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.kernel.answers import ANSWERS, FILES, AskToolchain
 from osbuilder.kernel.build import compiled
-from osbuilder.kernel.configure import CONFIG, Configure
+from osbuilder.kernel.configure import CONFIG, Configure, Resolve
 from osbuilder.kernel.resolver import RESOLVER
 from osbuilder.request import KernelRequest
 from osbuilder.step import Step
@@ -45,8 +45,9 @@ config KILLED
 KILLED = f"#!/bin/sh\n{GCC} -wrapper sh,-c,'kill -9 $PPID' -c -x c /dev/null -o /dev/null 2> /dev/null; echo y\n"
 
 
-def config_step(bench: Workbench, arch: str) -> Step:
-    return dict(compiled(bench.planner.plan(KernelRequest(arch=arch))).inputs)[CONFIG]
+def resolved_step(bench: Workbench, arch: str) -> Step:
+    config = dict(compiled(bench.planner.plan(KernelRequest(arch=arch))).inputs)[CONFIG]
+    return dict(config.inputs)["resolved"]
 
 
 def resolver_with(original: Artifact, folder: Path, texts: dict[str, str]) -> Artifact:
@@ -65,18 +66,18 @@ def resolver_with(original: Artifact, folder: Path, texts: dict[str, str]) -> Ar
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_a_configuration_has_the_bytes_that_make_gives_it(bench: Workbench, tmp_path: Path, arch: str) -> None:
-    step = config_step(bench, arch)
+    step = resolved_step(bench, arch)
     inputs = {name: bench.executor.run(each) for name, each in step.inputs}
-    assert isinstance(step.action, Configure)
+    assert isinstance(step.action, Resolve)
     compiler = Compiler(bench, tmp_path, step.builder)
-    ours, by_make = (compiler.run(each, **inputs) for each in (step.action, ByMake(configure=step.action)))
+    ours, by_make = (compiler.run(each, **inputs) for each in (step.action, ByMake(resolve=step.action)))
     assert (ours.folder / CONFIG).read_bytes() == (by_make.folder / CONFIG).read_bytes()
     assert ours.facts == by_make.facts
     assert inputs["answers"].facts["answers"] > 50
 
 
 def test_only_what_every_tool_succeeded_at_is_written_down_and_taken(bench: Workbench, tmp_path: Path) -> None:
-    step = config_step(bench, "x86_64")
+    step = resolved_step(bench, "x86_64")
     original = bench.executor.run(dict(step.inputs)["resolver"])
     resolver = resolver_with(original, tmp_path / "resolver", {"Kconfig": KCONFIG, "scripts/killed.sh": KILLED})
     compiler = Compiler(bench, tmp_path / "runs", step.builder)
@@ -86,7 +87,7 @@ def test_only_what_every_tool_succeeded_at_is_written_down_and_taken(bench: Work
         assert asked[0].path(name).read_bytes() == asked[1].path(name).read_bytes(), name
 
     configs = write_configs(tmp_path / "configs", {"common/speed.conf": "CONFIG_FAST=y\n"})
-    action = Configure.of_catalogue(configs, X86_64)
+    action = Resolve(configure=Configure.of_catalogue(configs, X86_64))
     config = compiler.run(action, answers=asked[0], resolver=resolver).folder / CONFIG
     assert {"CONFIG_FAST=y", "CONFIG_SURE=y", "CONFIG_HALF=y", "CONFIG_KILLED=y"} <= set(config.read_text().split())
 

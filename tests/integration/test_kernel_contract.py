@@ -127,3 +127,20 @@ def test_what_a_fragment_of_the_users_cannot_have_is_told_by_its_line(
     with pytest.raises(error) as caught:
         bench.kernels.config(KernelRequest(arch="x86_64", fragments=(tmp_path / "mine.conf",)))
     assert words in caught.value.message
+
+
+def test_a_configuration_that_does_not_hold_its_contract_is_explained_compared_and_written(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    mine, output = tmp_path / "mine.conf", tmp_path / "out.config"
+    mine.write_text("CONFIG_NFS_V4=y\n")
+    request = KernelRequest(arch="x86_64", fragments=(mine,))
+    loss = f"{mine}:1: NFS_V4=y dropped: depends on NFS_FS, which is n (not requested)"
+    asked, other = (bench.kernels.explain(request, name).splitlines() for name in ("NFS_V4", "EXT4_FS"))
+    assert asked[0].startswith("NFS_V4=n   in 6.12.")
+    assert "because         NFS_V4=y dropped: depends on NFS_FS, which is n (not requested)" in asked
+    assert asked[-1] == other[-1] == f"contract        does not hold: {loss}"
+    with pytest.raises(ContractError, match="NFS_V4=y dropped") as broken:
+        bench.kernels.config(request, output=output)
+    assert parse_config(output.read_text())["EXT4_FS"] == "y"
+    assert f"contract: it does not hold; {output} is the configuration that came out" in broken.value.__notes__

@@ -16,7 +16,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.errors import CommandFailed, ContractError, StoreError, ToolMissing
 from osbuilder.kernel.answers import AskToolchain
 from osbuilder.kernel.compile import Compile
-from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.resolver import MakeResolver
 from osbuilder.store import Artifact
 from tests.jobs import artifact
@@ -44,7 +44,9 @@ def configure(compiler: Compiler, base: Path, kernel: Artifact, fragment: str = 
     configs = write_configs(base / "configs", {"common/speed.conf": fragment})
     resolver = compiler.run(MakeResolver(), source=kernel).artifact()
     answers = compiler.run(AskToolchain.for_arch(X86_64), resolver=resolver).artifact()
-    return compiler.run(Configure.of_catalogue(configs, X86_64), answers=answers, resolver=resolver)
+    action = Configure.of_catalogue(configs, X86_64)
+    resolved = compiler.run(Resolve(configure=action), answers=answers, resolver=resolver).artifact()
+    return compiler.run(action, resolved=resolved, resolver=resolver)
 
 
 def compile_(compiler: Compiler, base: Path, changes: Mapping[str, str] | None = None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.contract import load_tree, parse_config
 from osbuilder.kernel.difference import Side, render_difference
 from osbuilder.kernel.explain import Explanation
+from osbuilder.kernel.fragments import extend, parse
 from osbuilder.kernel.selection import select
 from tests.kernel_configs import write_configs
 from tests.kernel_sources import read_tree
@@ -119,6 +121,37 @@ def test_an_unknown_symbol_comes_with_candidates(explanation: Explanation) -> No
     assert refused.value.message == ("no such symbol in 6.12.117 (x86_64, base): DEVICES; renamed? candidates: DEVICE")
 
 
+def lost(explanation: Explanation, *losses: str) -> Explanation:
+    """The same with a request that is lost, and one of a symbol that there is not."""
+    selection = explanation.selection
+    mine = parse("CONFIG_USER=y\nCONFIG_GONE=y\n", "mine.conf")
+    selection = dataclasses.replace(selection, requests=extend(selection.requests, mine))
+    return dataclasses.replace(explanation, selection=selection, broken=losses)
+
+
+def test_a_contract_that_does_not_hold_is_told_with_every_symbol_and_the_loss_with_its_reason(
+    explanation: Explanation,
+) -> None:
+    broken = lost(explanation, "mine.conf:1: USER=y dropped: ...", "mine.conf:2: GONE=y: ...")
+    told = ["contract        does not hold: mine.conf:1: USER=y dropped: ...", f"{' ' * 16}mine.conf:2: GONE=y: ..."]
+    assert broken.of("USER").splitlines()[:2] == [
+        "USER=n   in 6.12.117 (x86_64, base)",
+        "asked for       USER=y in mine.conf:1",
+    ]
+    because = "because         USER=y dropped: depends on ABSENT, which is n (not requested)"
+    assert broken.of("USER").splitlines()[-3:] == [because, *told]
+    assert broken.of("BASE").splitlines()[-2:] == told
+    assert broken.of("GONE").splitlines() == [
+        "GONE=n   in 6.12.117 (x86_64, base)",
+        "asked for       GONE=y in mine.conf:2",
+        "because         GONE=y: no such symbol in 6.12.117 (x86_64, base), nor one with a similar name",
+        *told,
+    ]
+    assert "contract" not in explanation.of("BASE")
+    many = lost(explanation, *(f"{number}" for number in range(10)))
+    assert many.of("BASE").splitlines()[-1].strip() == "and 2 more: inv kernel.config lists them"
+
+
 def test_a_difference_lists_what_only_one_side_has_what_changed_and_the_sizes() -> None:
     one = Side(name="base", values={"A": "y", "N": "4", "X": "y"}, sizes_bytes={"vmlinux": 200})
     other = Side(name="minimal", values={"B": "y", "N": "2", "X": "y"}, sizes_bytes={"vmlinux": 100})
@@ -132,6 +165,19 @@ def test_a_difference_lists_what_only_one_side_has_what_changed_and_the_sizes() 
         "",
         "3 symbols differ; options =y: 2 and 2",
         "vmlinux: 200 and 100 bytes, 0.50 of it",
+    ]
+
+
+def test_a_difference_says_whose_contract_does_not_hold() -> None:
+    one = Side(name="base", values={"A": "y"}, sizes_bytes={})
+    other = Side(name="mine", values={}, sizes_bytes={}, broken=("mine.conf:1: A=y dropped: ...",))
+    assert render_difference(one, other).splitlines()[2:] == [
+        "-A=y",
+        "",
+        "1 symbols differ; options =y: 1 and 0",
+        "base is not built: no sizes of it",
+        "the contract of mine does not hold; this is the configuration that came out:",
+        "  mine.conf:1: A=y dropped: ...",
     ]
 
 

@@ -14,14 +14,14 @@ from osbuilder.errors import ContractError, FragmentError
 from osbuilder.kernel import answers
 from osbuilder.kernel.build import plan_kernel
 from osbuilder.kernel.compile import Compile, cpu_seconds, timestamp
-from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.install import link_names
 from osbuilder.kernel.objectcache import read_results
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
 from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact
-from tests.jobs import Ran, RecordingJob, artifact
+from tests.jobs import Ran, RecordingJob, artifact, refuse
 from tests.kernel_configs import write_configs
 from tests.kernel_sources import members, pack
 
@@ -70,6 +70,7 @@ def test_a_kernel_is_a_source_a_configuration_and_a_compilation(tmp_path: Path) 
         "debian-6.12/source",
         "debian-6.12/resolver",
         "debian-6.12-x86_64/answers",
+        "debian-6.12-x86_64/resolved",
         "debian-6.12-x86_64/config",
         "debian-6.12-x86_64/kernel",
     ]
@@ -82,7 +83,7 @@ def test_only_what_asks_the_compiler_runs_where_the_architectures_own_is(tmp_pat
         "source": "any",
         "resolver": "any",
         "answers": "own",
-        "config": "own",
+        "resolved": "own",
         "kernel": "own",
     }
 
@@ -98,6 +99,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
         "debian-6.12/patched",
         "debian-6.12/resolver",
         "debian-6.12-x86_64/answers",
+        "debian-6.12-x86_64/resolved",
         "debian-6.12-x86_64/config",
         "debian-6.12-x86_64/kernel",
     ]
@@ -116,7 +118,7 @@ def test_an_edited_fragment_is_another_configuration_but_the_same_source(tmp_pat
         {step.name: key_of(step.ingredients({name: "0" for name, _ in step.dependencies()})) for step in kernel.walk()}
         for kernel in (before, after)
     ]
-    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["config"]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["resolved", "config"]
 
 
 # --- configuration -------------------------------------------------------------------------------------------------
@@ -154,10 +156,15 @@ def resolve(config: str) -> object:
 
 
 def configure(tmp_path: Path, config: str) -> tuple[RecordingJob, Configure]:
+    """Resolve to `config`; return the job that holds it to its contract."""
     action = Configure.of_catalogue(write_kernel(tmp_path) / "configs", X86_64)
-    inputs = {"answers": answers_artifact(tmp_path), "resolver": resolver_artifact(tmp_path)}
-    job = RecordingJob(tmp_path / "job", resolve(config), **inputs)  # type: ignore[arg-type]
-    return job, action
+    resolver = resolver_artifact(tmp_path)
+    inputs = {"answers": answers_artifact(tmp_path), "resolver": resolver}
+    resolving = RecordingJob(tmp_path / "resolving", resolve(config), **inputs)  # type: ignore[arg-type]
+    facts = Resolve(configure=action).run(resolving)
+    assert facts == {"version": "6.12.57"}
+    resolved = artifact(resolving.out, facts)
+    return RecordingJob(tmp_path / "job", refuse, resolved=resolved, resolver=resolver), action
 
 
 def test_a_configuration_that_holds_every_request_is_delivered(tmp_path: Path) -> None:
@@ -167,14 +174,24 @@ def test_a_configuration_that_holds_every_request_is_delivered(tmp_path: Path) -
     assert facts["options_m"] == 0
     assert facts["requests"] == 1
     assert facts["capabilities"] == {"speed": ["fast"]}
-    assert [path.name for path in job.out.iterdir()] == ["config"]
+    assert {path.name: path.read_text() for path in job.out.iterdir()} == {"config": "CONFIG_SLOW=y\nCONFIG_FAST=y\n"}
 
 
 def test_a_request_that_did_not_survive_is_a_broken_contract_and_delivers_nothing(tmp_path: Path) -> None:
     job, action = configure(tmp_path, "# CONFIG_SLOW is not set\n")
-    with pytest.raises(ContractError, match="FAST=y dropped: depends on SLOW"):
+    with pytest.raises(ContractError, match="FAST=y dropped: depends on SLOW") as broken:
         action.run(job)
+    assert broken.value.problems == (
+        "common/speed.conf:1: FAST=y dropped: depends on SLOW, which is n (not requested)",
+    )
     assert list(job.out.iterdir()) == []
+
+
+def test_a_kernel_is_compiled_of_what_holds_its_contract_alone(tmp_path: Path) -> None:
+    kernel = plan(write_kernel(tmp_path))
+    config = dict(kernel.inputs)["config"]
+    assert isinstance(config.action, Configure)
+    assert dict(config.inputs)["resolved"].action == Resolve(configure=config.action)
 
 
 def test_the_toolchain_is_asked_by_the_compilers_name_and_outside_the_source() -> None:
@@ -293,6 +310,7 @@ def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: 
         "debian-6.12/source",
         "debian-6.12/resolver",
         "debian-6.12-x86_64-dwarves/answers",
+        "debian-6.12-x86_64-debug/resolved",
         "debian-6.12-x86_64-debug/config",
         "debian-6.12-x86_64-debug/kernel",
     ]
@@ -300,7 +318,7 @@ def test_a_variant_has_its_own_names_its_tools_and_the_sources_of_all(tmp_path: 
         "debian-6.12/source": "b",
         "debian-6.12/resolver": "b",
         "debian-6.12-x86_64-dwarves/answers": "b-dwarves",
-        "debian-6.12-x86_64-debug/config": "b-dwarves",
+        "debian-6.12-x86_64-debug/resolved": "b-dwarves",
         "debian-6.12-x86_64-debug/kernel": "b-dwarves",
     }
     assert isinstance(kernel.action, Compile)

@@ -116,6 +116,7 @@ def test_with_a_key_a_last_step_signs_and_the_kernel_knows_the_certificate(tmp_p
         "line/source",
         "line/resolver",
         "line-x86_64-kmod/answers",
+        "line-x86_64-gpu/resolved",
         "line-x86_64-gpu/config",
         "line-x86_64-gpu/kernel",
         "line-x86_64-gpu/signed",

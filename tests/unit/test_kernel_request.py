@@ -134,6 +134,7 @@ def test_fragments_of_the_command_line_change_the_configuration_alone(tmp_path: 
     nothing.write_text("# CONFIG_NFS_FS is what this is about.\n")
     plain, custom, renamed = (plan(KernelRequest(arch="x86_64", fragments=each)) for each in ((), (one,), (other,)))
     assert [step.ident for step in custom.values() if "custom" in step.ident] == [
+        "debian-6.12-x86_64-custom/resolved",
         "debian-6.12-x86_64-custom/config",
         "debian-6.12-x86_64-custom/kernel",
     ]
