@@ -16,11 +16,11 @@ from osbuilder import decode
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import FragmentError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName, Condition, KernelRange, KernelVersion
+from osbuilder.kernel.placement import VARIANT_FILE, check_base, check_variant, variant_folders
 
 BASE: Final = "base"
 """The variant that a kernel is when nobody says otherwise."""
 
-_VARIANT_FILE: Final = "variant.yaml"
 _VARIANT_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -289,29 +289,25 @@ class _WaiversFile:
 def load_catalogue(root: Path) -> Catalogue:
     """Read kernel/configs at `root` and check that every name in it leads somewhere.
 
-    Raises DecodeError for the YAML files, FragmentError for a fragment that nobody or more than one names and for a
-    name that leads nowhere, UsageError for a folder of an unknown architecture.
+    Raises DecodeError for the YAML files, FragmentError for a file that has no place, a fragment that nobody or more
+    than one names and a name that leads nowhere, UsageError for a folder of an unknown architecture.
     """
     catalogue = Catalogue(
         root=root,
         capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
-        variants={
-            path.name: decode.load(path / _VARIANT_FILE, Variant)
-            for path in sorted((root / "variant").glob("*"))
-            if path.is_dir()
-        },
+        variants={path.name: decode.load(path / VARIANT_FILE, Variant) for path in variant_folders(root)},
         consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
         history=decode.load(root / "history.yaml", _HistoryFile).symbols,
         waivers=decode.load(root / "waivers.yaml", _WaiversFile).waivers,
     )
-    _check_files(root, root, catalogue.capabilities, "capabilities.yaml")
+    check_base(root, _owners(catalogue.capabilities, "capabilities.yaml"))
     for name, variant in catalogue.variants.items():
         folder = root / "variant" / name
-        _check_files(root, folder, variant.capabilities, f"variant/{name}/{_VARIANT_FILE}")
+        check_variant(root, folder, _owners(variant.capabilities, f"variant/{name}/{VARIANT_FILE}"))
         _check_variant(name, variant, catalogue)
     if BASE not in catalogue.variants:
         raise FragmentError(
-            f"variant/{BASE}/{_VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
+            f"variant/{BASE}/{VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
         )
     for name, consumer in catalogue.consumers.items():
         wanted = (requirement.capability for requirement in consumer.requires)
@@ -320,8 +316,8 @@ def load_catalogue(root: Path) -> Catalogue:
     return catalogue
 
 
-def _check_files(root: Path, folder: Path, capabilities: Mapping[str, Capability], file: str) -> None:
-    """Refuse fragments of a layer that belong to no capability, or to two."""
+def _owners(capabilities: Mapping[str, Capability], file: str) -> Mapping[str, str]:
+    """Return the capability of each fragment's name. Raises FragmentError for one of two, or of unknown needs."""
     owners: dict[str, str] = {}
     for name, capability in capabilities.items():
         for stem, part in capability.parts(name).items():
@@ -329,17 +325,11 @@ def _check_files(root: Path, folder: Path, capabilities: Mapping[str, Capability
                 raise FragmentError(f"fragment {stem} belongs to two capabilities: {owners[stem]} and {name}")
             owners[stem] = name
             _check_names(f"{file}: {name}.fragments.{stem}", part.needs, capabilities, "capability")
-    for path in sorted(folder.glob("common/*")) + sorted(folder.glob("arch/*/*")):
-        if path.suffix != ".conf" or path.stem not in owners:
-            raise FragmentError(
-                f"{path.relative_to(root)} belongs to no capability of {file}", hint=suggest(path.stem, owners)
-            )
-    for path in sorted(folder.glob("arch/*")):
-        ArchName.parse(path.name)
+    return owners
 
 
 def _check_variant(name: str, variant: Variant, catalogue: Catalogue) -> None:
-    where = f"variant/{name}/{_VARIANT_FILE}"
+    where = f"variant/{name}/{VARIANT_FILE}"
     if not _VARIANT_NAME.fullmatch(name):
         raise FragmentError(f"{where}: expected a name of small letters, digits and hyphens, got {name!r}")
     dropped = (each.capability for each in variant.drops)

@@ -21,6 +21,7 @@ from osbuilder.kernel.answers import FILES
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
+from osbuilder.kernel.placement import is_leftover
 from osbuilder.kernel.resolver import RESOLVER, read_kconfig
 from osbuilder.kernel.selection import Selection, select
 from osbuilder.step import NOT_IN_KEY
@@ -76,7 +77,8 @@ class Configure:
         declared = catalogue.variant(variant, arch)
         folders = (root, root / "variant" / variant)
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
-        paths = [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
+        found = (path for folder in folders for pattern in patterns for path in folder.glob(pattern))
+        paths = [path for path in found if not is_leftover(path.name)]
         digests = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         return cls(
             arch=arch.name,

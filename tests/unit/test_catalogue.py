@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.arch import parse_arch
-from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
+from osbuilder.errors import DecodeError, FragmentError, PlanError
 from osbuilder.kernel import fragments
 from osbuilder.kernel.catalogue import load_catalogue, matrix
 from osbuilder.kernel.conditions import KernelRange, KernelVersion
@@ -126,26 +126,10 @@ def test_a_capability_without_any_fragment_is_refused(tmp_path: Path) -> None:
         chosen(tmp_path, {"capabilities.yaml": capabilities("ghost")})
 
 
-def test_a_fragment_that_no_capability_names_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    files = {"capabilities.yaml": capabilities("vsock"), "common/vsok.conf": "", "common/vsock.conf": "CONFIG_A=y\n"}
-    with pytest.raises(FragmentError, match=r"common/vsok\.conf belongs to no capability(.|\n)*Did you mean vsock"):
-        chosen(tmp_path, files)
-
-
 def test_a_fragment_of_two_capabilities_is_refused(tmp_path: Path) -> None:
     text = capabilities("a") + "  b:\n    purpose: p\n    probes: [p]\n    fragments: {a: {}}\n"
     with pytest.raises(FragmentError, match="fragment a belongs to two capabilities: a and b"):
         chosen(tmp_path, {"capabilities.yaml": text, "common/a.conf": "CONFIG_A=y\n"})
-
-
-def test_a_folder_of_an_architecture_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    files = {
-        "capabilities.yaml": capabilities("a"),
-        "common/a.conf": "CONFIG_A=y\n",
-        "arch/amd64/a.conf": "CONFIG_B=y\n",
-    }
-    with pytest.raises(UsageError, match="unknown architecture 'amd64'"):
-        chosen(tmp_path, files)
 
 
 @pytest.mark.parametrize(
