@@ -97,15 +97,18 @@ def merge(requests: Iterable[Request]) -> tuple[Request, ...]:
     problems = []
     for request in requests:
         first = merged.setdefault(request.symbol, request)
-        if first is request:
-            continue
-        if first.value == request.value:
-            problems.append(f"duplicate: CONFIG_{request} in {first.where} and again in {request.where}")
-        else:
-            problems.append(f"contradiction: CONFIG_{first} in {first.where}, but CONFIG_{request} in {request.where}")
+        if first is not request:
+            problems.append(clash(first, request))
     if problems:
         raise FragmentError("\n".join(problems), hint="Each symbol has one home: remove one of the two lines.")
     return tuple(merged[symbol] for symbol in sorted(merged))
+
+
+def clash(first: Request, second: Request) -> str:
+    """Say in one line that a symbol is asked for twice, and whether the requests agree."""
+    if first.value == second.value:
+        return f"duplicate: CONFIG_{second} in {first.where} and again in {second.where}"
+    return f"contradiction: CONFIG_{first} in {first.where}, but CONFIG_{second} in {second.where}"
 
 
 def extend(requests: Iterable[Request], further: Iterable[Request]) -> tuple[Request, ...]:
@@ -116,8 +119,7 @@ def extend(requests: Iterable[Request], further: Iterable[Request]) -> tuple[Req
     there = {request.symbol: request for request in requests}
     merged = merge(further)
     problems = [
-        f"contradiction: CONFIG_{there[request.symbol]} in {there[request.symbol].where}, "
-        f"but CONFIG_{request} in {request.where}"
+        clash(there[request.symbol], request)
         for request in merged
         if request.symbol in there and there[request.symbol].value != request.value
     ]

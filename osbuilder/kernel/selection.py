@@ -14,7 +14,8 @@ from osbuilder.arch import Arch
 from osbuilder.errors import FragmentError, PlanError
 from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Variant, Waiver
 from osbuilder.kernel.conditions import KernelVersion
-from osbuilder.kernel.fragments import Request, load_fragment, merge
+from osbuilder.kernel.fragments import Request, clash, load_fragment, merge
+from osbuilder.kernel.placement import VARIANT_FILE
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def select(
     own = reader.read(chosen.capabilities, catalogue.root / "variant" / variant)
     base = reader.read({name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root)
     overrides = [each for each in chosen.overrides if each.applies(arch, version)]
-    requests = merge(_override(overrides, base, own, variant) + own)
+    requests = _together(_override(overrides, base, own, variant), own, f"variant/{variant}/{VARIANT_FILE}")
     return Selection(
         capabilities=there,
         requests=requests,
@@ -166,6 +167,24 @@ def _override(
             )
     replaced = {override.symbol for override in overrides}
     return tuple(request for request in base if request.symbol not in replaced)
+
+
+def _together(base: tuple[Request, ...], own: tuple[Request, ...], declared: str) -> tuple[Request, ...]:
+    """Return the base's requests and a variant's own, by symbol.
+
+    Raises FragmentError for what each of them asks for twice, and for what the variant asks for though the base does.
+    """
+    there = {request.symbol: request for request in merge(base)}
+    clashes = [(there[each.symbol], each) for each in merge(own) if each.symbol in there]
+    if not clashes:
+        return merge(base + own)
+    twice = [new.where for old, new in clashes if old.value == new.value]
+    changed = [new.symbol for old, new in clashes if old.value != new.value]
+    hints = [f"The base asks for it already: drop {' and '.join(twice)}."] if twice else []
+    if changed:
+        lines = "\n".join(f"      - {{symbol: {symbol}, reason: why}}" for symbol in changed)
+        hints.append(f"To have another value than the base, add to {declared}:\n\n    overrides:\n{lines}")
+    raise FragmentError("\n".join(clash(old, new) for old, new in clashes), hint="\n  ".join(hints))
 
 
 def _waivers(catalogue: Catalogue, reader: _Reader, requests: tuple[Request, ...]) -> tuple[Waiver, ...]:

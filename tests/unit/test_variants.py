@@ -72,6 +72,28 @@ def test_a_variant_changes_a_symbol_of_the_base_only_where_it_says_so(tmp_path: 
     assert refused.value.message == words
 
 
+def test_what_a_variant_asks_for_though_the_base_does_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError) as refused:
+        chosen(tmp_path, overriding("", "CONFIG_A=2\nCONFIG_B=y\n"), variant="v")
+    assert refused.value.message.splitlines() == [
+        "contradiction: CONFIG_A=1 in common/a.conf:1, but CONFIG_A=2 in variant/v/common/own.conf:1",
+        "duplicate: CONFIG_B=y in common/b.conf:1 and again in variant/v/common/own.conf:2",
+    ]
+    told = refused.value.hint.splitlines()
+    assert told[0] == "The base asks for it already: drop variant/v/common/own.conf:2."
+    assert told[1] == "  To have another value than the base, add to variant/v/variant.yaml:"
+    # To the letter, it helps.
+    declared = "\n".join(line[4:] for line in told[3:])
+    files = {**overriding("", "CONFIG_A=2\n"), "variant/v/variant.yaml": f"{OWN}{declared}\n"}
+    assert asked(chosen(tmp_path, files, variant="v")) == ["A=2", "B=y"]
+
+
+def test_what_a_variant_itself_asks_for_twice_has_one_home(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match="duplicate: CONFIG_C=y in variant/v") as refused:
+        chosen(tmp_path, overriding("", "CONFIG_C=y\nCONFIG_C=y\n"), variant="v")
+    assert refused.value.hint == "Each symbol has one home: remove one of the two lines."
+
+
 @pytest.mark.parametrize(
     ("fragment", "words"),
     [
