@@ -6,12 +6,14 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import yaml
 
 from osbuilder import decode
 from osbuilder.agents.pin import AgentPin
 from osbuilder.arch import Arch
-from osbuilder.errors import UsageError, suggest
+from osbuilder.errors import DecodeError, UsageError, suggest
 from osbuilder.kernel.source import KernelLine
 
 FILE: Final = "versions.yaml"
@@ -82,8 +84,29 @@ class Versions:
 
 
 def load_versions(root: Path) -> Versions:
-    """Return the pins of a checkout. Raises DecodeError naming file:line."""
-    return decode.load(root / FILE, Versions)
+    """Return the pins of a checkout. Raises DecodeError naming file:line.
+
+    A kernel line is refused that could be taken for a variant, or for LINE/VARIANT: commands take all three.
+    """
+    path = root / FILE
+    versions = decode.load(path, Versions)
+    variants = {folder.name for folder in (root / "kernel" / "configs" / "variant").glob("*")}
+    for name in versions.kernels:
+        if "/" in name or name in variants:
+            what = "a name without a slash" if "/" in name else "another name than that of a kernel variant"
+            raise DecodeError(
+                f"{path}:{_line_of(path, 'kernels', name)}: kernels.{name}: expected {what}",
+                hint=f"Who names the kernel {name} may mean either: give the line another name.",
+            )
+    return versions
+
+
+def _line_of(path: Path, section: str, name: str) -> int:
+    """Return the number of the line where a key of a section stands, in a file that was read before."""
+    root: Any = yaml.compose(path.read_text("utf-8-sig"))
+    lines = next(node for key, node in root.value if key.value == section)
+    line: int = next(key.start_mark.line for key, _ in lines.value if key.value == name)
+    return line + 1
 
 
 def _find(pins: Mapping[str, T], name: str, what: str) -> T:

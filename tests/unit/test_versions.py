@@ -86,6 +86,23 @@ def test_a_default_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "unknown kernel 'debian-5.4'" in refused(tmp_path, "kernel: debian-6.12", "kernel: debian-5.4")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("minimal", "kernels.minimal: expected another name than that of a kernel variant"),
+        ("debian/base", "kernels.debian/base: expected a name without a slash"),
+    ],
+)
+def test_a_line_that_could_be_taken_for_a_variant_is_refused_with_its_line(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "kernel/configs/variant/minimal").mkdir(parents=True)
+    line = TEXT[: TEXT.index("  debian-6.1:\n")].count("\n") + 1
+    message = refused(tmp_path, "  debian-6.1:\n", f"  {name}:\n")
+    assert f"{FILE}:{line}: {words}" in message
+    assert f"Who names the kernel {name} may mean either" in message
+
+
 def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"unknown kernel 'debian-6\.122'") as caught:
         load_versions(ROOT).kernel("debian-6.122")
