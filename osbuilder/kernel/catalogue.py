@@ -1,6 +1,6 @@
-"""All of kernel/configs/ as types: capabilities, variants, consumers, the history of symbols, and waivers.
+"""All of kernel/configs/ as types: capabilities, variants and consumers here, history and waivers in exemptions.py.
 
-Owns what the data files may say and how they refer to each other; every name in them is checked when they are read.
+Owns what these data files may say and how they refer to each other; every name in them is checked when they are read.
 What one kernel gets of it is osbuilder.kernel.selection's business.
 """
 
@@ -15,8 +15,10 @@ from typing import Final
 from osbuilder import decode
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import FragmentError, UsageError, suggest
-from osbuilder.kernel.conditions import ArchName, Condition, KernelRange, KernelVersion
+from osbuilder.kernel.conditions import ArchName, KernelVersion
+from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
 from osbuilder.kernel.placement import VARIANT_FILE, check_base, check_variant, variant_folders
+from osbuilder.kernel.ranges import Limited
 
 BASE: Final = "base"
 """The variant that a kernel is when nobody says otherwise."""
@@ -24,13 +26,8 @@ BASE: Final = "base"
 _VARIANT_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def _check_symbol(symbol: str) -> None:
-    if not re.fullmatch(r"(?!CONFIG_)\w+", symbol, re.ASCII):
-        raise ValueError(f"expected a symbol without CONFIG_, got {symbol!r}")
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Part(Condition):
+class Part(Limited):
     """When a fragment is asked for: beside architecture and version, which other capabilities the kernel has."""
 
     needs: tuple[str, ...] = ()
@@ -40,7 +37,7 @@ _ALWAYS: Final = Part()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Capability(Condition):
+class Capability(Limited):
     """Something that a guest kernel can do. Its symbols are asked for in <layer>/<fragment>.conf.
 
     `fragments` (default: one of the capability's own name, always) are looked up in each layer; at least one must exist
@@ -64,36 +61,7 @@ class Capability(Condition):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Waiver(Condition):
-    """Excuses the loss of one symbol on exact terms. One that excuses nothing is an error of the contract."""
-
-    symbol: str
-    kernel: KernelRange
-    arches: tuple[ArchName, ...]
-    reason: str
-
-    def __post_init__(self) -> None:
-        _check_symbol(self.symbol)
-        if not self.arches or not self.reason:
-            raise ValueError("expected at least one architecture and a reason")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
-    """In which kernels a symbol exists under its name, and what it is called in the others (None: it is not there)."""
-
-    kernel: KernelRange
-    otherwise: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.kernel.bounds:
-            raise ValueError("expected a kernel range")
-        if self.otherwise is not None:
-            _check_symbol(self.otherwise)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement(Condition):
+class Requirement(Limited):
     """A capability that a consumer cannot do without, and the source of that knowledge.
 
     A `droppable` one a variant may be without if it says why (Drop).
@@ -105,7 +73,7 @@ class Requirement(Condition):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Consumer(Condition):
+class Consumer(Limited):
     """Somebody who boots or uses guest kernels: a VMM, a container runtime, an init."""
 
     purpose: str
@@ -113,18 +81,18 @@ class Consumer(Condition):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Override(Condition):
+class Override(Limited):
     """A symbol that a variant asks for with another value than the base kernel does, and why."""
 
     symbol: str
     reason: str
 
     def __post_init__(self) -> None:
-        _check_symbol(self.symbol)
+        check_symbol(self.symbol)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion(Condition):
+class Exclusion(Limited):
     """Kernels that a variant is not for, and why: architectures (none named: all), versions (no range: all)."""
 
     reason: str
@@ -276,16 +244,6 @@ class _ConsumersFile:
     consumers: Mapping[str, Consumer]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _HistoryFile:
-    symbols: Mapping[str, Life]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _WaiversFile:
-    waivers: tuple[Waiver, ...]
-
-
 def load_catalogue(root: Path) -> Catalogue:
     """Read kernel/configs at `root` and check that every name in it leads somewhere.
 
@@ -297,8 +255,8 @@ def load_catalogue(root: Path) -> Catalogue:
         capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
         variants={path.name: decode.load(path / VARIANT_FILE, Variant) for path in variant_folders(root)},
         consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
-        history=decode.load(root / "history.yaml", _HistoryFile).symbols,
-        waivers=decode.load(root / "waivers.yaml", _WaiversFile).waivers,
+        history=load_history(root),
+        waivers=load_waivers(root),
     )
     check_base(root, _owners(catalogue.capabilities, "capabilities.yaml"))
     for name, variant in catalogue.variants.items():

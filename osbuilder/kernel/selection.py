@@ -12,8 +12,9 @@ from pathlib import Path
 
 from osbuilder.arch import Arch
 from osbuilder.errors import FragmentError, PlanError
-from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Variant, Waiver
+from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Variant
 from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.exemptions import Waiver
 from osbuilder.kernel.fragments import Request, clash, load_fragment, merge
 from osbuilder.kernel.placement import VARIANT_FILE
 

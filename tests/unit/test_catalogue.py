@@ -139,6 +139,7 @@ def test_a_fragment_of_two_capabilities_is_refused(tmp_path: Path) -> None:
         ("    arches: [x86]\n", "unknown architecture 'x86'"),
         ("    kernel: 6.12\n", "6.12 is a number in YAML"),
         ('    kernel: "6.12"\n', "expected a kernel range such as"),
+        ('    kernel: "<6.1,>=6.9"\n', "a.kernel: expected a range that some kernel is in"),
         ("    probe: p\n", "unknown key 'probe'"),
     ],
 )
@@ -174,6 +175,7 @@ def test_a_symbol_that_a_kernel_does_not_have_is_not_asked_for(tmp_path: Path) -
         ("{otherwise: A}", "missing key 'kernel'"),
         ('{kernel: ">=6.9", otherwise: CONFIG_A}', "expected a symbol without CONFIG_, got 'CONFIG_A'"),
         ('{kernel: ""}', "expected a kernel range such as"),
+        ('{kernel: ">=6.9,<6.9"}', "symbols.B.kernel: expected a range that some kernel is in, got '>=6.9,<6.9'"),
     ],
 )
 def test_a_malformed_history_is_refused(tmp_path: Path, life: str, words: str) -> None:
@@ -184,6 +186,17 @@ def test_a_malformed_history_is_refused(tmp_path: Path, life: str, words: str) -
 
 
 # --- waivers
+
+
+def test_a_history_of_a_symbol_that_no_fragment_names_is_refused(tmp_path: Path) -> None:
+    other = {
+        "variant/v/variant.yaml": "purpose: p\nconsumers: [anyone]\ncapabilities: {o: {purpose: p, unproven: u}}\n"
+    }
+    files = {**A, **other, "variant/v/common/o.conf": "CONFIG_O=y\n# CONFIG_P is not set\n# CONFIG_Q is odd\n"}
+    named = 'symbols: {O: {kernel: ">=6.5"}, P: {kernel: ">=6.5"}'
+    assert chosen(tmp_path, {**files, "history.yaml": f"{named}}}\n"})
+    with pytest.raises(FragmentError, match=r"history\.yaml: Q: no fragment names it"):
+        chosen(tmp_path, {**files, "history.yaml": f'{named}, Q: {{kernel: ">=6.5"}}}}\n'})
 
 
 def test_a_waiver_is_selected_for_the_kernels_that_it_names(tmp_path: Path) -> None:
@@ -200,12 +213,37 @@ def test_a_waiver_is_selected_for_the_kernels_that_it_names(tmp_path: Path) -> N
         ('{symbol: A, kernel: ">=6.1", arches: [], reason: r}', "expected at least one architecture"),
         ('{symbol: A, kernel: ">=6.1", arches: [amd64], reason: r}', "unknown architecture 'amd64'"),
         ("{symbol: A, arches: [x86_64], reason: r}", "missing key 'kernel'"),
+        (
+            '{symbol: A, kernel: ">=6.9,<6.1", arches: [x86_64], reason: r}',
+            "waivers.yaml:2: waivers[0].kernel: expected a range that some kernel is in, got '>=6.9,<6.1'",
+        ),
     ],
 )
 def test_a_waiver_is_exact_or_refused(tmp_path: Path, waiver: str, words: str) -> None:
     with pytest.raises(DecodeError) as refused:
         chosen(tmp_path, {**A, "waivers.yaml": f"waivers:\n- {waiver}\n"})
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        (('">=6.1"', "x86_64"), ('">=6.1"', "x86_64"), True),
+        (('">=6.1"', "x86_64, s390x"), ('">=6.5,<6.9"', "s390x"), True),
+        (('">=6.1"', "x86_64"), ('">=6.1"', "s390x"), False),
+        (('"<6.9"', "x86_64"), ('">=6.9"', "x86_64"), False),
+    ],
+)
+def test_no_kernel_is_excused_from_a_symbol_twice(
+    tmp_path: Path, first: tuple[str, str], second: tuple[str, str], refused: bool
+) -> None:
+    rows = "".join(f"- {{symbol: B, kernel: {each[0]}, arches: [{each[1]}], reason: r}}\n" for each in (first, second))
+    files = {**A, "waivers.yaml": f"waivers:\n{rows}"}
+    if not refused:
+        assert chosen(tmp_path, files)
+        return
+    with pytest.raises(DecodeError, match=r"waivers\[0\] and waivers\[1\] excuse B of the same kernels"):
+        chosen(tmp_path, files)
 
 
 # --- what we ship
@@ -226,11 +264,6 @@ def test_the_shipped_fragments_merge_for_every_kernel(name: str, arch: str, vers
     assert selection.requests
     values = {request.value for request in selection.requests}
     assert ("m" in values) == SHIPPED.variants[name].modules, "modules are where a variant says so, and nowhere else"
-
-
-def test_every_shipped_history_is_of_a_symbol_that_some_fragment_asks_for() -> None:
-    named = {request.symbol for path in CONFIGS.rglob("*.conf") for request in fragments.load_fragment(path, str(path))}
-    assert set(SHIPPED.history) <= named
 
 
 def test_every_shipped_consumer_is_served_by_a_variant() -> None:
