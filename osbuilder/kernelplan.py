@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.errors import FragmentError, PlanError, UsageError, suggest
 from osbuilder.kernel.build import plan_kernel, plan_source
-from osbuilder.kernel.catalogue import BASE, load_catalogue
+from osbuilder.kernel.catalogue import BASE, load_usable
 from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
 from osbuilder.kernel.signature import PublicKeys
@@ -51,7 +51,7 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
 def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
     """Return the step that packs what modules for a kernel are built with. Raises PlanError for one without modules."""
     arch = _arch(request.kernel)
-    variants = load_catalogue(planner.root / "kernel" / "configs").variants
+    variants = load_usable(planner.root / "kernel" / "configs").variants
     kernel = plan(planner, request.kernel)
     if not variants[request.kernel.variant].modules:
         having = " or ".join(name for name, variant in variants.items() if variant.modules)
@@ -98,7 +98,7 @@ def _with_patches(line: KernelLine, patches: str | None) -> KernelLine:
 
 def own_patches(planner: Planner) -> Iterator[tuple[str, str, str]]:
     """Yield each series that is a variant's own: the variant, the kernel line that the series is for, the series."""
-    for name, variant in load_catalogue(planner.root / "kernel" / "configs").variants.items():
+    for name, variant in load_usable(planner.root / "kernel" / "configs").variants.items():
         yield from dict.fromkeys((name, each.line, each.patches) for each in variant.lines if each.patches)
 
 
@@ -108,7 +108,7 @@ def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, str | N
     Raises PlanError for a line that versions.yaml has not.
     """
     if variant != BASE:
-        declared = load_catalogue(planner.root / "kernel" / "configs").variants.get(variant)
+        declared = load_usable(planner.root / "kernel" / "configs").variants.get(variant)
         usual = declared.usual_line(arch) if declared else None
         if usual:
             if usual.line not in planner.versions.kernels:

@@ -17,7 +17,7 @@ from osbuilder.errors import ContractError, OsbuilderError, PlanError, StoreErro
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
 from osbuilder.kernel.build import compiled
-from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue, matrix
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue, load_usable, matrix
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import CONFIG, Configure
@@ -86,7 +86,7 @@ class Kernels:
         None is each kernel's usual line; those that are not of the default one are named below the table. Raises
         ContractError with the losses of all of them; else as `config`.
         """
-        catalogue = self._catalogue()
+        catalogue = self._whole_catalogue()
         pairs = list(matrix(catalogue))
         shared: dict[str, Step] = {}
         steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
@@ -189,7 +189,8 @@ class Kernels:
 
         Raises UsageError for a variant that there is not, or not for the architecture.
         """
-        return capabilities_text(self._catalogue(), variant=variant, arch=parse_arch(arch).name if arch else None)
+        catalogue = self._catalogue() if variant else self._whole_catalogue()
+        return capabilities_text(catalogue, variant=variant, arch=parse_arch(arch).name if arch else None)
 
     def capabilities_of(self, variant: str, arch: Arch) -> frozenset[str]:
         """Return the capabilities of a variant for an architecture. Raises UsageError for one that there is not."""
@@ -227,9 +228,13 @@ class Kernels:
         """Return the names of the variants for an architecture."""
         return tuple(name for name, variant in self._catalogue().variants.items() if variant.on(arch))
 
+    def check_variants(self) -> None:
+        """Raise what is wrong with any variant; for who wants all of them."""
+        self._whole_catalogue()
+
     def consumers_of(self, variant: str) -> tuple[str, ...]:
         """Return who can boot or use a variant, as it declares."""
-        return self._catalogue().variants[variant].consumers
+        return self._catalogue().declared(variant).consumers
 
     def misfit(self, variant: str, line: str | None, arch: Arch, *, dry: bool = False) -> PlanError | None:
         """Return why a variant is not for an architecture's kernels of a line (None: its usual one); None where it is.
@@ -253,7 +258,7 @@ class Kernels:
         version = self._version(request, dry=dry) if self._by_version(request.variant) else None
         if version is None:
             return None
-        declared = self._catalogue().variants[request.variant]
+        declared = self._catalogue().declared(request.variant)
         arch = parse_arch(request.arch) if request.arch else host_arch()
         excluded = declared.why_not(arch, version)
         instead = _configure(self._config_step(request)).instead
@@ -261,7 +266,7 @@ class Kernels:
 
     def _by_version(self, variant: str) -> bool:
         """Say whether it depends on a kernel's version whether a variant is for it."""
-        return any(each.kernel.bounds for each in self._catalogue().variants[variant].excluded)
+        return any(each.kernel.bounds for each in self._catalogue().declared(variant).excluded)
 
     def _version(self, request: KernelRequest, *, dry: bool) -> KernelVersion | None:
         """Return the version of a kernel's source; with `dry` None where that is not in the store."""
@@ -311,7 +316,8 @@ class Kernels:
 
     def _parse(self, text: str) -> tuple[str | None, str]:
         """Return the line (None: the variant's usual one) and the variant that a kernel's name in `diff` means."""
-        lines, variants = self._bench.planner.versions.kernels, self._catalogue().variants
+        lines, catalogue = self._bench.planner.versions.kernels, self._catalogue()
+        variants = {**catalogue.variants, **catalogue.unfinished}  # these are refused when they are planned
         line, slash, variant = text.partition("/")
         if not slash and line in variants and line not in lines:
             return None, line
@@ -324,6 +330,11 @@ class Kernels:
         return line, variant
 
     def _catalogue(self) -> Catalogue:
+        """Return what one kernel is planned from; see load_usable."""
+        return load_usable(self._bench.root / "kernel" / "configs")
+
+    def _whole_catalogue(self) -> Catalogue:
+        """Return what all kernels are planned from: none of them may be unfinished."""
         return load_catalogue(self._bench.root / "kernel" / "configs")
 
 

@@ -113,6 +113,8 @@ def kernel_trials(
     for none of the architectures; PlanError for a variant that was named and is not for that version.
     """
     chosen = _arches(arches)
+    if not variants:
+        bench.kernels.check_variants()
     pairs = [(arch, name) for arch in chosen for name in bench.kernels.variants(arch)]
     for name in variants:
         if name not in {each for _, each in pairs}:

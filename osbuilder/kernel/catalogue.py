@@ -14,7 +14,7 @@ from typing import Final
 
 from osbuilder import decode
 from osbuilder.arch import ARCHES, Arch
-from osbuilder.errors import FragmentError, UsageError, suggest
+from osbuilder.errors import FragmentError, OsbuilderError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName, KernelVersion
 from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
 from osbuilder.kernel.placement import VARIANT_FILE, check_base, check_variant, variant_folders
@@ -198,7 +198,10 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """All of kernel/configs, each in its file's order, and the folder of the layers."""
+    """All of kernel/configs, each in its file's order, and the folder of the layers.
+
+    `unfinished` are variants that cannot be used, each with what is wrong with it.
+    """
 
     root: Path
     capabilities: Mapping[str, Capability]
@@ -206,12 +209,19 @@ class Catalogue:
     consumers: Mapping[str, Consumer]
     history: Mapping[str, Life]
     waivers: tuple[Waiver, ...]
+    unfinished: Mapping[str, OsbuilderError] = dataclasses.field(default_factory=dict)
 
-    def variant(self, name: str, arch: Arch) -> Variant:
-        """Return a variant for an architecture. Raises UsageError for one that there is not, or not for it."""
+    def declared(self, name: str) -> Variant:
+        """Return a variant. Raises UsageError for one that there is not, and what is wrong with an unfinished one."""
+        if name in self.unfinished:
+            raise self.unfinished[name]
         if name not in self.variants:
             raise UsageError(f"unknown kernel variant {name!r}", hint=suggest(name, self.variants))
-        if excluded := self.variants[name].without(arch):
+        return self.variants[name]
+
+    def variant(self, name: str, arch: Arch) -> Variant:
+        """Return a variant for an architecture. Raises as `declared`, and UsageError for one that is not for it."""
+        if excluded := self.declared(name).without(arch):
             there = [each for each, variant in self.variants.items() if variant.on(arch)]
             raise UsageError(
                 f"kernel variant {name} is not for {arch.name}: {excluded.reason}",
@@ -245,33 +255,54 @@ class _ConsumersFile:
 
 
 def load_catalogue(root: Path) -> Catalogue:
-    """Read kernel/configs at `root` and check that every name in it leads somewhere.
+    """Read kernel/configs at `root`, all of it, and check that every name in it leads somewhere.
 
     Raises DecodeError for the YAML files, FragmentError for a file that has no place, a fragment that nobody or more
     than one names and a name that leads nowhere, UsageError for a folder of an unknown architecture.
     """
-    catalogue = Catalogue(
-        root=root,
-        capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
-        variants={path.name: decode.load(path / VARIANT_FILE, Variant) for path in variant_folders(root)},
-        consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
-        history=load_history(root),
-        waivers=load_waivers(root),
-    )
-    check_base(root, _owners(catalogue.capabilities, "capabilities.yaml"))
-    for name, variant in catalogue.variants.items():
-        folder = root / "variant" / name
-        check_variant(root, folder, _owners(variant.capabilities, f"variant/{name}/{VARIANT_FILE}"))
-        _check_variant(name, variant, catalogue)
-    if BASE not in catalogue.variants:
-        raise FragmentError(
-            f"variant/{BASE}/{VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
-        )
+    catalogue = load_usable(root)
+    for error in catalogue.unfinished.values():
+        raise error
     for name, consumer in catalogue.consumers.items():
         wanted = (requirement.capability for requirement in consumer.requires)
         _check_names(f"consumers.yaml: {name}", wanted, _all_capabilities(catalogue), "capability")
     _check_use(catalogue)
     return catalogue
+
+
+def load_usable(root: Path) -> Catalogue:
+    """Read kernel/configs at `root` for who asks for one kernel: what is wrong with other variants is no matter then.
+
+    Variants that cannot be used are `unfinished`. Raises as load_catalogue for what belongs to no variant.
+    """
+    catalogue = Catalogue(
+        root=root,
+        capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
+        variants={},
+        consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
+        history=load_history(root),
+        waivers=load_waivers(root),
+    )
+    check_base(root, _owners(catalogue.capabilities, "capabilities.yaml"))
+    variants: dict[str, Variant] = {}
+    unfinished: dict[str, OsbuilderError] = {}
+    for folder in variant_folders(root):
+        try:
+            variants[folder.name] = _load_variant(folder, catalogue)
+        except (FragmentError, UsageError) as error:
+            unfinished[folder.name] = error
+    if BASE not in variants:
+        raise unfinished.get(BASE) or FragmentError(
+            f"variant/{BASE}/{VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
+        )
+    return dataclasses.replace(catalogue, variants=variants, unfinished=unfinished)
+
+
+def _load_variant(folder: Path, catalogue: Catalogue) -> Variant:
+    variant = decode.load(folder / VARIANT_FILE, Variant)
+    check_variant(catalogue.root, folder, _owners(variant.capabilities, f"variant/{folder.name}/{VARIANT_FILE}"))
+    _check_variant(folder.name, variant, catalogue)
+    return variant
 
 
 def _owners(capabilities: Mapping[str, Capability], file: str) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.engine.script import lines, render, run_script
 from osbuilder.kernel import contract, fragments
 from osbuilder.kernel.answers import FILES
-from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_usable
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.placement import is_leftover
@@ -73,7 +73,7 @@ class Configure:
 
         Raises DecodeError, FragmentError; UsageError for an unknown variant.
         """
-        catalogue = load_catalogue(root)
+        catalogue = load_usable(root)
         declared = catalogue.variant(variant, arch)
         folders = (root, root / "variant" / variant)
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")

@@ -194,12 +194,21 @@ def _waivers(catalogue: Catalogue, reader: _Reader, requests: tuple[Request, ...
     asked = {request.symbol for request in requests}
     if all(waiver.symbol in asked for waiver in meant):
         return tuple(meant)
-    elsewhere = _asked_by_any(catalogue, reader) - asked
-    return tuple(waiver for waiver in meant if waiver.symbol not in elsewhere)
+    try:
+        elsewhere = _asked_by_any(catalogue, reader)
+    except FragmentError:
+        # Another variant cannot be read, and might be who asks: whoever asks for its kernel, or for all, is told.
+        return tuple(waiver for waiver in meant if waiver.symbol in asked)
+    return tuple(waiver for waiver in meant if waiver.symbol in asked or waiver.symbol not in elsewhere)
 
 
 def _asked_by_any(catalogue: Catalogue, reader: _Reader) -> set[str]:
-    """Return what some variant's kernel of the same architecture and version asks for."""
+    """Return what some variant's kernel of the same architecture and version asks for.
+
+    Raises FragmentError where a variant is unfinished or its fragments cannot be read.
+    """
+    if catalogue.unfinished:
+        raise FragmentError(f"unfinished: {', '.join(catalogue.unfinished)}")
     own = {
         name: variant.capabilities
         for name, variant in catalogue.variants.items()

@@ -20,7 +20,7 @@ from osbuilder.errors import BootError, Interrupted
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
 from osbuilder.kernel.build import compiled
-from osbuilder.kernel.catalogue import load_catalogue
+from osbuilder.kernel.catalogue import load_usable
 from osbuilder.kernels import Kernels
 from osbuilder.launch import Outcome
 from osbuilder.record import open_record
@@ -40,7 +40,7 @@ TRIALS = tuple(
 )
 NAMES = [str(trial) for trial in TRIALS]
 BASE = ("x86_64", "base")
-CATALOGUE = functools.cache(load_catalogue)
+CATALOGUE = functools.cache(load_usable)
 
 
 def sha256(text: str) -> str:
@@ -128,7 +128,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verify:
         if "accel" in options:
             bench.settings = dataclasses.replace(bench.settings, accel=options.pop("accel"))
         for module in ("kernels", "kernelplan", "kernel.configure"):
-            monkeypatch.setattr(f"osbuilder.{module}.load_catalogue", CATALOGUE)
+            monkeypatch.setattr(f"osbuilder.{module}.load_usable", CATALOGUE)
         monkeypatch.setattr(bench, "build", functools.partial(machine.build, bench))
         monkeypatch.setattr(bench, "boot", functools.partial(machine.boot, bench))
         monkeypatch.setattr(bench, "peek", machine.peek)

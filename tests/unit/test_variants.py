@@ -9,7 +9,7 @@ import pytest
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
-from osbuilder.kernel.catalogue import load_catalogue, matrix
+from osbuilder.kernel.catalogue import load_catalogue, load_usable, matrix
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.selection import select
@@ -230,6 +230,51 @@ def test_a_waiver_of_a_symbol_that_only_a_variant_asks_for_counts_in_that_varian
     files = {**TWO, **own, "waivers.yaml": f"waivers:\n{waivers}"}
     assert [waiver.symbol for waiver in chosen(tmp_path, files, variant="v").waivers] == ["O", "GONE"]
     assert [waiver.symbol for waiver in chosen(tmp_path, files).waivers] == ["GONE"]
+
+
+# --- variants that somebody is still writing
+
+UNFINISHED = {
+    "variant/wip/common/own.conf": "CONFIG_OWN=y\n",  # and no declaration
+    "variant/typo/variant.yaml": variant("brings: [extr]\n"),
+    "variant/place/variant.yaml": variant(""),
+    "variant/place/comon/own.conf": "CONFIG_OWN=y\n",
+}
+WRONG = {"wip": "no such file", "typo": "unknown capability 'extr'", "place": "variant/place/comon has no place"}
+
+
+def test_what_is_wrong_with_a_variant_is_told_to_who_asks_for_it_or_for_all(tmp_path: Path) -> None:
+    root = write_configs(tmp_path / "all", {**TWO, **UNFINISHED})
+    catalogue = load_usable(root)
+    x86_64, version = parse_arch("x86_64"), KernelVersion.parse("6.12.117")
+    for name in ("base", "more"):
+        assert Configure.of_catalogue(root, x86_64, name).selection(version) == select(catalogue, x86_64, version, name)
+    for name, words in WRONG.items():
+        with pytest.raises((DecodeError, FragmentError), match=words):
+            Configure.of_catalogue(root, x86_64, name)
+        with pytest.raises((DecodeError, FragmentError), match=words):
+            load_catalogue(
+                write_configs(tmp_path / name, {**TWO, **{k: v for k, v in UNFINISHED.items() if name in k}})
+            )
+    assert list(catalogue.variants) == ["base", "more"]
+
+
+def test_what_belongs_to_no_variant_is_no_variants_matter(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match="comon has no place"):
+        load_usable(write_configs(tmp_path / "place", {**TWO, "comon/a.conf": ""}))
+    with pytest.raises(FragmentError, match="unknown capability 'zz'"):
+        load_usable(write_configs(tmp_path / "base", {**TWO, "variant/base/variant.yaml": variant("brings: [zz]\n")}))
+
+
+@pytest.mark.parametrize("wrong", [{"variant/v/common/own.conf": "CONFIG_O=\n"}, {"variant/v/variant.yaml": "{}\n"}])
+def test_a_waiver_that_an_unfinished_variant_may_need_is_no_matter_of_others(
+    tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    own = {"variant/v/variant.yaml": OWN, "variant/v/common/own.conf": "CONFIG_O=y\n"}
+    waivers = {"waivers.yaml": 'waivers:\n- {symbol: O, kernel: ">=6.1", arches: [x86_64], reason: r}\n'}
+    x86_64, version = parse_arch("x86_64"), KernelVersion.parse("6.12.117")
+    catalogue = load_usable(write_configs(tmp_path, {**TWO, **own, **waivers, **wrong}))
+    assert select(catalogue, x86_64, version).waivers == ()
 
 
 # --- consumers
