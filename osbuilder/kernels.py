@@ -101,7 +101,7 @@ class Kernels:
 
         Raises UsageError for what is no symbol's name.
         """
-        name = symbol.strip().removeprefix("CONFIG_")
+        name = re.sub("^CONFIG_", "", symbol.strip(), flags=re.IGNORECASE)
         if not re.fullmatch(r"\w+", name, re.ASCII):
             raise UsageError(f"expected a configuration symbol such as FUSE_DAX, got {symbol!r}")
         step = self._config_step(request)
@@ -114,6 +114,8 @@ class Kernels:
             values=parse_config(_config_of(outcome.resolved)),
             selection=action.selection(version),
             kernel=f"{version} ({arch.name}, {action.variant})",
+            version=version,
+            history=action.catalogue.history,
             broken=outcome.broken.problems if outcome.broken else (),
         )
         return explanation.of(name)

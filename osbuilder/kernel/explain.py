@@ -6,11 +6,13 @@ Pure: reads a Kconfig tree against a resolved .config. The reasons of what is mi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from osbuilder.errors import UsageError
-from osbuilder.kernel.expression import YES, Expr, evaluate, symbols_of
+from osbuilder.kernel.conditions import KernelVersion
+from osbuilder.kernel.exemptions import Life
+from osbuilder.kernel.expression import YES, Expr, enabling, evaluate, symbols_of
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.kconfig import Definition, Tree
 from osbuilder.kernel.reasons import Reasons
@@ -24,30 +26,45 @@ _INDENT: Final = "                "
 class Explanation:
     """Explains symbols of one kernel. `kernel` names it in messages: version, architecture, variant.
 
-    `broken` are the problems of its contract, where that does not hold: then `values` are what came out nevertheless.
+    `history` is that of symbols (see exemptions.Life). `broken` are the problems of the kernel's contract, where that
+    does not hold: then `values` are what came out nevertheless.
     """
 
     tree: Tree
     values: Mapping[str, str]
     selection: Selection
     kernel: str
+    version: KernelVersion
+    history: Mapping[str, Life] = dataclasses.field(default_factory=dict)
     broken: tuple[str, ...] = ()
 
     def of(self, symbol: str) -> str:
-        """Return a paragraph about a symbol.
+        """Return a paragraph about a symbol, under the name that this kernel has for it.
 
-        Raises UsageError, with candidates, for one that neither the source has nor anybody asks for.
+        Raises UsageError, with candidates, for one that neither the source nor history.yaml has, nor anybody asks for.
         """
-        if symbol not in self.tree.symbols and symbol not in self._requests:
+        if symbol in self.tree.symbols or symbol in self._requests:
+            return self._paragraph(symbol)
+        life = self.history.get(symbol)
+        if life is None or self.version in life.kernel:
             raise UsageError(f"no such symbol in {self.kernel}: {symbol}{self._reasons.candidates(symbol)}")
-        rows = [("", f"{symbol}={self.value(symbol)}   in {self.kernel}")]
+        told = f"kernels {life.kernel} have {symbol} (history.yaml)"
+        if life.otherwise in self.tree.symbols:
+            return self._paragraph(str(life.otherwise), note=told)
+        asking = [each for each in self.selection.absent if each.symbol == symbol]
+        rows = [("", f"no {symbol} in {self.kernel}: {told}")]
+        rows += [("asked for", f"not here; of those kernels in {each.where}{self._for(symbol)}") for each in asking]
+        return _text([*rows, *self._contract()])
+
+    def _paragraph(self, symbol: str, *, note: str = "") -> str:
+        rows = [("", f"{symbol}={self.value(symbol)}   in {self.kernel}{note and f'; {note}'}")]
         rows += self._asked(symbol)
         for definition in self.tree.symbols.get(symbol, ()):
             rows += self._definition(definition)
         rows += [("because", self.cause(symbol))]
         rows += self._users(symbol)
         rows += self._contract()
-        return "\n".join(f"{name:<{len(_INDENT)}}{text}" if name else text for name, text in rows)
+        return _text(rows)
 
     def value(self, symbol: str) -> str:
         """Return a symbol's resolved value, as .config spells it; n where it is absent."""
@@ -63,7 +80,9 @@ class Explanation:
             return self._reasons.loss(request)
         if value == "n":
             unmet = self._reasons.unmet(symbol)
-            return f"nobody asks for it; a request would be dropped: {unmet}" if unmet else "nobody asks for it"
+            if unmet:
+                return f"nobody asks for it; a request would be dropped: {unmet}"
+            return f"nobody asks for it{self._chosen(symbol)}"
         selectors = [
             name
             for name, condition in self.tree.selectors.get(symbol, ())
@@ -92,6 +111,9 @@ class Explanation:
             yield "asked for", "nowhere"
         else:
             yield "asked for", f"{request} in {request.where}{self._for(symbol)}"
+        if symbol in self.selection.replaced:
+            old, override = self.selection.replaced[symbol]
+            yield "overrides", f"{old} in {old.where}: {override.reason}"
 
     def _for(self, symbol: str) -> str:
         """Say which capability a request is for; one of the user's own fragments is for none."""
@@ -124,10 +146,18 @@ class Explanation:
         dependents = [
             f"{name} ({request.where})"
             for name, request in self._requests.items()
-            if any(symbol in symbols_of(definition.depends) for definition in self.tree.symbols.get(name, ()))
+            if any(self._needs(definition.depends, symbol) for definition in self.tree.symbols.get(name, ()))
         ]
         if dependents:
             yield "needed by", _listed(dependents)
+
+    def _chosen(self, symbol: str) -> str:
+        """Say which other member a symbol's choice fell on, and why; empty for a symbol that is in none."""
+        for choice in (each.choice for each in self.tree.symbols[symbol] if each.choice):
+            for member in choice.members:
+                if self.value(member) == "y":
+                    return f'; the choice "{choice.title}" ({choice.where}) fell on {member}: {self.cause(member)}'
+        return ""
 
     def _contract(self) -> Iterator[tuple[str, str]]:
         """Yield what is lost where the contract does not hold: this kernel would not be built."""
@@ -135,6 +165,12 @@ class Explanation:
             yield " " if number else "contract", problem if number else f"does not hold: {problem}"
         if len(self.broken) > _SHOWN_MAX:
             yield " ", f"and {len(self.broken) - _SHOWN_MAX} more: inv kernel.config lists them"
+
+    def _needs(self, condition: Expr, symbol: str) -> bool:
+        """Say whether a condition cannot hold, as everything else is, without a symbol."""
+        if symbol not in enabling(condition):
+            return False
+        return not evaluate(condition, {name: value for name, value in self.values.items() if name != symbol})
 
     def _default(self, symbol: str) -> str:
         for definition in self.tree.symbols[symbol]:
@@ -161,6 +197,10 @@ class Explanation:
 
     def _verdict(self, condition: Expr) -> str:
         return "holds" if evaluate(condition, self.values) else "does not hold"
+
+
+def _text(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<{len(_INDENT)}}{text}" if name else text for name, text in rows)
 
 
 def _listed(names: list[str]) -> str:

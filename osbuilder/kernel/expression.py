@@ -187,6 +187,27 @@ def symbols_of(expr: Expr) -> Iterator[str]:
             yield from symbols_of(right)
 
 
+def enabling(expr: Expr) -> Iterator[str]:
+    """Yield the names of the symbols that an expression may hold because of: not those that it wants to be n."""
+    match expr:
+        case Not(Not(inner)):
+            yield from enabling(inner)
+        case Not(And(left, right) | Or(left, right)):
+            yield from enabling(Not(left))
+            yield from enabling(Not(right))
+        case Not(Compare("=", left, right)):
+            yield from enabling(Compare("!=", left, right))
+        case Not(Compare("!=", left, right)):
+            yield from enabling(Compare("=", left, right))
+        case Not() | Compare("=", _, Const("n")) | Compare("!=", _, Const("y" | "m")):
+            return
+        case And(left, right) | Or(left, right):
+            yield from enabling(left)
+            yield from enabling(right)
+        case _:
+            yield from symbols_of(expr)
+
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from osbuilder.kernel.expression import And, Compare, Expr, Macro, Not, Or, Sym, evaluate, symbols_of, text_of
@@ -46,9 +46,20 @@ class Reasons:
     def candidates(self, symbol: str) -> str:
         """Return `; renamed? candidates: ...` for a name that this kernel does not have.
 
-        Renames keep their telling words (RETPOLINE is MITIGATION_RETPOLINE now), typing errors most letters.
+        Renames keep their telling words (RETPOLINE is MITIGATION_RETPOLINE now), typing errors most letters; nobody
+        means another symbol by writing small letters.
         """
-        known = sorted(self.tree.symbols)
+        spelt: dict[str, list[str]] = {}
+        for name in sorted(self.tree.symbols):
+            spelt.setdefault(name.upper(), []).append(name)
+        near = self._near(symbol.upper(), sorted(spelt))
+        names = [name for each in near for name in spelt[each]][:_CANDIDATES_MAX]
+        return f"; renamed? candidates: {', '.join(names)}" if names else ", nor one with a similar name"
+
+    def _near(self, symbol: str, known: Sequence[str]) -> list[str]:
+        """Return the names that are the symbol's, or are like it, the nearest first."""
+        if symbol in known:
+            return [symbol]
         counts = collections.Counter(word for name in known for word in set(name.split("_")))
 
         def weight(words: set[str]) -> float:
@@ -60,8 +71,7 @@ class Reasons:
         least = max(_ALIKE, 0.75 * max(scores.values(), default=0.0))
         renamed = sorted((name for name in known if scores[name] >= least), key=lambda name: -scores[name])
         misspelt = difflib.get_close_matches(symbol, known, n=_CANDIDATES_MAX, cutoff=0.85)
-        names = list(dict.fromkeys(misspelt + renamed))[:_CANDIDATES_MAX]
-        return f"; renamed? candidates: {', '.join(names)}" if names else ", nor one with a similar name"
+        return list(dict.fromkeys(misspelt + renamed))
 
     def unmet(self, symbol: str) -> str:
         """Say why a request for y would not be heard; empty when nothing forbids it."""

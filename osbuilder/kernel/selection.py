@@ -23,8 +23,9 @@ from osbuilder.kernel.placement import VARIANT_FILE
 class Selection:
     """What one kernel is asked for: its capabilities by name, the merged requests, the waivers meant for it.
 
-    `owners` maps each requested symbol to its capability. `absent` are symbols that fragments name and that, as
-    history.yaml has it, kernels of this version do not have under that name.
+    `owners` maps each symbol that fragments name to its capability. `absent` are those that, as history.yaml has it,
+    kernels of this version do not have under that name. `replaced` are, by symbol, the base's requests that the
+    variant's override, each with the override.
     """
 
     capabilities: Mapping[str, Capability]
@@ -32,6 +33,7 @@ class Selection:
     waivers: tuple[Waiver, ...]
     owners: Mapping[str, str]
     absent: tuple[Request, ...]
+    replaced: Mapping[str, tuple[Request, Override]] = dataclasses.field(default_factory=dict)
 
 
 def select(
@@ -59,8 +61,9 @@ def select(
         capabilities=there,
         requests=requests,
         waivers=_waivers(catalogue, reader, requests),
-        owners={request.symbol: reader.owners[request.where] for request in requests},
+        owners={request.symbol: reader.owners[request.where] for request in (*reader.absent, *requests)},
         absent=tuple(reader.absent),
+        replaced={old.symbol: (old, each) for each in overrides for old in base if old.symbol == each.symbol},
     )
 
 

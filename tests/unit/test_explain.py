@@ -71,6 +71,7 @@ def explanation(tmp_path: Path) -> Explanation:
         values=parse_config(RESOLVED),
         selection=select(load_catalogue(configs), X86_64, KernelVersion.parse("6.12.117")),
         kernel="6.12.117 (x86_64, base)",
+        version=KernelVersion.parse("6.12.117"),
     )
 
 
@@ -150,6 +151,103 @@ def test_a_contract_that_does_not_hold_is_told_with_every_symbol_and_the_loss_wi
     assert "contract" not in explanation.of("BASE")
     many = lost(explanation, *(f"{number}" for number in range(10)))
     assert many.of("BASE").splitlines()[-1].strip() == "and 2 more: inv kernel.config lists them"
+
+
+def test_nobody_means_another_symbol_by_small_letters(explanation: Explanation) -> None:
+    with pytest.raises(UsageError, match=r"device; renamed\? candidates: DEVICE$"):
+        explanation.of("device")
+    with pytest.raises(UsageError, match=r"devices; renamed\? candidates: DEVICE"):
+        explanation.of("devices")
+
+
+def test_a_member_of_a_choice_that_nobody_asks_for_names_the_one_that_was_chosen(explanation: Explanation) -> None:
+    line = KCONFIG.splitlines().index("choice") + 1
+    fell = f'because         nobody asks for it; the choice "Speed" (Kconfig:{line}) fell on SLOW: '
+    assert f'{fell}it is what the choice "Speed" falls on when nobody asks' in explanation.of("FAST").splitlines()
+    selection = explanation.selection
+    selection = dataclasses.replace(
+        selection, requests=extend(selection.requests, parse("CONFIG_SLOW=y\n", "mine.conf"))
+    )
+    asked = dataclasses.replace(explanation, selection=selection)
+    assert f"{fell}mine.conf:1 asks for it" in asked.of("FAST").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("depends", "values", "needed"),
+    [
+        ("X", "CONFIG_X=y", True),
+        ("X", "", True),  # the request is lost for want of it
+        ("X && Y", "CONFIG_X=y\nCONFIG_Y=y", True),
+        ("!X", "", False),
+        ("!X || Y", "", False),
+        ("Y && !X", "", False),
+        ("X || Y", "CONFIG_X=y\nCONFIG_Y=y", False),
+        ("X || Y", "CONFIG_X=y", True),
+        ("!(X && Y)", "CONFIG_Y=y", False),
+        ("!!X", "CONFIG_X=y", True),
+        ("X = n", "", False),
+        ("X != n", "CONFIG_X=y", True),
+        ("!(X = n)", "CONFIG_X=y", True),
+        ("!(X != n)", "", False),
+        ("Y if X", "CONFIG_Y=y", False),
+        ("X > 4", "CONFIG_X=8", True),
+    ],
+)
+def test_a_symbol_is_needed_where_a_request_depends_on_its_being_set(
+    explanation: Explanation, tmp_path: Path, depends: str, values: str, needed: bool
+) -> None:
+    text = f'config X\n\tbool "X"\nconfig Y\n\tbool "Y"\nconfig BASE\n\tbool "B"\n\tdepends on {depends}\n'
+    (tmp_path / "Kconfig").write_text(text)
+    tree = load_tree({"Kconfig": text}, X86_64)
+    paragraph = dataclasses.replace(explanation, tree=tree, values=parse_config(f"{values}\nCONFIG_BASE=y\n")).of("X")
+    assert ("needed by       BASE (common/speed.conf:2)" in paragraph.splitlines()) is needed
+
+
+HISTORY = "symbols: {LATE: {kernel: '>=6.9'}, NEW: {kernel: '>=6.9', otherwise: OLD}, HERE: {kernel: '<6.9'}}\n"
+
+
+def test_a_symbol_of_other_kernels_is_told_by_its_history_and_under_its_name_here(tmp_path: Path) -> None:
+    asking = "CONFIG_LATE=y\nCONFIG_NEW=y\nCONFIG_HERE=y\n"
+    configs = write_configs(tmp_path, {"common/speed.conf": asking, "history.yaml": HISTORY})
+    catalogue, version = load_catalogue(configs), KernelVersion.parse("6.1.192")
+    explanation = Explanation(
+        tree=load_tree({"Kconfig": 'config OLD\n\tbool "Old"\n'}, X86_64),
+        values={"OLD": "y"},
+        selection=select(catalogue, X86_64, version),
+        kernel="6.1.192 (x86_64, base)",
+        version=version,
+        history=catalogue.history,
+    )
+    assert explanation.of("LATE").splitlines() == [
+        "no LATE in 6.1.192 (x86_64, base): kernels >=6.9.0 have LATE (history.yaml)",
+        "asked for       not here; of those kernels in common/speed.conf:1 (capability speed)",
+    ]
+    assert explanation.of("NEW").splitlines()[:2] == [
+        "OLD=y   in 6.1.192 (x86_64, base); kernels >=6.9.0 have NEW (history.yaml)",
+        "asked for       OLD=y in common/speed.conf:2 (capability speed)",
+    ]
+    # Of this version, but of another architecture: that tells nothing.
+    silent = dataclasses.replace(explanation, selection=dataclasses.replace(explanation.selection, requests=()))
+    with pytest.raises(UsageError, match="no such symbol"):
+        silent.of("HERE")
+
+
+def test_an_override_shows_what_the_base_asks_for_and_the_reason(tmp_path: Path, explanation: Explanation) -> None:
+    declared = (
+        "overrides: [{symbol: BASE, reason: its VMM has another}]\ncapabilities: {o: {purpose: p, unproven: u}}\n"
+    )
+    files = {
+        "common/speed.conf": FRAGMENT,
+        "variant/v/variant.yaml": f"purpose: p\nconsumers: [anyone]\n{declared}",
+        "variant/v/common/o.conf": "CONFIG_BASE=n\n",
+    }
+    catalogue = load_catalogue(write_configs(tmp_path / "other", files))
+    selection = select(catalogue, X86_64, explanation.version, "v")
+    text = dataclasses.replace(explanation, selection=selection).of("BASE").splitlines()
+    assert text[1:3] == [
+        "asked for       BASE=n in variant/v/common/o.conf:1 (capability o)",
+        "overrides       BASE=y in common/speed.conf:2: its VMM has another",
+    ]
 
 
 def test_a_difference_lists_what_only_one_side_has_what_changed_and_the_sizes() -> None:
