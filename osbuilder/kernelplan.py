@@ -15,6 +15,7 @@ from osbuilder.kernel.build import plan_kernel, plan_source
 from osbuilder.kernel.catalogue import BASE, load_usable
 from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
+from osbuilder.kernel.placement import declaration
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.signing import SigningKey
 from osbuilder.kernel.source import KernelLine
@@ -113,7 +114,7 @@ def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, str | N
         if usual:
             if usual.line not in planner.versions.kernels:
                 raise PlanError(
-                    f"variant/{variant}/variant.yaml: lines: unknown kernel {usual.line!r}",
+                    f"{declaration(variant)}: lines: unknown kernel {usual.line!r}",
                     hint=suggest(usual.line, planner.versions.kernels),
                 )
             return usual.line, usual.patches

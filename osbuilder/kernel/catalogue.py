@@ -17,7 +17,7 @@ from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import FragmentError, OsbuilderError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName, KernelVersion
 from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
-from osbuilder.kernel.placement import VARIANT_FILE, check_base, check_variant, variant_folders
+from osbuilder.kernel.placement import CONFIGS, VARIANT_FILE, check_base, check_variant, declaration, variant_folders
 from osbuilder.kernel.ranges import Limited
 
 BASE: Final = "base"
@@ -265,7 +265,7 @@ def load_catalogue(root: Path) -> Catalogue:
         raise error
     for name, consumer in catalogue.consumers.items():
         wanted = (requirement.capability for requirement in consumer.requires)
-        _check_names(f"consumers.yaml: {name}", wanted, _all_capabilities(catalogue), "capability")
+        _check_names(f"{CONFIGS}/consumers.yaml: {name}", wanted, _all_capabilities(catalogue), "capability")
     _check_use(catalogue)
     return catalogue
 
@@ -283,7 +283,7 @@ def load_usable(root: Path) -> Catalogue:
         history=load_history(root),
         waivers=load_waivers(root),
     )
-    check_base(root, _owners(catalogue.capabilities, "capabilities.yaml"))
+    check_base(root, _owners(catalogue.capabilities, f"{CONFIGS}/capabilities.yaml"))
     variants: dict[str, Variant] = {}
     unfinished: dict[str, OsbuilderError] = {}
     for folder in variant_folders(root):
@@ -293,14 +293,14 @@ def load_usable(root: Path) -> Catalogue:
             unfinished[folder.name] = error
     if BASE not in variants:
         raise unfinished.get(BASE) or FragmentError(
-            f"variant/{BASE}/{VARIANT_FILE}: no such file", hint="It says who can boot the base kernel."
+            f"{declaration(BASE)}: no such file", hint="It says who can boot the base kernel."
         )
     return dataclasses.replace(catalogue, variants=variants, unfinished=unfinished)
 
 
 def _load_variant(folder: Path, catalogue: Catalogue) -> Variant:
     variant = decode.load(folder / VARIANT_FILE, Variant)
-    check_variant(catalogue.root, folder, _owners(variant.capabilities, f"variant/{folder.name}/{VARIANT_FILE}"))
+    check_variant(catalogue.root, folder, _owners(variant.capabilities, declaration(folder.name)))
     _check_variant(folder.name, variant, catalogue)
     return variant
 
@@ -318,7 +318,7 @@ def _owners(capabilities: Mapping[str, Capability], file: str) -> Mapping[str, s
 
 
 def _check_variant(name: str, variant: Variant, catalogue: Catalogue) -> None:
-    where = f"variant/{name}/{VARIANT_FILE}"
+    where = declaration(name)
     if not _VARIANT_NAME.fullmatch(name):
         raise FragmentError(f"{where}: expected a name of small letters, digits and hyphens, got {name!r}")
     dropped = (each.capability for each in variant.drops)

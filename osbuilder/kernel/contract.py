@@ -17,6 +17,7 @@ from osbuilder.kernel import kconfig
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.exemptions import Waiver
 from osbuilder.kernel.fragments import Request
+from osbuilder.kernel.placement import CONFIGS
 from osbuilder.kernel.reasons import Reasons
 
 _SET: Final = re.compile(r"CONFIG_(\w+)=(.*)", re.ASCII)
@@ -80,12 +81,13 @@ def check(
     lost = {loss.request.symbol for loss in losses}
     asked = {request.symbol for request in requests}
     problems += [
-        f"waivers.yaml: {_idle(waiver.symbol, asked)} in {version} on {arch.name}: remove or narrow its waiver"
+        f"{CONFIGS}/waivers.yaml: {_idle(waiver.symbol, asked)} in {version} on {arch.name}: "
+        "remove or narrow its waiver"
         for waiver in waivers
         if waiver.symbol not in lost
     ]
     problems += [
-        f"history.yaml: {request.symbol} exists in {version} (asked for in {request.where}): widen its range"
+        f"{CONFIGS}/history.yaml: {request.symbol} exists in {version} (asked for in {request.where}): widen its range"
         for request in absent
         if request.symbol in tree.symbols
     ]

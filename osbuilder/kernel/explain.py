@@ -15,6 +15,7 @@ from osbuilder.kernel.exemptions import Life
 from osbuilder.kernel.expression import YES, Expr, enabling, evaluate, symbols_of
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.kconfig import Definition, Tree
+from osbuilder.kernel.placement import CONFIGS
 from osbuilder.kernel.reasons import Reasons
 from osbuilder.kernel.selection import Selection
 
@@ -48,7 +49,7 @@ class Explanation:
         life = self.history.get(symbol)
         if life is None or self.version in life.kernel:
             raise UsageError(f"no such symbol in {self.kernel}: {symbol}{self._reasons.candidates(symbol)}")
-        told = f"kernels {life.kernel} have {symbol} (history.yaml)"
+        told = f"kernels {life.kernel} have {symbol} ({CONFIGS}/history.yaml)"
         if life.otherwise in self.tree.symbols:
             return self._paragraph(str(life.otherwise), note=told)
         asking = [each for each in self.selection.absent if each.symbol == symbol]

@@ -14,6 +14,8 @@ from osbuilder.errors import FragmentError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName
 
 VARIANT_FILE: Final = "variant.yaml"
+CONFIGS: Final = "kernel/configs"
+"""Where all of this lies in a checkout: messages name files so that an editor opens them there."""
 
 _EXTENSION: Final = ".conf"
 _LAYERS: Final = ("arch", "common")
@@ -33,7 +35,12 @@ def entries(folder: Path) -> list[Path]:
 
 def shown(root: Path, path: Path) -> str:
     """Return how messages call a file or folder below kernel/configs, which is at `root`."""
-    return path.relative_to(root).as_posix()
+    return f"{CONFIGS}/{path.relative_to(root).as_posix()}"
+
+
+def declaration(variant: str) -> str:
+    """Return how messages call the file that declares a variant."""
+    return f"{CONFIGS}/variant/{variant}/{VARIANT_FILE}"
 
 
 def variant_folders(root: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, O
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.exemptions import Waiver
 from osbuilder.kernel.fragments import Request, clash, load_fragment, merge
-from osbuilder.kernel.placement import VARIANT_FILE
+from osbuilder.kernel.placement import declaration, shown
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def select(
     own = reader.read(chosen.capabilities, catalogue.root / "variant" / variant)
     base = reader.read({name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root)
     overrides = [each for each in chosen.overrides if each.applies(arch, version)]
-    requests = _together(_override(overrides, base, own, variant), own, f"variant/{variant}/{VARIANT_FILE}")
+    requests = _together(_override(overrides, base, own, variant), own, declaration(variant))
     return Selection(
         capabilities=there,
         requests=requests,
@@ -100,7 +100,7 @@ class _Reader:
         for name, capability in capabilities.items():
             if name in self.there:
                 for path in self._paths(name, capability, folder):
-                    for request in load_fragment(path, path.relative_to(self.catalogue.root).as_posix()):
+                    for request in load_fragment(path, shown(self.catalogue.root, path)):
                         self.owners[request.where] = name
                         requests.extend(self._now(request))
         return tuple(requests)
@@ -151,7 +151,7 @@ def _check_consumers(
     if problems:
         raise FragmentError(
             f"kernel variant {variant} of {version} for {arch.name} fails its consumers:\n" + "\n".join(problems),
-            hint=f"Give it the capability, or take the consumer out of variant/{variant}/variant.yaml.",
+            hint=f"Give it the capability, or take the consumer out of {declaration(variant)}.",
         )
 
 
@@ -166,7 +166,7 @@ def _override(
         if old is None or new is None or old.value == new.value:
             got = "the base does not ask for it" if old is None else "the variant does not ask for another value"
             raise FragmentError(
-                f"variant/{variant}/variant.yaml: the override of {override.symbol} has no effect: {got}",
+                f"{declaration(variant)}: the override of {override.symbol} has no effect: {got}",
                 hint="Remove it, or narrow it with arches or kernel.",
             )
     replaced = {override.symbol for override in overrides}

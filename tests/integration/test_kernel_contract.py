@@ -117,7 +117,7 @@ def test_fragments_of_the_users_own_ask_for_more(bench: Workbench, tmp_path: Pat
     [
         ("CONFIG_NFS_V4=y", ContractError, "mine.conf:1: NFS_V4=y dropped: depends on NFS_FS"),
         ("CONFIG_NFS_FFS=y", ContractError, "mine.conf:1: NFS_FFS=y: no such symbol in 6"),
-        ("CONFIG_EXT4_FS=n", FragmentError, "CONFIG_EXT4_FS=y in common/ext4.conf:"),
+        ("CONFIG_EXT4_FS=n", FragmentError, "CONFIG_EXT4_FS=y in kernel/configs/common/ext4.conf:"),
     ],
 )
 def test_what_a_fragment_of_the_users_cannot_have_is_told_by_its_line(

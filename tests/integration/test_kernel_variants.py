@@ -108,8 +108,8 @@ def test_an_explanation_names_the_line_the_definition_and_the_chain(bench: Workb
     text = bench.kernels.explain(KernelRequest(arch="x86_64"), "CONFIG_FUSE_DAX")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0].startswith("FUSE_DAX=y in 6.12.")
-    assert "asked for FUSE_DAX=y in common/dax.conf:6 (capability dax)" in lines
-    assert "because common/dax.conf:6 asks for it (capability dax)" in lines
+    assert "asked for FUSE_DAX=y in kernel/configs/common/dax.conf:6 (capability dax)" in lines
+    assert "because kernel/configs/common/dax.conf:6 asks for it (capability dax)" in lines
     assert any(line.startswith("depends on VIRTIO_FS && FS_DAX && DAX (holds)") for line in lines)
     with pytest.raises(UsageError, match="candidates: MITIGATION_RETPOLINE"):
         bench.kernels.explain(KernelRequest(arch="x86_64"), "RETPOLINE")

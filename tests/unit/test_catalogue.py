@@ -64,8 +64,8 @@ def test_a_capability_collects_its_fragments_from_every_layer(tmp_path: Path) ->
         },
     )
     assert [(str(r), r.where) for r in selection.requests] == [
-        ("ACPI_NFIT=y", "arch/x86_64/nvdimm.conf:1"),
-        ("DAX=y", "common/nvdimm.conf:1"),
+        ("ACPI_NFIT=y", "kernel/configs/arch/x86_64/nvdimm.conf:1"),
+        ("DAX=y", "kernel/configs/common/nvdimm.conf:1"),
     ]
     assert selection.owners == {"ACPI_NFIT": "nvdimm", "DAX": "nvdimm"}
 
@@ -160,7 +160,9 @@ def test_a_symbol_is_asked_for_under_the_name_that_the_kernel_has_for_it(tmp_pat
     assert asked(chosen(tmp_path, files, "6.12")) == ["B=y", "NEW_NAME=y"]
     old = chosen(tmp_path, files, "6.1")
     assert asked(old) == ["B=y", "OLD_NAME=y"]
-    assert [(str(request), request.where) for request in old.absent] == [("NEW_NAME=y", "common/a.conf:1")]
+    assert [(str(request), request.where) for request in old.absent] == [
+        ("NEW_NAME=y", "kernel/configs/common/a.conf:1")
+    ]
 
 
 def test_a_symbol_that_a_kernel_does_not_have_is_not_asked_for(tmp_path: Path) -> None:

@@ -350,8 +350,8 @@ def test_a_waived_loss_is_reported_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_waiver_without_a_loss_is_an_error(tmp_path: Path) -> None:
     assert losses(tmp_path, "CONFIG_BASE=y\n", "CONFIG_BASE=y\n", (waiver("BASE"), waiver("GONE"))) == [
-        "waivers.yaml: BASE is not lost in 6.12.117 on x86_64: remove or narrow its waiver",
-        "waivers.yaml: nobody asks for GONE in 6.12.117 on x86_64: remove or narrow its waiver",
+        "kernel/configs/waivers.yaml: BASE is not lost in 6.12.117 on x86_64: remove or narrow its waiver",
+        "kernel/configs/waivers.yaml: nobody asks for GONE in 6.12.117 on x86_64: remove or narrow its waiver",
     ]
 
 
@@ -364,7 +364,7 @@ def test_a_symbol_that_exists_although_the_history_denies_it_is_an_error(tmp_pat
             requests=(), resolved="", texts=read_tree(tmp_path), arch=X86_64, version=V6_12, absent=(denied, gone)
         )
     assert refused.value.message.splitlines()[1:] == [
-        "history.yaml: A exists in 6.12.117 (asked for in common/a.conf:1): widen its range"
+        "kernel/configs/history.yaml: A exists in 6.12.117 (asked for in common/a.conf:1): widen its range"
     ]
 
 

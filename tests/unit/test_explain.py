@@ -78,19 +78,22 @@ def explanation(tmp_path: Path) -> Explanation:
 def test_a_requested_symbol_is_told_with_its_line_its_dependencies_and_who_needs_it(explanation: Explanation) -> None:
     assert explanation.of("DEVICE").splitlines() == [
         "DEVICE=y   in 6.12.117 (x86_64, base)",
-        "asked for       DEVICE=y in common/speed.conf:3 (capability speed)",
+        "asked for       DEVICE=y in kernel/configs/common/speed.conf:3 (capability speed)",
         'defined         Kconfig:9: bool, "Device memory"',
         "depends on      BASE (holds)",
-        "                  BASE=y (common/speed.conf:2)",
-        "because         common/speed.conf:3 asks for it (capability speed)",
+        "                  BASE=y (kernel/configs/common/speed.conf:2)",
+        "because         kernel/configs/common/speed.conf:3 asks for it (capability speed)",
     ]
-    assert "needed by       DEVICE (common/speed.conf:3)" in explanation.of("BASE")
+    assert "needed by       DEVICE (kernel/configs/common/speed.conf:3)" in explanation.of("BASE")
 
 
 @pytest.mark.parametrize(
     ("symbol", "because"),
     [
-        ("DEEP", "selected by HELPER: selected by BASE: common/speed.conf:2 asks for it (capability speed)"),
+        (
+            "DEEP",
+            "selected by HELPER: selected by BASE: kernel/configs/common/speed.conf:2 asks for it (capability speed)",
+        ),
         ("PLAIN", "its default: y if BASE (holds) (Kconfig:17)"),
         ("EASY", "implied by EAGER"),
         ("SLOW", 'it is what the choice "Speed" falls on when nobody asks'),
@@ -200,7 +203,7 @@ def test_a_symbol_is_needed_where_a_request_depends_on_its_being_set(
     (tmp_path / "Kconfig").write_text(text)
     tree = load_tree({"Kconfig": text}, X86_64)
     paragraph = dataclasses.replace(explanation, tree=tree, values=parse_config(f"{values}\nCONFIG_BASE=y\n")).of("X")
-    assert ("needed by       BASE (common/speed.conf:2)" in paragraph.splitlines()) is needed
+    assert ("needed by       BASE (kernel/configs/common/speed.conf:2)" in paragraph.splitlines()) is needed
 
 
 HISTORY = "symbols: {LATE: {kernel: '>=6.9'}, NEW: {kernel: '>=6.9', otherwise: OLD}, HERE: {kernel: '<6.9'}}\n"
@@ -219,12 +222,12 @@ def test_a_symbol_of_other_kernels_is_told_by_its_history_and_under_its_name_her
         history=catalogue.history,
     )
     assert explanation.of("LATE").splitlines() == [
-        "no LATE in 6.1.192 (x86_64, base): kernels >=6.9.0 have LATE (history.yaml)",
-        "asked for       not here; of those kernels in common/speed.conf:1 (capability speed)",
+        "no LATE in 6.1.192 (x86_64, base): kernels >=6.9.0 have LATE (kernel/configs/history.yaml)",
+        "asked for       not here; of those kernels in kernel/configs/common/speed.conf:1 (capability speed)",
     ]
     assert explanation.of("NEW").splitlines()[:2] == [
-        "OLD=y   in 6.1.192 (x86_64, base); kernels >=6.9.0 have NEW (history.yaml)",
-        "asked for       OLD=y in common/speed.conf:2 (capability speed)",
+        "OLD=y   in 6.1.192 (x86_64, base); kernels >=6.9.0 have NEW (kernel/configs/history.yaml)",
+        "asked for       OLD=y in kernel/configs/common/speed.conf:2 (capability speed)",
     ]
     # Of this version, but of another architecture: that tells nothing.
     silent = dataclasses.replace(explanation, selection=dataclasses.replace(explanation.selection, requests=()))
@@ -245,8 +248,8 @@ def test_an_override_shows_what_the_base_asks_for_and_the_reason(tmp_path: Path,
     selection = select(catalogue, X86_64, explanation.version, "v")
     text = dataclasses.replace(explanation, selection=selection).of("BASE").splitlines()
     assert text[1:3] == [
-        "asked for       BASE=n in variant/v/common/o.conf:1 (capability o)",
-        "overrides       BASE=y in common/speed.conf:2: its VMM has another",
+        "asked for       BASE=n in kernel/configs/variant/v/common/o.conf:1 (capability o)",
+        "overrides       BASE=y in kernel/configs/common/speed.conf:2: its VMM has another",
     ]
 
 

@@ -182,7 +182,7 @@ def test_a_request_that_did_not_survive_is_a_broken_contract_and_delivers_nothin
     with pytest.raises(ContractError, match="FAST=y dropped: depends on SLOW") as broken:
         action.run(job)
     assert broken.value.problems == (
-        "common/speed.conf:1: FAST=y dropped: depends on SLOW, which is n (not requested)",
+        "kernel/configs/common/speed.conf:1: FAST=y dropped: depends on SLOW, which is n (not requested)",
     )
     assert list(job.out.iterdir()) == []
 

@@ -26,19 +26,27 @@ FILES = {
     ("name", "words", "hint"),
     [
         ("variant/mine/comon/k.conf", "variant/mine/comon has no place", "Did you mean common?"),
-        ("variant/mine/k.conf", "variant/mine/k.conf has no place", "Move it to variant/mine/common/ or variant/mine/"),
-        ("x.conf", "x.conf has no place", "Move it to common/ or arch/<arch>/."),
+        (
+            "variant/mine/k.conf",
+            "variant/mine/k.conf has no place",
+            "Move it to kernel/configs/variant/mine/common/ or",
+        ),
+        ("x.conf", "x.conf has no place", "Move it to kernel/configs/common/ or kernel/configs/arch/<arch>/."),
         ("extra/x.conf", "extra has no place", "Known: arch, capabilities.yaml, common,"),
         ("waiver.yaml", "waiver.yaml has no place", "Did you mean waivers.yaml?"),
         ("variant/mine/variants.yaml", "variant/mine/variants.yaml has no place", "Did you mean variant.yaml?"),
         ("variant/mine.yaml", "variant/mine.yaml has no place: expected a folder", "its variant.yaml says"),
-        ("common/net/x.conf", "common/net has no place: expected fragments here, no folder", "lie in common/ itself"),
-        ("arch/x86_64/net/x.conf", "arch/x86_64/net has no place", "lie in arch/x86_64/ itself"),
+        (
+            "common/net/x.conf",
+            "common/net has no place: expected fragments here, no folder",
+            "lie in kernel/configs/common/ itself",
+        ),
+        ("arch/x86_64/net/x.conf", "arch/x86_64/net has no place", "lie in kernel/configs/arch/x86_64/ itself"),
         ("common/wg.config", "common/wg.config has no place: expected the extension .conf, got .config", "wg.conf."),
         ("common/README", "common/README has no place: expected the extension .conf, got none", "lies elsewhere"),
         (
             "common/vsok.conf",
-            "common/vsok.conf belongs to no capability of capabilities.yaml",
+            "common/vsok.conf belongs to no capability of kernel/configs/capabilities.yaml",
             "Did you mean vsock? El",
         ),
     ],
@@ -49,7 +57,7 @@ def test_what_has_no_place_is_refused_with_what_to_do(tmp_path: Path, name: str,
     write_configs(tmp_path, {**FILES, name: "CONFIG_X=y\n"})
     with pytest.raises(FragmentError) as refused:
         load_catalogue(tmp_path)
-    assert refused.value.message.startswith(words)
+    assert refused.value.message.startswith(f"kernel/configs/{words}")
     assert hint in refused.value.hint
 
 
@@ -63,9 +71,10 @@ def test_a_fragment_without_a_capability_is_told_the_lines_that_declare_one(tmp_
     write_configs(tmp_path, {**FILES, "variant/mine/common/wg.conf": "CONFIG_WIREGUARD=y\n"})
     with pytest.raises(FragmentError) as refused:
         load_catalogue(tmp_path)
-    assert refused.value.message == "variant/mine/common/wg.conf belongs to no capability of variant/mine/variant.yaml"
+    mine = "kernel/configs/variant/mine"
+    assert refused.value.message == f"{mine}/common/wg.conf belongs to no capability of {mine}/variant.yaml"
     what_to_do, yaml = refused.value.hint.split("\n\n")
-    assert what_to_do == "Add to variant/mine/variant.yaml:"
+    assert what_to_do == "Add to kernel/configs/variant/mine/variant.yaml:"
     text = "\n".join(line[4:] for line in yaml.splitlines())
     declared = loads(f"{FILES['variant/mine/variant.yaml']}{text}", Variant, where="variant.yaml")
     assert list(declared.capabilities) == ["wg"]

@@ -16,6 +16,7 @@ from osbuilder.kernel.selection import select
 from osbuilder.kernel.source import KernelLine
 from tests.kernel_configs import asked, capabilities, chosen, write_configs
 
+K = "kernel/configs"
 TWO = {
     "capabilities.yaml": capabilities("a", "b") + capabilities("extra", extra="    optional: true\n")[14:],
     "common/a.conf": "CONFIG_A=1\n",
@@ -68,7 +69,7 @@ def test_a_variant_changes_a_symbol_of_the_base_only_where_it_says_so(tmp_path: 
     assert asked(chosen(tmp_path, overriding("{symbol: A, reason: r}", "CONFIG_A=2\n"), variant="v")) == ["A=2", "B=y"]
     with pytest.raises(FragmentError) as refused:
         chosen(tmp_path, overriding("", "CONFIG_A=2\n"), variant="v")
-    words = "contradiction: CONFIG_A=1 in common/a.conf:1, but CONFIG_A=2 in variant/v/common/own.conf:1"
+    words = f"contradiction: CONFIG_A=1 in {K}/common/a.conf:1, but CONFIG_A=2 in {K}/variant/v/common/own.conf:1"
     assert refused.value.message == words
 
 
@@ -76,12 +77,12 @@ def test_what_a_variant_asks_for_though_the_base_does_is_refused_with_what_to_do
     with pytest.raises(FragmentError) as refused:
         chosen(tmp_path, overriding("", "CONFIG_A=2\nCONFIG_B=y\n"), variant="v")
     assert refused.value.message.splitlines() == [
-        "contradiction: CONFIG_A=1 in common/a.conf:1, but CONFIG_A=2 in variant/v/common/own.conf:1",
-        "duplicate: CONFIG_B=y in common/b.conf:1 and again in variant/v/common/own.conf:2",
+        f"contradiction: CONFIG_A=1 in {K}/common/a.conf:1, but CONFIG_A=2 in {K}/variant/v/common/own.conf:1",
+        f"duplicate: CONFIG_B=y in {K}/common/b.conf:1 and again in {K}/variant/v/common/own.conf:2",
     ]
     told = refused.value.hint.splitlines()
-    assert told[0] == "The base asks for it already: drop variant/v/common/own.conf:2."
-    assert told[1] == "  To have another value than the base, add to variant/v/variant.yaml:"
+    assert told[0] == "The base asks for it already: drop kernel/configs/variant/v/common/own.conf:2."
+    assert told[1] == "  To have another value than the base, add to kernel/configs/variant/v/variant.yaml:"
     # To the letter, it helps.
     declared = "\n".join(line[4:] for line in told[3:])
     files = {**overriding("", "CONFIG_A=2\n"), "variant/v/variant.yaml": f"{OWN}{declared}\n"}
@@ -89,7 +90,7 @@ def test_what_a_variant_asks_for_though_the_base_does_is_refused_with_what_to_do
 
 
 def test_what_a_variant_itself_asks_for_twice_has_one_home(tmp_path: Path) -> None:
-    with pytest.raises(FragmentError, match="duplicate: CONFIG_C=y in variant/v") as refused:
+    with pytest.raises(FragmentError, match="duplicate: CONFIG_C=y in kernel/configs/variant/v") as refused:
         chosen(tmp_path, overriding("", "CONFIG_C=y\nCONFIG_C=y\n"), variant="v")
     assert refused.value.hint == "Each symbol has one home: remove one of the two lines."
 
@@ -240,7 +241,11 @@ UNFINISHED = {
     "variant/place/variant.yaml": variant(""),
     "variant/place/comon/own.conf": "CONFIG_OWN=y\n",
 }
-WRONG = {"wip": "no such file", "typo": "unknown capability 'extr'", "place": "variant/place/comon has no place"}
+WRONG = {
+    "wip": "no such file",
+    "typo": "unknown capability 'extr'",
+    "place": "kernel/configs/variant/place/comon has no place",
+}
 
 
 def test_what_is_wrong_with_a_variant_is_told_to_who_asks_for_it_or_for_all(tmp_path: Path) -> None:
