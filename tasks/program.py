@@ -11,23 +11,46 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
 
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
+from invoke.parser.parser import Parser
 from invoke.program import Program
+from invoke.vendor.lexicon import Lexicon
 
 from osbuilder import __version__
 from osbuilder.errors import UsageError, render_error, suggest
+from osbuilder.kata.table import Script, options_of
 
 _UNKNOWN: Final = re.compile(r"No idea what '(?P<word>.*)' is!", re.DOTALL)
 _VALUELESS: Final = re.compile(r"Flag <Argument: (?P<name>[\w-]+).* needed value and was not given one!")
+_CHECKOUT: Final = Path(__file__).resolve().parents[1]
 _NO_NUMBER: Final = re.compile(r"invalid literal for int\(\) with base 10: (?P<value>.*)", re.DOTALL)
+
+# Invoke has more flags of its own (--config, --echo, -c, -r, ...), and takes them wherever they stand: none of them
+# would do anything for a command of ours, and some have a meaning in the scripts that people come from.
+_PROGRAMS_OWN: Final = ("complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version")
 
 
 class Inv(Program):
     """Invoke's program. Exit status 2, and a message that says what to do, for a command line that makes no sense."""
+
+    @property
+    def initial_context(self) -> ParserContext:
+        """The flags that may stand before a command."""
+        return ParserContext(args=[flag for flag in self.core_args() if flag.name in _PROGRAMS_OWN])
+
+    @property
+    def args(self) -> Any:
+        """Invoke's flags: those that may be given as they were given, the others as if nobody had."""
+        usual = [*self.core_args(), *self.task_args()]
+        flags = cast(Any, Lexicon)({str(flag.name): flag for flag in usual})
+        flags["search-root"].default = str(_CHECKOUT)
+        flags.update(self.core[0].args)
+        return flags
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - Invoke's name of it
         """Run a command line (default: this process's). Who reads the output may stop when they have seen enough.
@@ -57,10 +80,9 @@ class Inv(Program):
     def parse_tasks(self) -> None:
         """Parse the command and its flags, and refuse what Invoke would drop without a word."""
         with self._told():
+            self._check_once()
             super().parse_tasks()
-            if self.args.dry.value:
-                raise self._not_its_dry()
-            if self.core.remainder:
+            if self.core.remainder and not self.args["complete"].value:
                 raise UsageError(f"nothing is expected after --, got {self.core.remainder}", hint="Leave the -- out.")
             if len(self.tasks) > 1:
                 names = ", ".join(str(context.name) for context in self.tasks)
@@ -69,6 +91,35 @@ class Inv(Program):
                 )
             for context in self.tasks:
                 self._check_values(context)
+
+    def _make_parser(self) -> Parser:
+        """Return what parses a command: of Invoke's own flags, only --help may follow it."""
+        parser = super()._make_parser()
+        parser.initial = ParserContext(args=[flag for flag in self.core_args() if flag.name == "help"])
+        return parser
+
+    def _check_once(self) -> None:
+        """Refuse a flag that is given twice, and a switch that is turned both on and off."""
+        contexts = self._make_parser().contexts
+        words = [*self.core.unparsed]
+        if not words or words[0] not in contexts:
+            return
+        context = contexts[words.pop(0)]
+        given: dict[str, str] = {}
+        while words:
+            word, equals, _ = words.pop(0).partition("=")
+            if word in contexts and not context.positional_args:
+                return
+            name = context.inverse_flags.get(word, word)
+            if name not in context.flags:
+                continue
+            takes_value, several = context.flags[name].takes_value, context.flags[name].kind is list
+            if name in given and takes_value and not several:
+                raise UsageError(f"{word} is given twice", hint="Leave one of them out.")
+            if given.setdefault(name, word) != word:
+                raise UsageError(f"{given[name]} and {word} exclude each other", hint="Give one.")
+            if takes_value and not equals and words and words[0] not in context.flags:
+                words.pop(0)
 
     def _check_values(self, context: ParserContext) -> None:
         """Refuse a flag without a value, and one whose value is an empty text, as an unset variable leaves it."""
@@ -105,23 +156,37 @@ class Inv(Program):
     def _usage(self, error: ParseError) -> UsageError:
         context = error.context
         if found := _UNKNOWN.fullmatch(str(error)):
-            word = found["word"]
-            if word.startswith("-") and context is not None and context.name:
-                return UsageError(f"unknown flag {word} of inv {context.name}", hint=suggest(word, _flags(context)))
-            if word.startswith("-"):
-                return _misplaced(word)
-            return UsageError(f"unknown command {word!r}", hint=suggest(word, self.collection.task_names))
+            return self._unknown(found["word"], context)
         if found := _VALUELESS.fullmatch(str(error)):
             return UsageError(f"--{found['name'].replace('_', '-')}: expected a value, got none")
         return UsageError(str(error), hint=f"inv {context.name} --help" if context is not None and context.name else "")
 
-    def _not_its_dry(self) -> UsageError:
-        """Return what is wrong with a --dry that Invoke took for a flag of its own, wherever it stands."""
-        word = next((word for word in self.argv if word in ("--dry", "-R")), "--dry")
-        if not self.core_via_tasks.args.dry.value or not self.tasks:
-            return _misplaced("--dry")
-        context = self.tasks[0]
-        return UsageError(f"unknown flag {word} of inv {context.name}", hint=suggest(word, _flags(context)))
+    def _unknown(self, word: str, context: ParserContext | None) -> UsageError:
+        """Return what is wrong with a word that means nothing where it stands (`context`: after this command)."""
+        if context is not None and context.name:
+            kata = _of_kata(word, context)
+            if word.startswith("-"):
+                known = [*context.flags, *context.inverse_flags]
+                return UsageError(
+                    f"unknown flag {word} of inv {self._called(context)}", hint=kata or suggest(word, known)
+                )
+            return UsageError(f"unknown command {word!r}", hint=kata or suggest(word, self.collection.task_names))
+        if not word.startswith("-"):
+            return UsageError(f"unknown command {word!r}", hint=suggest(word, self.collection.task_names))
+        having = [
+            name
+            for each in self.collection.to_contexts()
+            if word in each.flags
+            for name in (*each.aliases, str(each.name))
+        ]
+        if not having:
+            return UsageError(f"unknown flag {word}", hint=suggest(word, self.initial_context.flags))
+        name = next((name for name in ("image", "kernel") if name in having), having[0])
+        return UsageError(f"{word} stands before the command", hint=f"A command's flags follow it: inv {name} {word}")
+
+    def _called(self, context: ParserContext) -> str:
+        """Return what a command was called: inv kernel is kernel.build."""
+        return next((word for word in self.core.unparsed[:1] if word in context.aliases), str(context.name))
 
     def _flag_of(self, literal: str) -> str:
         """Return the flag whose value was that literal (as Python writes it)."""
@@ -134,12 +199,16 @@ class Inv(Program):
         return "a flag"
 
 
-def _misplaced(flag: str) -> UsageError:
-    return UsageError(f"{flag} stands before the command", hint=f"A command's flags follow it: inv image {flag}")
+def _of_kata(word: str, context: ParserContext) -> str:
+    """Return what a word was to the Kata scripts that a command stands for, and is here; "" for any other word."""
+    if word == "--config" and "--fragment" in context.flags:
+        return _same_here("-c", options_of("kernel")["-c"])
+    found = options_of(str(context.name).partition(".")[0]).get(word)
+    return _same_here(word, found) if found else ""
 
 
-def _flags(context: ParserContext) -> list[str]:
-    return [*context.flags, *context.inverse_flags]
+def _same_here(word: str, ours: Mapping[Script, str]) -> str:
+    return "\n  ".join(f"{script.value} {word} is here: {text}" for script, text in ours.items())
 
 
 def _bug(error: Exception) -> str:

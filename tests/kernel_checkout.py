@@ -65,7 +65,7 @@ class Checkout:
             "OSBUILDER_BUILD": str(self.folder / "build"),
             "OSBUILDER_ENGINE": "sandbox",
         }
-        invoke = (sys.executable, "-P", str(self.root / "tasks" / "program.py"), "--search-root", str(self.root))
+        invoke = (sys.executable, "-P", str(self.root / "tasks" / "program.py"))
         return subprocess.Popen(
             [*self.enter, *invoke, "kernel", "--tree", str(self.tree), *arguments],
             cwd=self.folder,

@@ -361,3 +361,19 @@ ROWS: Final = tuple(dataclasses.replace(row, script=script) for script, rows in 
 
 VARIABLES: Final = tuple(dict.fromkeys(row.variable for row in ROWS if row.variable))
 """The names of their variables."""
+
+
+def options_of(command: str) -> Mapping[str, Mapping[Script, str]]:
+    """Return what the options and subcommands of the scripts that a command of ours stands for are here.
+
+    By what is typed (`-c`, `setup`); two scripts may mean different things by a letter.
+    """
+    found: dict[str, dict[Script, str]] = {}
+    for row in ROWS:
+        if command not in row.commands:
+            continue
+        for typed in (part.split()[0] for part in row.option.split(", ") if part):
+            # DISTRO, ROOTFS_DIR: these stand for what is typed.
+            if typed.startswith("-") or typed == typed.lower():
+                found.setdefault(typed, {})[row.script] = row.ours
+    return found
