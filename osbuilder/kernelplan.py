@@ -5,16 +5,18 @@ Pure, as osbuilder.plan is, which hands kernels over to it: what plans no kernel
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch, parse_arch
-from osbuilder.errors import FragmentError, PlanError, UsageError, suggest
+from osbuilder.errors import FragmentError, PlanError, SourceError, UsageError, suggest
 from osbuilder.kernel.build import plan_kernel, plan_source
 from osbuilder.kernel.catalogue import BASE, load_usable
 from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
+from osbuilder.kernel.patches import NO_PATCHES, known_series
 from osbuilder.kernel.placement import declaration
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.signing import SigningKey
@@ -33,20 +35,22 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
     """Return the step whose artifact is a guest kernel. Raises as osbuilder.kernel.build.plan_kernel."""
     arch = _arch(request)
     name, line = _line(planner, request, arch)
-    return plan_kernel(
-        name,
-        line,
-        arch=arch,
-        variant=request.variant,
-        builder=planner.builder("compiler"),
-        compiler=functools.partial(planner.builder, "compiler", arch),
-        root=planner.root / "kernel",
-        epoch=planner.settings.source_date_epoch,
-        keys=_public_keys(planner),
-        signing=_signing_key(planner),
-        further=_own_requests(request),
-        lines=planner.versions.kernels,
-    )
+    _check_series(planner, request.patches)
+    with _told_by_flag(request):
+        return plan_kernel(
+            name,
+            line,
+            arch=arch,
+            variant=request.variant,
+            builder=planner.builder("compiler"),
+            compiler=functools.partial(planner.builder, "compiler", arch),
+            root=planner.root / "kernel",
+            epoch=planner.settings.source_date_epoch,
+            keys=_public_keys(planner),
+            signing=_signing_key(planner),
+            further=_own_requests(request),
+            lines=planner.versions.kernels,
+        )
 
 
 def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
@@ -86,11 +90,33 @@ def _line(planner: Planner, request: KernelRequest, arch: Arch) -> tuple[str, Ke
         if request.git is not None:
             return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
         if request.tree is not None:
+            if not request.tree.is_dir():
+                raise UsageError(
+                    f"--tree {request.tree}: no such folder", hint="Name the top folder of a kernel source."
+                )
             return "tree", KernelLine(tree=str(request.tree.absolute()), patches=request.patches)
         name, patches = (request.line, None) if request.line else usual_line(planner, request.variant, arch)
         return name, _with_patches(planner.versions.kernel(name), request.patches or patches)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+
+
+def _check_series(planner: Planner, series: str | None) -> None:
+    """Refuse patches of a request that are not in this checkout."""
+    known = known_series(planner.root / "kernel" / "patches")
+    if series is not None and series not in (NO_PATCHES, *known):
+        raise UsageError(f"--patches {series}: no such folder of kernel/patches", hint=suggest(series, known))
+
+
+@contextlib.contextmanager
+def _told_by_flag(request: KernelRequest) -> Iterator[None]:
+    """Say with its flag what is wrong with a tree that a request names, whatever else names trees."""
+    try:
+        yield
+    except SourceError as error:
+        if request.tree is None:
+            raise
+        raise UsageError(f"--tree {error.message}", hint=error.hint) from None
 
 
 def _with_patches(line: KernelLine, patches: str | None) -> KernelLine:
@@ -134,12 +160,15 @@ def _signing_key(planner: Planner) -> SigningKey | None:
 
 
 def _own_requests(request: KernelRequest) -> tuple[Request, ...]:
-    """Return what the user's own fragments ask for. Raises FragmentError for one that asks for nothing."""
+    """Return what the user's own fragments ask for. Raises UsageError for one that is none, or asks for nothing."""
     found: list[Request] = []
     for path in request.fragments:
-        requests = load_fragment(path, str(path))
+        try:
+            requests = load_fragment(path, str(path))
+        except FragmentError as error:
+            raise UsageError(f"--fragment {error.message}", hint=error.hint) from None
         if not requests:
-            raise FragmentError(f"{path}: asks for nothing", hint="A line that asks is CONFIG_NAME=value.")
+            raise UsageError(f"--fragment {path}: asks for nothing", hint="A line that asks is CONFIG_NAME=value.")
         found += requests
     return tuple(found)
 

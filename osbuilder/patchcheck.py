@@ -37,9 +37,12 @@ def listing(planner: Planner, line: str | None = None) -> str:
 def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = None) -> str:
     """Apply the series that are for a kernel line, or for any, to its source; returns what was tried, a line each.
 
-    `run` makes a step's artifact. Raises PatchError with everything that does not apply or could not be tried.
+    `run` makes a step's artifact. Raises PatchError with everything that does not apply or could not be tried,
+    UsageError for an unknown line.
     """
     lines, failures = [], []
+    if line is not None:
+        planner.versions.kernel(line)
     for name, source, patches in _sources(planner, line):
         try:
             lines.append(f"{name}: {_tried(planner.kernel_source(source, patches), run)}")

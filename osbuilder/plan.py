@@ -16,7 +16,7 @@ from osbuilder.distro.archives import find_archives
 from osbuilder.distro.choice import Choice, choose, select_packages
 from osbuilder.distro.recipe import Recipe, find_recipe
 from osbuilder.engine.builder import COMPONENTS, BootstrapBuilder
-from osbuilder.errors import NotOffered, UsageError
+from osbuilder.errors import NotOffered, SourceError, UsageError
 from osbuilder.image import erofs
 from osbuilder.image.build import MakeImage, MakeInitrd
 from osbuilder.pid1 import Init
@@ -174,7 +174,13 @@ class Planner:
             from osbuilder.agents.build import BUILDER, plan_agent
 
             builder = functools.partial(self.builder, BUILDER)
-            step = plan_agent(name, pin, options, arch, builder=builder, root=self.root)
+            try:
+                step = plan_agent(name, pin, options, arch, builder=builder, root=self.root)
+            except SourceError as error:
+                if options.source is None:
+                    raise
+                hint = "Name the top folder of the agent's source."
+                raise UsageError(f"--agent-option tree={error.message}", hint=hint) from None
             # Which version it is, its source tells.
             return step, AgentName(name=pin.install, version="", url=pin.url)
         step = Step(

@@ -13,7 +13,7 @@ import struct
 import uuid
 from pathlib import Path
 
-from osbuilder.errors import ImageError, TreeError
+from osbuilder.errors import ImageError, TreeError, UsageError
 from osbuilder.image import dax
 from osbuilder.image.kernelfile import Facts, kernel_facts
 from osbuilder.image.mbr import SECTOR_BYTES, MbrPartition, decode_disk_id, decode_mbr
@@ -87,11 +87,18 @@ def _shown(value: str | int | bool) -> str:
 
 
 def inspect(path: Path) -> Inspection:
-    """Return what a file is. Raises ImageError for a file that is nothing known, or contradicts itself."""
+    """Return what a file is. Raises ImageError for a file that is nothing known, or contradicts itself.
+
+    UsageError for what is no file that can be opened.
+    """
     if path.is_dir():
-        raise ImageError(f"cannot inspect {path}: it is a folder", hint="Name a file: an image, initrd, kernel or tar.")
+        raise UsageError(f"cannot inspect {path}: it is a folder", hint="Name a file: an image, initrd, kernel or tar.")
     try:
-        file = Archive(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"cannot inspect {path}: {error.strerror}") from error
+    try:
+        file = Archive(descriptor, str(path))
         kind, facts = _recognise(file, file.read_at(0, 4096), path)
     except OSError as error:
         raise ImageError(f"cannot inspect {path}: {error.strerror}") from error

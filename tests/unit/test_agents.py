@@ -97,7 +97,7 @@ def test_a_repository_a_tree_and_crates_of_the_command_line_are_taken(tmp_path: 
     assert isinstance(steps["agent-source"].action, Tree)
     assert isinstance(steps["agent-crates"].action, CratesTarball)
     assert isinstance(plan(f"tree={tmp_path}")["agent-crates"].action, VendorCrates)
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(UsageError, match=r"--agent-option tree=.*/none: no such folder"):
         plan(f"tree={tmp_path}/none")
 
 

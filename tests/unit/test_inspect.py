@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from osbuilder.errors import ImageError
+from osbuilder.errors import ImageError, UsageError
 from osbuilder.image import dax
 from osbuilder.image.initrd import Compression, write_initrd
 from osbuilder.image.inspect import inspect
@@ -161,7 +161,7 @@ def test_anything_else_is_refused_with_what_was_found(tmp_path: Path, content: b
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="it is a folder"):
+    with pytest.raises(UsageError, match="it is a folder"):
         inspect(tmp_path)
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         inspect(tmp_path / "none")

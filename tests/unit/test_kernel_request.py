@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from osbuilder.errors import FragmentError, OsbuilderError, PatchError, PlanError, UsageError
+from osbuilder.errors import FragmentError, PlanError, UsageError
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
 from osbuilder.kernel.tarball import Tarball
@@ -104,14 +104,17 @@ def test_what_cannot_be_is_refused_with_its_flag(wish: dict[str, Any], problem: 
 
 
 def test_patches_that_are_not_there_are_refused() -> None:
-    with pytest.raises(PatchError, match=r"linux-6\.13: no such folder of patches") as caught:
+    with pytest.raises(UsageError, match=r"--patches linux-6\.13: no such folder of kernel/patches") as caught:
         plan(KernelRequest(arch="x86_64", patches="linux-6.13"))
     assert "Did you mean linux-6.12?" in caught.value.hint
 
 
 def test_a_tree_that_is_no_kernel_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(OsbuilderError, match="not a kernel source: it has no Makefile"):
+    with pytest.raises(UsageError, match=r"--tree .*: not a kernel source: it has no Makefile"):
         plan(KernelRequest(arch="x86_64", tree=tmp_path))
+    with pytest.raises(UsageError, match=r"--tree none: no such folder") as caught:
+        plan(KernelRequest(arch="x86_64", tree=Path("none")))
+    assert caught.value.hint == "Name the top folder of a kernel source."
 
 
 def test_signatures_are_checked_where_keys_are_named_and_a_signer_is_pinned(tmp_path: Path) -> None:
@@ -142,9 +145,9 @@ def test_fragments_of_the_command_line_change_the_configuration_alone(tmp_path: 
     asked = [parameters(steps["config"].action) for steps in (plain, custom, renamed)]
     assert [each["besides"] for each in asked] == [[], ["NFS_FS=y"], ["NFS_FS=y"]]
     assert asked[1] == asked[2]
-    with pytest.raises(FragmentError, match=r"nothing\.conf: asks for nothing"):
+    with pytest.raises(UsageError, match=r"--fragment .*nothing\.conf: asks for nothing"):
         plan(KernelRequest(arch="x86_64", fragments=(nothing,)))
-    with pytest.raises(FragmentError, match=r"gone\.conf: cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"--fragment .*gone\.conf: cannot be read: No such file"):
         plan(KernelRequest(arch="x86_64", fragments=(tmp_path / "gone.conf",)))
     with pytest.raises(FragmentError, match="duplicate: CONFIG_NFS_FS=y"):
         plan(KernelRequest(arch="x86_64", fragments=(one, other)))
