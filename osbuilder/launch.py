@@ -23,6 +23,7 @@ from osbuilder.guest.report import render_report, to_json
 from osbuilder.guest.shares import SHARE, VIRTIOFSD, check_socket, host_virtiofsd
 from osbuilder.guestroot import files_of, fstype_of, root_file, root_kind, root_request, verity_of
 from osbuilder.image.verity import Verity
+from osbuilder.kernel.install import suffix
 from osbuilder.request import (
     BootRequest,
 )
@@ -183,7 +184,7 @@ def asked(guest: Guest, probes: Collection[str] = (), known: Collection[str] = (
 
 def _rehearsed(request: BootRequest, arch: Arch, machine: Machine, root: RootKind, ready: Ready | None) -> Guest:
     """Return the guest with stand-ins for the files that are not built yet."""
-    kernel = request.kernel_file or Path(f"{machine.kernels[0]}.container")
+    kernel = request.kernel_file or Path(f"{machine.kernels[0]}{suffix(request.variant)}.container")
     initrd = (request.initrd or Path("kata-containers-initrd.img")) if root is RootKind.INITRD else None
     image = (request.image or Path("kata-containers.img")) if initrd is None else None
     verity = None

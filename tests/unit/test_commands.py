@@ -320,3 +320,11 @@ def test_a_setting_that_does_not_fit_is_told_by_the_tests_too(
     monkeypatch.setattr(Context, "run", lambda *_, **options: None)
     assert inv("test") == 2
     assert capsys.readouterr().err == "error: setting jobs (OSBUILDER_JOBS): expected a whole number, got 'abc'\n"
+
+
+@pytest.mark.parametrize(("flags", "name"), [("", "vmlinux.container"), ("--variant debug", "vmlinux-debug.container")])
+def test_a_boot_that_is_only_described_names_the_kernel_of_its_variant(
+    flags: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inv(f"boot --distro scratch --arch x86_64 {flags} --dry") == 0
+    assert f" -kernel {name} " in capsys.readouterr().out
