@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from osbuilder.errors import UsageError
+from osbuilder.errors import TreeError, UsageError
 from osbuilder.rootfs.provision import EPOCH, ROOTFS_TAR, ProvidedFolder, ProvidedTar, provide
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
@@ -42,13 +42,25 @@ class TakeModules:
     @classmethod
     def of_path(cls, path: Path) -> TakeModules:
         """Return the action for a tar or a folder; reads it once. Raises UsageError for what can be neither."""
+        places = (path / _LIST, path / _PLACE, path / _MERGED_PLACE)
+        if path.is_dir() and not any(place.exists() for place in places):
+            raise UsageError(
+                f"{OPTION} {path}: expected {_PLACE}/RELEASE/{_LIST} or {_LIST}, got a folder with neither", hint=_HOW
+            )
         return cls(source=provide(path, epoch=EPOCH, option=OPTION), name=path.absolute().name)
 
     def describe(self) -> tuple[str, ...]:
         return (*self.source.describe(), f"check that it holds /{_PLACE}/<release>/{_LIST}, write {MODULES}")
 
     def run(self, job: Job) -> Mapping[str, Json]:
-        self.source.run(job)
+        try:
+            self.source.run(job)
+        except TreeError as error:
+            # It tells of the copy, which nobody named.
+            why = error.message.replace(str(job.work / "provided"), self.name)
+            raise UsageError(
+                f"{OPTION} {self.source.path}: expected a tar or a folder of modules: {why}", hint=_HOW
+            ) from error
         provided = job.out / ROOTFS_TAR
         tree = Tree.read(provided)
         self._set_right(tree)
@@ -93,7 +105,23 @@ class TakeModules:
                     "modules without it, which modprobe does not find",
                     f"Make it where the modules are: depmod -b FOLDER {release}",
                 )
+            self._check_list(tree, release)
         return releases
+
+    def _check_list(self, tree: Tree, release: str) -> None:
+        """Refuse a modules.dep that names no module, or one that is not there (modules.dep(5))."""
+        place = f"{_PLACE}/{release}"
+        hint = f"Make it where the modules are: depmod -b FOLDER {release}"
+        named = [
+            line.partition(":")[0].strip()
+            for line in tree.read_bytes(f"{place}/{_LIST}").decode("utf-8", "replace").splitlines()
+            if line.strip()
+        ]
+        if not named:
+            raise self._refused(f"modules in {place}/{_LIST}", "a list that names none", hint)
+        for module in named:
+            if not tree.exists(f"{place}/{module}"):
+                raise self._refused(f"{place}/{module}, which {_LIST} names", "modules without it", hint)
 
     def _refused(self, expected: str, got: str, hint: str) -> UsageError:
         return UsageError(f"{OPTION} {self.name}: expected {expected}, got {got}", hint=hint)

@@ -132,3 +132,35 @@ def test_a_guest_whose_root_is_there_already_takes_no_modules(flag: str) -> None
     with pytest.raises(UsageError, match=f"--modules and --{flag} exclude each other") as caught:
         BootRequest(modules=Path("m.tar"), **{flag: Path("file")})  # type: ignore[arg-type]
     assert caught.value.hint == "Build it with them: inv image (or initrd) --modules FILE."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"expected modules in lib/modules/6\.1/modules\.dep, got a list that names none"),
+        (
+            b"kernel/x.ko: kernel/y.ko\n",
+            r"expected lib/modules/6\.1/kernel/x\.ko, which modules\.dep names, got modules",
+        ),
+    ],
+)
+def test_a_list_that_names_no_module_or_a_missing_one_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    tree = Tree()
+    tree.add_file("lib/modules/6.1/modules.dep", content, parents_mode=0o755)
+    tree.write(tmp_path / "a.tar", epoch=EPOCH)
+    with pytest.raises(UsageError, match=f"--modules a\\.tar: {message}") as caught:
+        TakeModules.of_path(tmp_path / "a.tar").run(RecordingJob(tmp_path / "job", refuse))
+    assert "depmod -b" in caught.value.hint
+
+
+def test_a_file_that_is_no_tar_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "my.conf").write_text("CONFIG_A=y\n")
+    with pytest.raises(UsageError, match=r"--modules .*/my\.conf: expected a tar or a folder of modules") as caught:
+        TakeModules.of_path(tmp_path / "my.conf").run(RecordingJob(tmp_path / "job", refuse))
+    assert "provided" not in caught.value.message
+
+
+def test_a_folder_without_modules_is_refused_when_the_build_is_planned(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(UsageError, match=r"expected lib/modules/RELEASE/modules\.dep or modules\.dep, got a folder"):
+        TakeModules.of_path(tmp_path)
