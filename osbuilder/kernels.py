@@ -29,6 +29,7 @@ from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
 from osbuilder.kernel.selection import misfit
 from osbuilder.kernelplan import usual_line
+from osbuilder.offline import told_what_to_fetch
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
 from osbuilder.store import Artifact, runs_in
@@ -140,8 +141,8 @@ class Kernels:
         shape = terminal_size(terminal)
         step = self._config_step(request)
         executor = self._bench.executor
-        config = executor.run(step)
-        source = executor.run(self._input(request, "source"))
+        config = self._run(request, step)
+        source = self._run(request, self._input(request, "source"))
         arch = parse_arch(_configure(step).arch)
         tools = self._bench.planner.builder("compiler", arch, TOOLS)
         engine, builder = executor.ready(tools.subject, executor.run(tools))
@@ -172,7 +173,7 @@ class Kernels:
                 hint="Write it into versions.yaml or a variant first (docs/kernel.md).",
             )
         step = self._bench.planner.plan(request)
-        kernel = self._bench.executor.run(step)
+        kernel = self._run(request, step)
         sizes = Sizes(
             vmlinux_bytes=kernel.path(VMLINUX).stat().st_size,
             vmlinuz_bytes=kernel.path(VMLINUZ).stat().st_size,
@@ -273,7 +274,7 @@ class Kernels:
     def _version(self, request: KernelRequest, *, dry: bool) -> KernelVersion | None:
         """Return the version of a kernel's source; with `dry` None where that is not in the store."""
         step = self._input(request, "source")
-        source = self._bench.peek(step)[step.ident] if dry else self._bench.executor.run(step)
+        source = self._bench.peek(step)[step.ident] if dry else self._run(request, step)
         return KernelVersion.parse(str(source.facts["version"])) if source else None
 
     def _described(self, request: KernelRequest, step: Step) -> str:
@@ -284,17 +285,23 @@ class Kernels:
             plan += f"\nWhether the variant {request.variant} is for this kernel's version, its source will tell."
         return plan
 
+    def _run(self, request: KernelRequest, step: Step) -> Artifact:
+        """Return the artifact of a step of a kernel; offline, what it lacks is told with this kernel's flags."""
+        with told_what_to_fetch(request):
+            return self._bench.executor.run(step)
+
     def _config_step(self, request: KernelRequest) -> Step:
         return self._input(request, "config")
 
     def _outcome(self, request: KernelRequest) -> Outcome:
         """Resolve a configuration and hold it to its contract; raises what is no matter of the contract."""
         step = self._config_step(request)
-        resolved, held = self._bench.executor.run_each((dict(step.inputs)["resolved"], step))
-        if isinstance(resolved, OsbuilderError):
-            raise resolved
-        if isinstance(held, OsbuilderError) and not isinstance(held, ContractError):
-            raise held
+        with told_what_to_fetch(request):
+            resolved, held = self._bench.executor.run_each((dict(step.inputs)["resolved"], step))
+            if isinstance(resolved, OsbuilderError):
+                raise resolved
+            if isinstance(held, OsbuilderError) and not isinstance(held, ContractError):
+                raise held
         return Outcome(resolved=resolved, broken=held if isinstance(held, ContractError) else None)
 
     def _input(self, request: KernelRequest, name: str) -> Step:
@@ -302,7 +309,7 @@ class Kernels:
 
     def _kconfig(self, request: KernelRequest) -> Mapping[str, str]:
         """Return the text of each Kconfig file of a kernel's source."""
-        return read_kconfig(self._bench.executor.run(dict(self._config_step(request).inputs)["resolver"]))
+        return read_kconfig(self._run(request, dict(self._config_step(request).inputs)["resolver"]))
 
     def _side(self, text: str, request: KernelRequest) -> Side:
         outcome = self._outcome(request)

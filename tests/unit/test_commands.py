@@ -328,3 +328,12 @@ def test_a_boot_that_is_only_described_names_the_kernel_of_its_variant(
 ) -> None:
     assert inv(f"boot --distro scratch --arch x86_64 {flags} --dry") == 0
     assert f" -kernel {name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["kernel.config", "kernel.explain VIRTIO_FS", "kernel", "boot --distro scratch"])
+def test_what_a_kernel_lacks_offline_is_told_with_the_flags_that_get_it(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = "--kernel debian-6.1 --variant debug --arch aarch64"
+    assert inv(f"{command} {kernel} --setting offline=true") == 1
+    assert f"inv fetch {kernel}\n" in capsys.readouterr().err
