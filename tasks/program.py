@@ -38,6 +38,8 @@ _PROGRAMS_OWN: Final = ("complete", "help", "list", "list-depth", "list-format",
 class Inv(Program):
     """Invoke's program. Exit status 2, and a message that says what to do, for a command line that makes no sense."""
 
+    _commands: Parser | None = None
+
     @property
     def initial_context(self) -> ParserContext:
         """The flags that may stand before a command."""
@@ -94,9 +96,11 @@ class Inv(Program):
 
     def _make_parser(self) -> Parser:
         """Return what parses a command: of Invoke's own flags, only --help may follow it."""
-        parser = super()._make_parser()
-        parser.initial = ParserContext(args=[flag for flag in self.core_args() if flag.name == "help"])
-        return parser
+        if self._commands is None:
+            # Once: a task gives its help away with its first context.
+            self._commands = super()._make_parser()
+            self._commands.initial = ParserContext(args=[flag for flag in self.core_args() if flag.name == "help"])
+        return self._commands
 
     def _check_once(self) -> None:
         """Refuse a flag that is given twice, and a switch that is turned both on and off."""
@@ -175,7 +179,7 @@ class Inv(Program):
             return UsageError(f"unknown command {word!r}", hint=suggest(word, self.collection.task_names))
         having = [
             name
-            for each in self.collection.to_contexts()
+            for each in self._make_parser().contexts.values()
             if word in each.flags
             for name in (*each.aliases, str(each.name))
         ]
