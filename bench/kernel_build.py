@@ -35,7 +35,7 @@ from osbuilder.errors import CommandFailed
 from osbuilder.execute import Executor
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.compile import CONFIG, VMLINUX, VMLINUZ
-from osbuilder.kernel.patches import NO_PATCHES
+from osbuilder.kernel.series import NO_PATCHES
 from osbuilder.request import KernelRequest
 from osbuilder.step import Job, Step
 from osbuilder.store import Artifact, Store

@@ -10,7 +10,8 @@ What an annotation may be:
 - Mapping[K, X]: a mapping, read-only and in the file's order; K is str, an enum or a type with parse
 - X | None: X, or nothing (`key:` or null)
 - str, int, bool, float, Path, Literal[...], an enum (by value)
-- any type with a classmethod `parse(text)` that raises ValueError or OsbuilderError: text (parse wins over the above)
+- any type with a classmethod `parse(text)` that raises ValueError or OsbuilderError: text (parse wins over the above);
+  with a classmethod `of_texts(texts)` as well: text, or a list of texts
 
 A dataclass may refuse values in __post_init__ by raising ValueError or OsbuilderError. Types of fields are read at run
 time: a module that declares such dataclasses must not import their types under TYPE_CHECKING only.
@@ -252,6 +253,9 @@ def _decode_dataclass(cls: type, node: yaml.Node, place: _Place) -> Any:
 
 
 def _decode_parsed(cls: Any, node: yaml.Node, place: _Place) -> Any:
+    if isinstance(node, yaml.SequenceNode) and callable(getattr(cls, "of_texts", None)):
+        texts = _decode_tuple(_decode_str, node, place)
+        return _guard(lambda: cls.of_texts(texts), node, place)
     text = _decode_str(node, place)
     return _guard(lambda: cls.parse(text), node, place)
 

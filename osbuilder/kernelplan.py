@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osbuilder.arch import host_arch, parse_arch
-from osbuilder.errors import FragmentError, PlanError, SourceError, UsageError, suggest
-from osbuilder.kernel.build import plan_kernel, plan_source
+from osbuilder.errors import FragmentError, PatchError, PlanError, SourceError, UsageError, suggest
+from osbuilder.kernel.build import plan_kernel, plan_source, series_of
 from osbuilder.kernel.catalogue import BASE, load_usable
 from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
-from osbuilder.kernel.patches import NO_PATCHES, known_series
+from osbuilder.kernel.patches import known_series, load_series, read_series
 from osbuilder.kernel.placement import declaration
+from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.signature import PublicKeys
 from osbuilder.kernel.signing import SigningKey
 from osbuilder.kernel.source import KernelLine
@@ -35,7 +37,6 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
     """Return the step whose artifact is a guest kernel. Raises as osbuilder.kernel.build.plan_kernel."""
     arch = _arch(request)
     name, line = _line(planner, request, arch)
-    _check_series(planner, request.patches)
     with _told_by_flag(request):
         return plan_kernel(
             name,
@@ -73,8 +74,8 @@ def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
     )
 
 
-def plan_line_source(planner: Planner, name: str, patches: str | None = None) -> Step:
-    """Return the step that gets the source of a kernel line, with its patches, or the series `patches`, applied."""
+def plan_line_source(planner: Planner, name: str, patches: SeriesNames | None = None) -> Step:
+    """Return the step that gets the source of a kernel line, with its patches, or those of `patches`, applied."""
     return plan_source(
         name,
         _with_patches(planner.versions.kernel(name), patches),
@@ -86,26 +87,52 @@ def plan_line_source(planner: Planner, name: str, patches: str | None = None) ->
 
 def _line(planner: Planner, request: KernelRequest, arch: Arch) -> tuple[str, KernelLine]:
     """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
+    patches = _patches(planner, request)
     try:
         if request.git is not None:
-            return "git", KernelLine(git=request.git, ref=request.ref, patches=request.patches)
+            return "git", KernelLine(git=request.git, ref=request.ref, patches=patches)
         if request.tree is not None:
             if not request.tree.is_dir():
                 raise UsageError(
                     f"--tree {request.tree}: no such folder", hint="Name the top folder of a kernel source."
                 )
-            return "tree", KernelLine(tree=str(request.tree.absolute()), patches=request.patches)
-        name, patches = (request.line, None) if request.line else usual_line(planner, request.variant, arch)
-        return name, _with_patches(planner.versions.kernel(name), request.patches or patches)
+            return "tree", KernelLine(tree=str(request.tree.absolute()), patches=patches)
+        name, own = (request.line, None) if request.line else usual_line(planner, request.variant, arch)
+        return name, _with_patches(planner.versions.kernel(name), patches or own)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
 
 
-def _check_series(planner: Planner, series: str | None) -> None:
-    """Refuse patches of a request that are not in this checkout."""
-    known = known_series(planner.root / "kernel" / "patches")
-    if series is not None and series not in (NO_PATCHES, *known):
-        raise UsageError(f"--patches {series}: no such folder of kernel/patches", hint=suggest(series, known))
+def _patches(planner: Planner, request: KernelRequest) -> SeriesNames | None:
+    """Return the series that a request names; relative paths begin where the user is.
+
+    Raises UsageError for what is not there, and for a series elsewhere that cannot be read.
+    """
+    if request.patches is None:
+        return None
+    try:
+        named = SeriesNames.parse(request.patches).below(Path.cwd())
+    except ValueError as error:
+        raise UsageError(f"--patches: {error}") from error
+    _check_series(planner, named)
+    return named
+
+
+def _check_series(planner: Planner, named: SeriesNames) -> None:
+    """Refuse series of a request that are not in this checkout, and those elsewhere that cannot be read."""
+    root = planner.root / "kernel" / "patches"
+    known = known_series(root)
+    for name in named.names:
+        if "/" in name:
+            try:
+                read_series(root, name, required=True)
+            except PatchError as error:
+                raise UsageError(f"--patches {error.message}", hint=error.hint) from None
+        elif name not in known:
+            raise UsageError(
+                f"--patches {name}: no such folder of kernel/patches",
+                hint=f"{suggest(name, known)} One that lies elsewhere has a slash: ./{name}.",
+            )
 
 
 @contextlib.contextmanager
@@ -119,17 +146,36 @@ def _told_by_flag(request: KernelRequest) -> Iterator[None]:
         raise UsageError(f"--tree {error.message}", hint=error.hint) from None
 
 
-def _with_patches(line: KernelLine, patches: str | None) -> KernelLine:
+def _with_patches(line: KernelLine, patches: SeriesNames | None) -> KernelLine:
     return dataclasses.replace(line, patches=patches) if patches else line
 
 
-def own_patches(planner: Planner) -> Iterator[tuple[str, str, str]]:
-    """Yield each series that is a variant's own: the variant, the kernel line that the series is for, the series."""
+def patches_left_out(planner: Planner, request: KernelRequest) -> str:
+    """Return what to say of patches that a kernel would have without --patches, and has not with it; "" of none.
+
+    Nothing is said where none are asked for. Raises PatchError and UsageError for a series that cannot be read.
+    """
+    named = _patches(planner, request)
+    if not named or not named.names:
+        return ""
+    root = planner.root / "kernel"
+    load_series(root / "patches", *named.names, required=True)
+    name, line = _line(planner, dataclasses.replace(request, patches=None), _arch(request))
+    own = [each for each in series_of(name, line, root=root).names if each not in named.names]
+    lost = [each for each in own if read_series(root / "patches", each)]
+    if not lost:
+        return ""
+    both = ",".join((*lost, request.patches or ""))
+    return f"without the patches of {' and '.join(lost)}, which {name} has otherwise; with both: --patches {both}"
+
+
+def own_patches(planner: Planner) -> Iterator[tuple[str, str, SeriesNames]]:
+    """Yield the series that are a variant's own: the variant, the kernel line that they are for, the series."""
     for name, variant in load_usable(planner.root / "kernel" / "configs").variants.items():
         yield from dict.fromkeys((name, each.line, each.patches) for each in variant.lines if each.patches)
 
 
-def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, str | None]:
+def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, SeriesNames | None]:
     """Return the kernel line that a variant is built from when nobody names one, and the variant's own patches.
 
     Raises PlanError for a line that versions.yaml has not.

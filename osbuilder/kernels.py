@@ -28,7 +28,7 @@ from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, men
 from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
 from osbuilder.kernel.selection import misfit
-from osbuilder.kernelplan import usual_line
+from osbuilder.kernelplan import patches_left_out, usual_line
 from osbuilder.offline import told_what_to_fetch
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
@@ -214,6 +214,10 @@ class Kernels:
             raise StoreError("the kernel's configuration left the store meanwhile", hint="Run it again.")
         capabilities: Mapping[str, Sequence[str]] = config.facts["capabilities"]
         return capabilities
+
+    def patches_left_out(self, request: KernelRequest) -> str:
+        """Return what to say of the patches of a kernel's line that --patches leaves out; "" of none."""
+        return patches_left_out(self._bench.planner, request)
 
     def patches(self, request: KernelRequest) -> tuple[str, ...]:
         """Return the names of the patches that a kernel is built with."""

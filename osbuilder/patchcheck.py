@@ -5,33 +5,49 @@ They are tried by the step that a build runs, so what passes here is ready in th
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from osbuilder.errors import Interrupted, OsbuilderError, PatchError
-from osbuilder.kernel.patches import ApplyPatches, known_series, load_series
+from osbuilder.kernel.build import series_of
+from osbuilder.kernel.patches import ApplyPatches, known_series, read_series
 from osbuilder.kernelplan import own_patches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from osbuilder.kernel.series import SeriesNames
     from osbuilder.plan import Planner
     from osbuilder.step import Step
     from osbuilder.store import Artifact
 
 
 def listing(planner: Planner, line: str | None = None) -> str:
-    """Return each series of kernel/patches with its patches, in order; with `line` those for that kernel line.
+    """Return each series with who uses it and its patches, in order; with `line` those of that kernel line.
 
     Raises PatchError for a malformed one, UsageError for an unknown line.
     """
-    root = planner.root / "kernel" / "patches"
-    if line is None:
-        found = [load_series(root, name) for name in known_series(root)]
-    else:
-        actions = [planner.kernel_source(line, patches).action for _, line, patches in _sources(planner, line)]
-        found = [load_series(root, action.series) for action in actions if isinstance(action, ApplyPatches)]
-    lines = [f"{series.series}/{patch.name}: {patch.summary}" for series in found if series for patch in series.patches]
+    root = planner.root / "kernel"
+    users: dict[str, list[str]] = {} if line else {name: [] for name in known_series(root / "patches")}
+    for user, name, patches in _sources(planner, line):
+        of_line = planner.versions.kernel(name)
+        for series in series_of(
+            name, dataclasses.replace(of_line, patches=patches or of_line.patches), root=root
+        ).names:
+            users.setdefault(series, []).append(user)
+    lines = []
+    for name, by in users.items():
+        patches_of = read_series(root / "patches", name)
+        if patches_of is not None:
+            lines.append(
+                f"{name}: {_count(len(patches_of))}, of {', '.join(by) or 'no kernel line: name it (--patches)'}"
+            )
+            lines += [f"  {patch.label}: {patch.summary}" for patch in patches_of]
     return "\n".join(lines) or "no patches"
+
+
+def _count(patches: int) -> str:
+    return "1 patch" if patches == 1 else f"{patches or 'no'} patches"
 
 
 def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = None) -> str:
@@ -55,8 +71,8 @@ def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = 
     return "\n".join(lines)
 
 
-def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, str | None]]:
-    """Yield what has patches for a kernel line (None: for any): a name for people, the line, the series if not its own.
+def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, SeriesNames | None]]:
+    """Yield what has patches for a kernel line (None: for any): a name for people, the line, series if not the line's.
 
     Series that nothing but --patches names are for no source that is known.
     """
@@ -71,5 +87,5 @@ def _tried(step: Step, run: Callable[[Step], Artifact]) -> str:
     if not isinstance(step.action, ApplyPatches):
         return "no patches"
     artifact = run(step)
-    names = ", ".join(f"{step.action.series}/{patch.name}" for patch in step.action.patches)
+    names = ", ".join(patch.label for patch in step.action.patches)
     return f"applied to {artifact.facts['version']}: {names}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from osbuilder import __version__, packageplan
 from osbuilder.agents.pin import AgentOptions, is_given
@@ -42,6 +43,9 @@ from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.settings import Settings
 from osbuilder.step import Action, Step
 from osbuilder.versions import Versions, load_versions
+
+if TYPE_CHECKING:
+    from osbuilder.kernel.series import SeriesNames
 
 # The distribution that builders are made of.
 _BUILDER_DISTRO = "debian"
@@ -334,8 +338,8 @@ class Planner:
             inputs=(("rootfs", self._rootfs(request.guest)),),
         )
 
-    def kernel_source(self, name: str, patches: str | None = None) -> Step:
-        """Return the step that gets the source of a kernel line, with its patches, or the series `patches`, applied."""
+    def kernel_source(self, name: str, patches: SeriesNames | None = None) -> Step:
+        """Return the step that gets the source of a kernel line, with its patches, or those of `patches`, applied."""
         from osbuilder.kernelplan import plan_line_source
 
         return plan_line_source(self, name, patches)

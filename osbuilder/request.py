@@ -213,7 +213,8 @@ class KernelRequest:
     """A guest kernel. `line` is a name of versions.yaml (None: its default).
 
     Instead of a line, `git` (a URL) with `ref` (a branch, a tag or a full commit id), or `tree`, a folder of this host.
-    `patches` is a folder of kernel/patches, instead of the line's own; `variant` is a folder of kernel/configs/variant.
+    `patches` are series instead of the line's own, as kernel.series.SeriesNames reads them; `variant` is a folder of
+    kernel/configs/variant.
     `fragments` are files that ask for more than the variant does.
     """
 

@@ -72,7 +72,10 @@ KERNEL_SOURCE: Table = {
     "git": Flag("a kernel from elsewhere: the URL of a repository, with --ref"),
     "ref": Flag("a branch, a tag or a full commit id of --git"),
     "tree": Flag("a kernel from elsewhere: a kernel tree on this host"),
-    "patches": Flag("a folder of kernel/patches, or none (default: what versions.yaml says of the kernel)"),
+    "patches": Flag(
+        "folders of kernel/patches, or paths (with a slash), in order and with commas between them, or none "
+        "(default: what versions.yaml says of the kernel)"
+    ),
 }
 ONE_KERNEL: Table = {**ARCH, **KERNEL, **FRAGMENT, **KERNEL_SOURCE}
 BOOT: Table = {

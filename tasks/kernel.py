@@ -13,6 +13,7 @@ from tasks.common import make, path_of, paths_of, workbench
 from tasks.flags import ARCH, COMMON, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
+    from osbuilder.api import Workbench
     from osbuilder.request import KernelRequest
 
 
@@ -32,6 +33,14 @@ def request_of(given: Mapping[str, Any]) -> KernelRequest:
     )
 
 
+def _wanted(bench: Workbench, given: Mapping[str, Any]) -> KernelRequest:
+    """Return the request, and say on stderr which patches it leaves out."""
+    request = request_of(given)
+    if request.patches and (note := bench.kernels.patches_left_out(request)):
+        print(f"note: {note}", file=sys.stderr)
+    return request
+
+
 _INTO = {"output": Flag("also write copies of all of its files into this folder")}
 
 
@@ -39,7 +48,7 @@ _INTO = {"output": Flag("also write copies of all of its files into this folder"
 def build(_: Context, **given: Any) -> None:
     """Build a guest kernel and hold its configuration against what was asked for."""
     with workbench(given["setting"], command="kernel", given=given) as bench:
-        make(bench, request_of(given), output=given["output"], dry=given["dry"])
+        make(bench, _wanted(bench, given), output=given["output"], dry=given["dry"])
 
 
 @command(
@@ -60,9 +69,9 @@ def config(_: Context, output: str | None = None, **given: Any) -> None:
     """Resolve a kernel's .config, check the contract, and write it."""
     with workbench(given["setting"]) as bench:
         if given["dry"]:
-            print(bench.kernels.describe_config(request_of(given), output=path_of(output)))
+            print(bench.kernels.describe_config(_wanted(bench, given), output=path_of(output)))
             return
-        text = bench.kernels.config(request_of(given), output=path_of(output))
+        text = bench.kernels.config(_wanted(bench, given), output=path_of(output))
         print(output or text, end="\n" if output else "")
 
 
@@ -80,7 +89,7 @@ def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A00
         from osbuilder.kernel.packageformat import PackageFormat
         from osbuilder.request import HeadersRequest, parse_choice
 
-        request = HeadersRequest(kernel=request_of(given), format=parse_choice(format, PackageFormat, "format"))
+        request = HeadersRequest(kernel=_wanted(bench, given), format=parse_choice(format, PackageFormat, "format"))
         make(bench, request, output=given["output"], dry=given["dry"])
 
 
@@ -93,7 +102,7 @@ def headers(_: Context, format: str = "deb", **given: Any) -> None:  # noqa: A00
 def explain(_: Context, symbol: str, **given: Any) -> None:
     """Say where a symbol is asked for, what it is, and why."""
     with workbench(given["setting"]) as bench:
-        print(bench.kernels.explain(request_of(given), symbol))
+        print(bench.kernels.explain(_wanted(bench, given), symbol))
 
 
 @command(
@@ -122,14 +131,14 @@ def capabilities(_: Context, variant: str | None = None, arch: str | None = None
 def size(_: Context, save: bool = False, **given: Any) -> None:
     """Show a kernel's size by subsystem; fails when it exceeds its saved budget."""
     with workbench(given["setting"]) as bench:
-        print(bench.kernels.size(request_of(given), save=save))
+        print(bench.kernels.size(_wanted(bench, given), save=save))
 
 
 @command(ONE_KERNEL, SETTING, flags={"output": "write the fragment to this path (default: print it)"})
 def menuconfig(_: Context, output: str | None = None, **given: Any) -> None:
     """Edit a kernel's configuration in its menus, and get what was changed as a fragment."""
     with workbench(given["setting"]) as bench:
-        fragment = bench.kernels.menuconfig(request_of(given), terminal=sys.stdin.fileno(), output=path_of(output))
+        fragment = bench.kernels.menuconfig(_wanted(bench, given), terminal=sys.stdin.fileno(), output=path_of(output))
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 

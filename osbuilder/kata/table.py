@@ -327,7 +327,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         _option("-g VENDOR", "GPU", "`--variant nvidia-gpu`; for Intel's there is none"),
         _option("-k TREE", "existing tree", "`--tree DIR`"),
         _option("-m", "measured rootfs", "`--variant measured`"),
-        _option("-p DIR", "patches", "`--patches NAME`, a folder of kernel/patches"),
+        _option("-p DIR", "patches", "`--patches NAME`, a folder of kernel/patches, or `--patches ./DIR`"),
         _option("-r REF", "git ref", "`--git URL --ref REF`"),
         _option(
             "-s",

@@ -16,8 +16,9 @@ from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.install import suffix
 from osbuilder.kernel.modules import TRUSTED, CompileWithModules
-from osbuilder.kernel.patches import NO_PATCHES, load_series
+from osbuilder.kernel.patches import load_series
 from osbuilder.kernel.resolver import MakeResolver
+from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.signing import SigningKey, SignModules
 from osbuilder.step import Step
 
@@ -43,12 +44,16 @@ def plan_source(name: str, line: KernelLine, *, builder: Step, root: Path, keys:
     `root` is the checkout's folder kernel/; `keys` as in KernelLine.source. Raises PatchError, SourceError, UsageError.
     """
     source = Step(name="source", subject=name, action=line.source(root.parent, keys=keys), builder=builder)
-    if line.patches == NO_PATCHES:
+    names = series_of(name, line, root=root)
+    action = load_series(root / "patches", *names.names, required=line.patches is not None)
+    if action is None:
         return source
-    series = load_series(root / "patches", line.patches or name, required=line.patches is not None)
-    if series is None:
-        return source
-    return Step(name="patched", subject=name, action=series, inputs=(("source", source),), builder=builder)
+    return Step(name="patched", subject=name, action=action, inputs=(("source", source),), builder=builder)
+
+
+def series_of(name: str, line: KernelLine, *, root: Path) -> SeriesNames:
+    """Return the series that a line gets: those that it names, or that of its own name, which need not be there."""
+    return (line.patches or SeriesNames((name,))).below(root.parent)
 
 
 def plan_kernel(

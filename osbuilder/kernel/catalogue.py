@@ -19,6 +19,7 @@ from osbuilder.kernel.conditions import ArchName, KernelVersion
 from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
 from osbuilder.kernel.placement import CONFIGS, VARIANT_FILE, check_base, check_variant, declaration, variant_folders
 from osbuilder.kernel.ranges import Limited
+from osbuilder.kernel.series import SeriesNames
 
 BASE: Final = "base"
 """The variant that a kernel is when nobody says otherwise."""
@@ -114,12 +115,12 @@ class Drop:
 class UsualLine:
     """The kernel line of versions.yaml that a variant is built from when nobody names one, on `arches` (none: on all).
 
-    `patches` is the folder of kernel/patches that it then has instead of the line's.
+    `patches` are the series that it then has instead of the line's.
     """
 
     line: str
     arches: tuple[ArchName, ...] = ()
-    patches: str | None = None
+    patches: SeriesNames | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Patch series: kernel/patches/<series>/series and the patches that it names, applied in its order.
 
+A series may lie elsewhere, too; then a path names its folder.
+
 The series file is quilt's (quilt(1)): a patch a line, relative to the folder, `-pN` behind it where the paths in the
 patch have other than one part to strip, `#` comments, blank lines. Context must match exactly, unless `--fuzz=N` stands
 behind the patch, which is patch(1)'s own option; line numbers may differ. A patch begins with a header in the fields of
@@ -22,9 +24,6 @@ from osbuilder.step import NOT_IN_KEY
 
 if TYPE_CHECKING:
     from osbuilder.step import Job
-
-NO_PATCHES: Final = "none"
-"""What a kernel line names instead of a folder to have no patches."""
 
 _SERIES: Final = "series"
 _OPTION: Final = re.compile(r"-(?P<strip>p)(?P<count>[0-9])|--fuzz=(?P<fuzz>[12])")
@@ -61,7 +60,7 @@ mkdir /work/linux
 tar --extract --zstd --file=/in/source --directory=/work/linux --strip-components=1
 cd /work/linux
 {% for patch in patches %}
-echo {{ (mark ~ patch.name) | sh }}
+echo {{ (mark ~ patch.label) | sh }}
 apply {{ patch.strip }} {{ patch.fuzz }} /in/patches/{{ loop.index }}
 {% endfor %}
 echo {{ patched | sh }}
@@ -72,15 +71,21 @@ tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtim
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """One patch of a series: its name there, how many parts of its paths to strip, how many lines of context at the
-    ends of a hunk need not match, and its text.
+    """One patch: the name of its series' folder, its own there, how many parts of its paths to strip, how many lines of
+    context at the ends of a hunk need not match, and its text.
     """
 
+    series: str
     name: str
     strip: int
     fuzz: int = 0
     sha256: str
     content: bytes = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
+
+    @property
+    def label(self) -> str:
+        """Its series and name, for people."""
+        return f"{self.series}/{self.name}"
 
     @property
     def summary(self) -> str:
@@ -90,9 +95,8 @@ class Patch:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyPatches:
-    """Applies a series to the input `source`; the artifact is again a `source.tar.zst` with the source's facts."""
+    """Applies patches to the input `source`; the artifact is again a `source.tar.zst` with the source's facts."""
 
-    series: str
     patches: tuple[Patch, ...]
 
     def describe(self) -> tuple[str, ...]:
@@ -131,19 +135,21 @@ class ApplyPatches:
         _, mark, said = log.read_text(encoding="utf-8", errors="replace").rpartition(_MARK)
         if not mark or _PATCHED in said:
             return error
-        name, _, said = said.partition("\n")
+        label, _, said = said.partition("\n")
+        patch = next(each for each in self.patches if each.label == label)
+        series = f"{patch.series}/{_SERIES}"
         said, _, reason = said.partition(_REFUSED)
         where = "\n".join(f"  {failure}" for failure in failures(said)) or f"  {said.strip()}"
-        hint = f"Rebase it on {version}, or drop it from {self.series}/{_SERIES}. Log: {log}"
+        hint = f"Rebase it on {version}, or drop it from {series}. Log: {log}"
         if _APPLIED_BEFORE in reason:
             hint = "The source has it already: drop it from the series."
         elif _WITH_FUZZ in reason:
             fuzz = max(_FUZZY.findall(reason), default="2")
             hint = (
                 f"Its context has changed: it applies only with fuzz {fuzz}. Rebase it on {version}, or say that it is "
-                f"right as it is: {name} --fuzz={fuzz} in {self.series}/{_SERIES}. Log: {log}"
+                f"right as it is: {patch.name} --fuzz={fuzz} in {series}. Log: {log}"
             )
-        return PatchError(f"{self.series}/{name} does not apply to {version}:\n{where}", hint=hint)
+        return PatchError(f"{label} does not apply to {version}:\n{where}", hint=hint)
 
 
 def failures(said: str) -> tuple[str, ...]:
@@ -167,27 +173,28 @@ def failures(said: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def load_series(root: Path, series: str, *, required: bool = False) -> ApplyPatches | None:
-    """Read the folder `series` below `root` (kernel/patches); None if there is none, or its series is empty.
+def load_series(root: Path, *names: str, required: bool = False) -> ApplyPatches | None:
+    """Return what applies the series `names` in their order, as `read_series` reads each; None if they are empty."""
+    patches = tuple(patch for name in names for patch in read_series(root, name, required=required) or ())
+    return ApplyPatches(patches=patches) if patches else None
+
+
+def read_series(root: Path, name: str, *, required: bool = False) -> tuple[Patch, ...] | None:
+    """Read the folder `name` below `root` (kernel/patches), or at that path, if it has a slash; None if there is none.
 
     `required` says that somebody named the folder, so that it has to be there. Raises PatchError, with file:line, for
     a line that is malformed, stands twice or names no file, for a *.patch that no line names, and for a patch that
     does not say where it comes from and what for.
     """
-    folder = root / series
+    folder = root / name
     if not folder.is_dir():
         if required:
-            raise PatchError(f"{folder}: no such folder of patches", hint=suggest(series, known_series(root)))
+            elsewhere = "" if "/" in name else f" One that lies elsewhere has a slash: ./{name}."
+            raise PatchError(f"{folder}: no such folder of patches", hint=suggest(name, known_series(root)) + elsewhere)
         return None
-    where = f"{folder.parent.name}/{series}/{_SERIES}"
-    try:
-        text = (folder / _SERIES).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PatchError(f"{where}: no such file", hint="List the folder's patches there, in order.") from None
-    except UnicodeDecodeError:
-        raise PatchError(f"{where}: expected UTF-8 text") from None
+    where = str(folder / _SERIES) if "/" in name else f"{root.name}/{name}/{_SERIES}"
     patches: dict[str, Patch] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_series_text(folder, where).splitlines(), start=1):
         words = re.sub(r"(^|\s)#.*", "", line).split()
         if not words:
             continue
@@ -200,7 +207,16 @@ def load_series(root: Path, series: str, *, required: bool = False) -> ApplyPatc
         raise PatchError(
             f"{where}: does not name {', '.join(forgotten)}", hint="Add it where it belongs, or remove it."
         )
-    return ApplyPatches(series=series, patches=tuple(patches.values())) if patches else None
+    return tuple(patches.values())
+
+
+def _series_text(folder: Path, where: str) -> str:
+    try:
+        return (folder / _SERIES).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PatchError(f"{where}: no such file", hint="List the folder's patches there, in order.") from None
+    except UnicodeDecodeError:
+        raise PatchError(f"{where}: expected UTF-8 text") from None
 
 
 def known_series(root: Path) -> tuple[str, ...]:
@@ -227,6 +243,7 @@ def _load_patch(folder: Path, words: list[str], where: str) -> Patch:
         raise PatchError(f"{where}: cannot read {name}: {error.strerror}", hint="Correct the name.") from error
     _check_header(content, f"{where}: {name}")
     return Patch(
+        series=folder.resolve().name,
         name=str(name),
         strip=options.get("strip", 1),
         fuzz=options.get("fuzz", 0),

@@ -21,6 +21,7 @@ from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.signature import PublicKeys, Signature
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.openpgp import Fingerprint
@@ -47,8 +48,8 @@ class KernelLine:
     """One entry of `kernels` in versions.yaml: exactly one kind of source, and the patch series for it.
 
     Kinds: package + suite (+ version), urls + sha256 (+ signature and signed-by: where the tar's detached signature is,
-    and the fingerprints of who may have made it), git + ref, tree (relative to the checkout's folder). `patches` is the
-    name of a folder of kernel/patches, or "none"; by default it is the line's own, which need not be there.
+    and the fingerprints of who may have made it), git + ref, tree (relative to the checkout's folder). `patches` are
+    the series that it gets (a relative path is below the checkout); by default its own, which need not be there.
     """
 
     package: str | None = None
@@ -61,7 +62,7 @@ class KernelLine:
     git: str | None = None
     ref: str | None = None
     tree: str | None = None
-    patches: str | None = None
+    patches: SeriesNames | None = None
 
     def __post_init__(self) -> None:
         kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
@@ -77,7 +78,7 @@ class KernelLine:
                 raise ValueError(f"{kinds[0]} needs {name} beside it")
         if bool(self.signature) != bool(self.signed_by):
             raise ValueError("signature and signed-by go together: where the signature is, and who may have made it")
-        for name, pattern in (("package", _WORD), ("suite", _WORD), ("version", _PACKAGE_VERSION), ("patches", _WORD)):
+        for name, pattern in (("package", _WORD), ("suite", _WORD), ("version", _PACKAGE_VERSION)):
             text = getattr(self, name)
             if text is not None and not pattern.fullmatch(text):
                 raise ValueError(f"{name}: malformed: {text!r}")

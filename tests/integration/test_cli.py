@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder import __version__
+from tests.kernel_sources import write_tree
 from tests.prerequisites import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +167,16 @@ def test_the_patches_that_we_carry_are_listed_with_what_they_are_for(tmp_path: P
     ran = inv("kernel.patches", folder=tmp_path)
     assert "linux-6.12/x86-apic-calibrate-guests-quickly.patch: x86/apic: calibrate" in ran.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_patches_that_are_left_out_are_said_to_be(tmp_path: Path) -> None:
+    write_tree(tmp_path / "mine", {"series": "", "README": "x\n"})
+    ran = inv("kernel", "--patches", "./mine", "--arch", "x86_64", "--dry", folder=tmp_path)
+    assert "osbuilder: patch" not in ran.stdout
+    assert ran.stderr == (
+        "note: without the patches of linux-6.12, which debian-6.12 has otherwise; "
+        "with both: --patches linux-6.12,./mine\n"
+    )
 
 
 def test_settings_tell_where_each_value_comes_from(tmp_path: Path) -> None:

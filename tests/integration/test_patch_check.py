@@ -63,9 +63,18 @@ def check(compiler: Compiler, checkout: Path, line: str | None = None) -> str:
 
 def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
     good, own, bad = (f"{name}/a.patch: A {name} one" for name in ("good", "own", "bad"))
-    assert patchcheck.listing(planner(checkout)).splitlines() == [bad, good, own]
-    assert patchcheck.listing(planner(checkout), "good") == good
-    assert patchcheck.listing(planner(checkout), "bare") == own
+    write_tree(checkout / "kernel" / "patches" / "later", {"series": "# nothing yet\n"})
+    assert patchcheck.listing(planner(checkout)).splitlines() == [
+        "bad: 1 patch, of bad",
+        f"  {bad}",
+        "good: 1 patch, of good",
+        f"  {good}",
+        "later: no patches, of no kernel line: name it (--patches)",
+        "own: 1 patch, of variant new on bare",
+        f"  {own}",
+    ]
+    assert patchcheck.listing(planner(checkout), "good").splitlines() == ["good: 1 patch, of good", f"  {good}"]
+    assert patchcheck.listing(planner(checkout), "bare").splitlines()[1:] == [f"  {own}"]
 
 
 def test_a_series_that_applies_is_said_to(compiler: Compiler, checkout: Path) -> None:

@@ -18,6 +18,7 @@ from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.install import link_names
 from osbuilder.kernel.objectcache import read_results
 from osbuilder.kernel.resolver import RESOLVER, MakeResolver
+from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.source import KernelLine
 from osbuilder.step import Step, key_of, parameters
 from osbuilder.store import Artifact
@@ -105,7 +106,7 @@ def test_a_series_of_the_lines_name_puts_its_patches_before_both(tmp_path: Path)
     ]
     resolver = dict(dict(kernel.inputs)["config"].inputs)["resolver"]
     assert dict(kernel.inputs)["source"] is dict(resolver.inputs)["source"]
-    other = dataclasses.replace(LINE, patches="none")
+    other = dataclasses.replace(LINE, patches=SeriesNames(()))
     assert "debian-6.12/patched" not in idents(plan(root, other))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 from osbuilder.errors import CommandFailed, PatchError, StoreError
 from osbuilder.kernel.patches import ApplyPatches, Patch, failures, load_series
+from osbuilder.kernel.series import SeriesNames
 from osbuilder.step import parameters
 from tests.jobs import Ran, RecordingJob, artifact
 
@@ -58,8 +60,7 @@ def test_a_patch_is_known_by_its_digest_and_its_text_stays_out_of_the_manifest(t
     action = load_series(write_series(tmp_path, "a.patch\n", "a.patch"), "debian-6.12")
     digest = hashlib.sha256(PATCH.encode()).hexdigest()
     assert parameters(action) == {
-        "series": "debian-6.12",
-        "patches": [{"name": "a.patch", "strip": 1, "fuzz": 0, "sha256": digest}],
+        "patches": [{"series": "debian-6.12", "name": "a.patch", "strip": 1, "fuzz": 0, "sha256": digest}],
     }
 
 
@@ -91,9 +92,9 @@ def test_a_folder_without_a_series_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_patch_with_any_name_is_one_word_of_the_script() -> None:
-    patch = Patch(name="a; $(rm -rf x) 'b'.patch", strip=2, sha256="0", content=b"")
-    lines = ApplyPatches(series="s", patches=(patch,)).describe()
-    assert "echo 'osbuilder: patch a; $(rm -rf x) '\"'\"'b'\"'\"'.patch'" in lines
+    patch = Patch(series="s", name="a; $(rm -rf x) 'b'.patch", strip=2, sha256="0", content=b"")
+    lines = ApplyPatches(patches=(patch,)).describe()
+    assert "echo 'osbuilder: patch s/a; $(rm -rf x) '\"'\"'b'\"'\"'.patch'" in lines
     assert "apply 2 0 /in/patches/1" in lines
 
 
@@ -134,6 +135,60 @@ def test_a_folder_that_somebody_named_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match=r"patches/debian-6\.13: no such folder of patches") as caught:
         load_series(root, "debian-6.13", required=True)
     assert caught.value.hint.startswith("Did you mean debian-6.12?")
+
+
+def test_several_series_are_applied_one_after_the_other_and_each_patch_is_told_with_its_own(tmp_path: Path) -> None:
+    root = write_series(tmp_path, "a.patch\n", "a.patch")
+    elsewhere = tmp_path / "far" / "mine"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "series").write_text("a.patch --fuzz=1\n")
+    (elsewhere / "a.patch").write_text(PATCH)
+    action = load_series(root, "debian-6.12", str(elsewhere), required=True)
+    assert action is not None
+    assert [(patch.label, patch.fuzz) for patch in action.patches] == [("debian-6.12/a.patch", 0), ("mine/a.patch", 1)]
+    assert load_series(root, str(elsewhere), "debian-6.12") != action
+    said = "osbuilder: patch debian-6.12/a.patch\npatching file x.c\nosbuilder: patch mine/a.patch\n" + SAID
+    with pytest.raises(PatchError, match=r"^mine/a\.patch does not apply") as caught:
+        action.run(job_that_says(tmp_path, said))
+    assert "drop it from mine/series" in caught.value.hint
+
+
+def test_a_series_elsewhere_is_read_as_strictly_and_named_by_its_path(tmp_path: Path) -> None:
+    root = write_series(tmp_path, "", "a.patch")
+    (root / "debian-6.12").rename(tmp_path / "mine")
+    with pytest.raises(PatchError, match=rf"^{tmp_path}/mine/series: does not name a\.patch"):
+        load_series(root, f"{tmp_path}/mine")
+    (tmp_path / "mine" / "series").write_text("b.patch\n")
+    with pytest.raises(PatchError, match=rf"^{tmp_path}/mine/series:1: cannot read b\.patch"):
+        load_series(root, f"{tmp_path}/mine")
+    with pytest.raises(PatchError, match=rf"^{tmp_path}/gone: no such folder of patches"):
+        load_series(root, f"{tmp_path}/gone", required=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("none", ()),
+        ("linux-6.12, mine", ("linux-6.12", "mine")),
+        ("./mine,/srv/theirs,~/x", ("/here/mine", "/srv/theirs", str(Path.home() / "x"))),
+    ],
+)
+def test_series_are_named_in_their_order_with_commas_between_them(text: str, names: tuple[str, ...]) -> None:
+    assert SeriesNames.parse(text).below(Path("/here")).names == names
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("mine,none", "none does not go with other series"),
+        ("mine,mine", "mine stands there twice"),
+        ("mine,", "malformed: ''"),
+        ("-x", "malformed: '-x': expected a folder of kernel/patches, or a path (with a slash)"),
+    ],
+)
+def test_what_names_no_series_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        SeriesNames.parse(text)
 
 
 # What GNU patch 2.7.6 says with --force --fuzz=0 --reject-file=-.
@@ -181,7 +236,8 @@ def job_that_says(base: Path, said: str) -> RecordingJob:
 def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(tmp_path: Path) -> None:
     action = load_series(write_series(tmp_path, "a.patch\nb.patch\n", "a.patch", "b.patch"), "debian-6.12")
     assert action is not None
-    said = f"$ bash /in/script\nosbuilder: patch a.patch\npatching file x.c\nosbuilder: patch b.patch\n{SAID}"
+    said = "$ bash /in/script\nosbuilder: patch debian-6.12/a.patch\npatching file x.c\n"
+    said += f"osbuilder: patch debian-6.12/b.patch\n{SAID}"
     with pytest.raises(PatchError) as caught:
         action.run(job_that_says(tmp_path, said))
     assert caught.value.message == (
@@ -195,7 +251,7 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(tmp_path: Path)
 def test_a_patch_that_the_source_has_already_says_so(tmp_path: Path) -> None:
     action = load_series(write_series(tmp_path, "a.patch\n", "a.patch"), "debian-6.12")
     assert action is not None
-    said = "osbuilder: patch a.patch\npatching file x.c\nHunk #1 FAILED at 1.\n"
+    said = "osbuilder: patch debian-6.12/a.patch\npatching file x.c\nHunk #1 FAILED at 1.\n"
     said += "osbuilder: refused\nosbuilder: applied before\n"
     with pytest.raises(PatchError, match=r"x\.c: hunk 1") as caught:
         action.run(job_that_says(tmp_path, said))
@@ -206,7 +262,8 @@ def test_a_patch_that_would_apply_with_fuzz_says_how_to_accept_it(tmp_path: Path
     action = load_series(write_series(tmp_path, "a.patch\n", "a.patch"), "debian-6.12")
     assert action is not None
     said = (
-        "osbuilder: patch a.patch\npatching file x.c\nHunk #2 FAILED at 17.\nosbuilder: refused\npatching file x.c\n"
+        "osbuilder: patch debian-6.12/a.patch\npatching file x.c\nHunk #2 FAILED at 17.\n"
+        "osbuilder: refused\npatching file x.c\n"
         "Hunk #1 succeeded at 1 with fuzz 1.\nHunk #2 succeeded at 17 with fuzz 2.\nosbuilder: applies with fuzz\n"
     )
     with pytest.raises(PatchError) as caught:
@@ -217,11 +274,11 @@ def test_a_patch_that_would_apply_with_fuzz_says_how_to_accept_it(tmp_path: Path
 
 
 def test_a_failure_that_no_patch_made_is_not_blamed_on_one(tmp_path: Path) -> None:
-    action = ApplyPatches(series="s", patches=(Patch(name="a", strip=1, sha256="0", content=b""),))
+    action = ApplyPatches(patches=(Patch(series="s", name="a", strip=1, sha256="0", content=b""),))
     with pytest.raises(CommandFailed):
         action.run(job_that_says(tmp_path / "1", "tar: damaged\n"))
     with pytest.raises(CommandFailed):
-        action.run(job_that_says(tmp_path / "3", "osbuilder: patch a\nosbuilder: patched\ntar: failed\n"))
+        action.run(job_that_says(tmp_path / "3", "osbuilder: patch s/a\nosbuilder: patched\ntar: failed\n"))
     with pytest.raises(StoreError, match="the disk is full"):
         action.run(job_that_says(tmp_path / "2", "tar: Cannot write: No space left on device\n"))
 

@@ -11,7 +11,9 @@ import pytest
 from osbuilder.errors import FragmentError, PlanError, UsageError
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
+from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.tarball import Tarball
+from osbuilder.kernelplan import patches_left_out
 from osbuilder.plan import Planner
 from osbuilder.request import BootRequest, KernelRequest
 from osbuilder.settings import load_settings
@@ -49,6 +51,67 @@ def test_patches_of_the_command_line_replace_those_of_the_line() -> None:
     assert "patched" not in plan(KernelRequest(arch="x86_64", line="debian-6.12", patches="none"))
     git = KernelRequest(arch="x86_64", git="https://a.example/l.git", ref="v6.12", patches="linux-6.12")
     assert plan(git)["patched"].action == plan(default)["patched"].action
+
+
+def test_a_kernel_may_have_several_series_and_one_that_lies_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "Description: A change\nOrigin: own\n\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n"
+    write_tree(tmp_path / "mine", {"series": "a.patch\n", "a.patch": header})
+    monkeypatch.chdir(tmp_path)
+    both = KernelRequest(arch="x86_64", patches="linux-6.12,./mine")
+    action = plan(both)["patched"].action
+    assert isinstance(action, ApplyPatches)
+    assert [patch.series for patch in action.patches] == ["linux-6.12"] * 6 + ["mine"]
+    alone = plan(KernelRequest(arch="x86_64", patches=f"{tmp_path}/mine"))["patched"].action
+    assert isinstance(alone, ApplyPatches)
+    assert [patch.label for patch in alone.patches] == ["mine/a.patch"]
+    with pytest.raises(UsageError, match=r"^--patches mine: no such folder of kernel/patches") as caught:
+        plan(KernelRequest(arch="x86_64", patches="mine"))
+    assert "has a slash: ./mine." in caught.value.hint
+    with pytest.raises(UsageError, match=rf"^--patches {tmp_path}/gone: no such folder"):
+        plan(KernelRequest(arch="x86_64", patches="./gone"))
+    (tmp_path / "mine" / "series").write_text("b.patch\n")
+    with pytest.raises(UsageError, match=rf"^--patches {tmp_path}/mine/series:1: cannot read b\.patch"):
+        plan(KernelRequest(arch="x86_64", patches="./mine"))
+
+
+def test_a_line_of_versions_yaml_lists_series_and_begins_their_paths_at_the_checkout(tmp_path: Path) -> None:
+    for folder in ("kernel", "distros"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    pins = (ROOT / "versions.yaml").read_text()
+    (tmp_path / "versions.yaml").write_text(pins.replace("patches: linux-6.12", "patches: [linux-6.12, more/mine]", 1))
+    header = "Description: A change\nOrigin: own\n\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n"
+    write_tree(tmp_path / "more" / "mine", {"series": "a.patch\n", "a.patch": header})
+    action = plan(KernelRequest(arch="x86_64"), root=tmp_path)["patched"].action
+    assert isinstance(action, ApplyPatches)
+    assert [patch.series for patch in action.patches] == ["linux-6.12"] * 6 + ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (
+            {"patches": "./mine"},
+            "linux-6.12, which debian-6.12 has otherwise; with both: --patches linux-6.12,./mine",
+        ),
+        ({"patches": "linux-6.12,./mine"}, ""),
+        ({"patches": "none"}, ""),
+        ({}, ""),
+        # It has none to leave out; the variant's series is empty.
+        ({"patches": "./mine", "line": "debian-6.1"}, ""),
+        ({"patches": "./mine", "variant": "experimental"}, ""),
+        ({"patches": "./mine", "git": "https://a.example/l.git", "ref": "v6.12"}, ""),
+    ],
+)
+def test_patches_that_the_command_line_leaves_out_are_named(
+    wish: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "mine", {"series": "# nothing yet\n"})
+    monkeypatch.chdir(tmp_path)
+    loaded = load_settings({}, environment={"HOME": "/nowhere"}, folder=Path("/nonexistent"))
+    told = patches_left_out(Planner(ROOT, loaded), KernelRequest(arch="x86_64", **wish))
+    assert told == (f"without the patches of {said}" if said else "")
 
 
 def test_a_variant_may_have_a_line_and_patches_of_its_own(tmp_path: Path) -> None:
@@ -94,7 +157,7 @@ def test_a_variant_may_have_a_line_of_its_own_on_one_architecture(tmp_path: Path
         ({"ref": "v6.12"}, "--git and --ref go together"),
         ({"git": "/srv/linux", "ref": "v6.12"}, "--git: expected a https, http or git URL, got '/srv/linux'"),
         ({"git": "https://a.example/l.git", "ref": "--all"}, "--ref: expected a branch, a tag or a full commit id"),
-        ({"patches": "../x"}, "--patches: malformed: '../x'"),
+        ({"patches": "mine,"}, "--patches: malformed: ''"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_flag(wish: dict[str, Any], problem: str) -> None:

@@ -78,7 +78,9 @@ def test_a_tree_is_looked_up_from_the_checkout(tmp_path: Path) -> None:
         ("{tree: x, ref: master}", "ref does not go with tree"),
         ("{package: Linux, suite: trixie}", "package: malformed: 'Linux'"),
         ("{package: linux-source-6.12, suite: trixie, version: --now}", "version: malformed: '--now'"),
-        ("{tree: x, patches: ../../etc}", "patches: malformed: '../../etc'"),
+        ("{tree: x, patches: -x}", "patches: malformed: '-x'"),
+        ("{tree: x, patches: [a-series, a-series]}", "patches: a-series stands there twice"),
+        ("{tree: x, patches: []}", "patches: expected a series of patches, or none"),
         ("{urls: ['https://a.example/l.tar'], sha256: abc}", "expected 64 lower-case hexadecimal digits, got 'abc'"),
         ("{urls: [], sha256: abc}", "sha256"),
         (
