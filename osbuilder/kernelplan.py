@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from osbuilder.arch import host_arch, parse_arch
 from osbuilder.errors import FragmentError, PatchError, PlanError, SourceError, UsageError, suggest
 from osbuilder.kernel.build import plan_kernel, plan_source, series_of
 from osbuilder.kernel.catalogue import BASE, load_usable
+from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request, load_fragment
 from osbuilder.kernel.headers import TOOLS, PackHeaders
 from osbuilder.kernel.patches import known_series, load_series, read_series
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from osbuilder.arch import Arch
     from osbuilder.plan import Planner
     from osbuilder.request import HeadersRequest, KernelRequest
+
+_ANY: Final = KernelVersion((sys.maxsize,))
+"""What stands for the version of a line whose pins tell none: newer than all."""
 
 
 def plan(planner: Planner, request: KernelRequest) -> Step:
@@ -191,6 +196,12 @@ def usual_line(planner: Planner, variant: str, arch: Arch) -> tuple[str, SeriesN
                 )
             return usual.line, usual.patches
     return planner.versions.defaults.kernel, None
+
+
+def newest_version(planner: Planner, variant: str, line: str | None, arch: Arch) -> KernelVersion:
+    """Return the newest version that a variant's kernels of a line (None: the usual one) can have, as its pins tell."""
+    span = planner.versions.kernel(line or usual_line(planner, variant, arch)[0]).span
+    return span[-1] if span else _ANY
 
 
 def _public_keys(planner: Planner) -> PublicKeys | None:

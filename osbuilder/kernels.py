@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuilder import show
-from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.arch import ARCHES, Arch, host_arch, parse_arch
 from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import ContractError, OsbuilderError, PlanError, StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
@@ -28,16 +28,17 @@ from osbuilder.kernel.menuconfig import TERMINAL, TOOLS, changes, commented, men
 from osbuilder.kernel.patches import ApplyPatches
 from osbuilder.kernel.resolver import read_kconfig
 from osbuilder.kernel.selection import misfit
-from osbuilder.kernelplan import patches_left_out, usual_line
+from osbuilder.kernelplan import newest_version, patches_left_out, usual_line
 from osbuilder.offline import told_what_to_fetch
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
+from osbuilder.step import Step, with_shared
 from osbuilder.store import Artifact, runs_in
 from osbuilder.terminal import lend, terminal_size
+from osbuilder.variants import consumers_text, variants_text
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
-    from osbuilder.step import Step
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class Kernels:
         pairs = list(matrix(catalogue))
         shared: dict[str, Step] = {}
         steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
-        steps = [_with_shared(step, shared) for step in steps]
+        steps = [with_shared(step, shared) for step in steps]
         results = self._bench.executor.run_each(steps)
         table = show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
         elsewhere = () if line else self._of_other_lines(pairs)
@@ -194,6 +195,22 @@ class Kernels:
         """
         catalogue = self._catalogue() if variant else self._whole_catalogue()
         return capabilities_text(catalogue, variant=variant, arch=parse_arch(arch).name if arch else None)
+
+    def variants_text(self) -> str:
+        """Return the table of variants: what each is for, where, and who can boot or use it."""
+        return variants_text(self._whole_catalogue())
+
+    def consumers(self, variant: str = BASE, *, line: str | None = None, arch: str | None = None) -> str:
+        """Return the table of who can boot or use a variant's kernels of a line (None: the usual one), or why not.
+
+        Raises UsageError for a variant that there is not, or not for the architecture, and for an unknown line.
+        """
+        planner, catalogue = self._bench.planner, self._catalogue()
+        catalogue.variant(variant, parse_arch(arch) if arch else _somewhere(catalogue, variant))
+        arches = [each for each in ARCHES.values() if catalogue.variants[variant].on(each)]
+        wanted = [parse_arch(arch)] if arch else arches
+        kernels = {each: newest_version(planner, variant, line, each) for each in wanted}
+        return consumers_text(catalogue, variant, kernels)
 
     def capabilities_of(self, variant: str, arch: Arch) -> frozenset[str]:
         """Return the capabilities of a variant for an architecture. Raises UsageError for one that there is not."""
@@ -375,16 +392,9 @@ def facts_of_all(
     return facts
 
 
-def _with_shared(step: Step, shared: dict[str, Step]) -> Step:
-    """Return a step whose dependencies are those of `shared` with their names; what it has not is put there.
-
-    So what several steps need is one, and they do not wait for it in a job slot each.
-    """
-    if step.ident not in shared:
-        inputs = tuple((name, _with_shared(each, shared)) for name, each in step.inputs)
-        builder = step.builder and _with_shared(step.builder, shared)
-        shared[step.ident] = dataclasses.replace(step, inputs=inputs, builder=builder)
-    return shared[step.ident]
+def _somewhere(catalogue: Catalogue, variant: str) -> Arch:
+    """Return an architecture that a variant is for; the host's, where there is no such variant."""
+    return next((parse_arch(arch) for name, arch in matrix(catalogue) if name == variant), host_arch())
 
 
 def _configure(step: Step) -> Configure:

@@ -166,6 +166,18 @@ class Step:
         yield from visit(self)
 
 
+def with_shared(step: Step, shared: dict[str, Step]) -> Step:
+    """Return a step whose dependencies are those of `shared` with their names; what it has not is put there.
+
+    So what several steps need is one, and they do not wait for it in a job slot each.
+    """
+    if step.ident not in shared:
+        inputs = tuple((name, with_shared(each, shared)) for name, each in step.inputs)
+        builder = step.builder and with_shared(step.builder, shared)
+        shared[step.ident] = dataclasses.replace(step, inputs=inputs, builder=builder)
+    return shared[step.ident]
+
+
 def canonical(value: Json) -> bytes:
     """Return the one JSON text of a value: sorted keys, no blanks, UTF-8 (surrogates escaped)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -124,7 +124,7 @@ COMMON: Table = {**DRY, **SETTING}
 
 # Who gives --dry to be sure that nothing is built or written gets what they ask for from commands that never do either.
 _ONLY_LOOK: Table = {"dry": Flag("changes nothing here: this command only looks", False)}
-_LOOKING = ("capabilities", "distros", "inspect", "settings", "versions", "why")
+_LOOKING = ("capabilities", "consumers", "distros", "inspect", "settings", "variants", "versions", "why")
 
 DEFAULTS: Mapping[str, Any] = {
     name: flag.default for table in (ROOTFS, IMAGE, INITRD, ONE_KERNEL) for name, flag in table.items()

@@ -10,7 +10,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from tasks.common import make, path_of, paths_of, workbench
-from tasks.flags import ARCH, COMMON, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
+from tasks.flags import ARCH, COMMON, KERNEL, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -127,6 +127,20 @@ def capabilities(_: Context, variant: str | None = None, arch: str | None = None
         print(bench.kernels.capabilities(variant=variant, arch=arch))
 
 
+@command()
+def variants(_: Context) -> None:
+    """List the variants: what each is for, on which architectures, and who can boot or use it."""
+    with workbench(()) as bench:
+        print(bench.kernels.variants_text())
+
+
+@command(KERNEL, flags={"arch": "only this architecture"})
+def consumers(_: Context, arch: str | None = None, **given: Any) -> None:
+    """List which VMMs and runtimes can boot or use a variant, declared or not, or what it lacks for them."""
+    with workbench(()) as bench:
+        print(bench.kernels.consumers(given["variant"], line=given["kernel"], arch=arch))
+
+
 @command(ONE_KERNEL, SETTING, flags={"save": "make these sizes its budget (kernel/budget.yaml)"})
 def size(_: Context, save: bool = False, **given: Any) -> None:
     """Show a kernel's size by subsystem; fails when it exceeds its saved budget."""
@@ -142,5 +156,18 @@ def menuconfig(_: Context, output: str | None = None, **given: Any) -> None:
         print(output or fragment or "nothing was changed", end="\n" if output or not fragment else "")
 
 
-commands = Collection("kernel", config, contract, explain, diff, capabilities, size, menuconfig, headers, patches)
+commands = Collection(
+    "kernel",
+    config,
+    contract,
+    explain,
+    diff,
+    variants,
+    capabilities,
+    consumers,
+    size,
+    menuconfig,
+    headers,
+    patches,
+)
 commands.add_task(build, default=True)

@@ -7,12 +7,12 @@ capabilities, variant/<name>/common and variant/<name>/arch/<arch> those that th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from osbuilder.arch import Arch
 from osbuilder.errors import FragmentError, PlanError
-from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Variant
+from osbuilder.kernel.catalogue import BASE, Capability, Catalogue, Exclusion, Override, Requirement, Variant
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.exemptions import Waiver
 from osbuilder.kernel.fragments import Request, clash, load_fragment, merge
@@ -51,7 +51,7 @@ def select(
     if excluded := chosen.why_not(arch, version):
         raise misfit(variant, arch, version, excluded, instead)
     there = {name: each for name, each in catalogue.capabilities_of(variant).items() if each.applies(arch, version)}
-    _check_consumers(catalogue, chosen, there, arch, version, variant)
+    _check_consumers(catalogue, chosen, arch, version, variant)
     reader = _Reader(catalogue=catalogue, arch=arch, version=version, there=frozenset(there))
     own = reader.read(chosen.capabilities, catalogue.root / "variant" / variant)
     base = reader.read({name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root)
@@ -130,24 +130,28 @@ class _Reader:
         return (dataclasses.replace(request, symbol=life.otherwise),) if life.otherwise else ()
 
 
-def _check_consumers(
-    catalogue: Catalogue,
-    chosen: Variant,
-    there: Mapping[str, Capability],
-    arch: Arch,
-    version: KernelVersion,
-    variant: str,
-) -> None:
-    problems = []
-    dropped = {each.capability for each in chosen.drops}
-    for name in chosen.consumers:
-        consumer = catalogue.consumers[name]
-        for requirement in consumer.requires if consumer.applies(arch, version) else ():
-            capability = catalogue.capabilities.get(requirement.capability)
-            able = capability is None or capability.applies(arch, version)
-            able = able and not (requirement.droppable and requirement.capability in dropped)
-            if able and requirement.applies(arch, version) and requirement.capability not in there:
-                problems.append(f"{name} needs {requirement.capability} ({requirement.source})")
+def missing(
+    catalogue: Catalogue, variant: str, consumer: str, arch: Arch, version: KernelVersion
+) -> Iterator[Requirement]:
+    """Yield what a consumer needs of a kernel and a variant's does not have; nothing where it does not run."""
+    wanting = catalogue.consumers[consumer]
+    there = catalogue.capabilities_of(variant)
+    dropped = {each.capability for each in catalogue.variants[variant].drops}
+    for requirement in wanting.requires if wanting.applies(arch, version) else ():
+        name = requirement.capability
+        capability = catalogue.capabilities.get(name)
+        able = capability is None or capability.applies(arch, version)
+        able = able and not (requirement.droppable and name in dropped)
+        if able and requirement.applies(arch, version) and not (name in there and there[name].applies(arch, version)):
+            yield requirement
+
+
+def _check_consumers(catalogue: Catalogue, chosen: Variant, arch: Arch, version: KernelVersion, variant: str) -> None:
+    problems = [
+        f"{name} needs {each.capability} ({each.source})"
+        for name in chosen.consumers
+        for each in missing(catalogue, variant, name, arch, version)
+    ]
     if problems:
         raise FragmentError(
             f"kernel variant {variant} of {version} for {arch.name} fails its consumers:\n" + "\n".join(problems),

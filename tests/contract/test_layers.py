@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "osbuilder.capabilities",
+            "osbuilder.variants",
             "osbuilder.plan",
             "osbuilder.kernelplan",
             "osbuilder.packageplan",

@@ -115,7 +115,7 @@ def test_a_flag_that_may_be_given_several_times_and_a_switch_may_be_given_twice(
     assert capsys.readouterr().err.startswith("error: unknown setting a\n")
 
 
-@pytest.mark.parametrize("name", ["distros", "settings", "versions", "kernel.capabilities"])
+@pytest.mark.parametrize("name", ["distros", "settings", "versions", "kernel.capabilities", "kernel.variants"])
 def test_a_command_that_only_looks_says_the_same_with_dry(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for flags in ([], ["--dry"]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from osbuilder.api import CHECKOUT, open_workbench
 from osbuilder.arch import ARCHES, parse_arch
 from osbuilder.capabilities import capabilities_text, exclusions
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
@@ -14,6 +16,7 @@ from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.selection import select
 from osbuilder.kernel.source import KernelLine
+from osbuilder.variants import consumers_text, variants_text
 from tests.kernel_configs import asked, capabilities, chosen, write_configs
 
 K = "kernel/configs"
@@ -337,6 +340,50 @@ def test_a_consumer_says_where_its_needs_are_written(tmp_path: Path) -> None:
     text = CONSUMERS.replace(", source: its manual}", "}")
     with pytest.raises(DecodeError, match="missing key 'source'"):
         chosen(tmp_path, {**TWO, "consumers.yaml": text})
+
+
+def test_who_can_boot_a_variant_is_told_of_all_consumers_or_what_it_lacks_for_them(tmp_path: Path) -> None:
+    consumers = CONSUMERS + "  far: {purpose: p, arches: [s390x], requires: [{capability: a, source: s}]}\n"
+    excluded = 'excluded: [{arches: [aarch64], kernel: "<6.10", reason: r}]\n'
+    files = {**TWO, "consumers.yaml": consumers, "variant/v/variant.yaml": variant(f"only: [a]\n{excluded}")}
+    catalogue = load_catalogue(write_configs(tmp_path, files))
+
+    def table(version: str) -> list[str]:
+        kernels = {ARCHES[name]: KernelVersion.parse(version) for name in ("x86_64", "aarch64")}
+        return consumers_text(catalogue, "v", kernels).splitlines()
+
+    assert [line.split() for line in table("6.12")[:4]] == [
+        ["CONSUMER", "DECLARED", "x86_64", "aarch64"],
+        ["anyone", "yes", "ok", "ok"],
+        ["vmm", "no", "lacks", "b", "lacks", "b"],
+        ["far", "no", "-", "-"],
+    ]
+    # It needs b since 6.5 alone, and before 6.10 there is no such kernel for aarch64.
+    older = table("6.1")
+    assert [line.split()[2:] for line in older[1:4]] == [["ok", "-"], ["ok", "-"], ["-", "-"]]
+    assert older[-1] == "no v for aarch64 <6.10.0: r"
+
+
+def test_variants_are_listed_with_purpose_architectures_and_consumers(tmp_path: Path) -> None:
+    excluded = "excluded: [{arches: [ppc64le, s390x, riscv64], reason: r}]\n"
+    files = {**TWO, "variant/v/variant.yaml": variant(excluded)}
+    told = variants_text(load_catalogue(write_configs(tmp_path, files))).splitlines()
+    assert told[0].split() == ["VARIANT", "PURPOSE", "ARCHITECTURES", "CONSUMERS"]
+    assert next(line for line in told if line.startswith("v ")).split() == ["v", "p", "x86_64", "aarch64", "anyone"]
+
+
+def test_the_kernels_that_consumers_are_held_against_are_those_of_the_line(tmp_path: Path) -> None:
+    bench = open_workbench((f"store={tmp_path}/store",), stream=io.StringIO(), root=CHECKOUT)
+    usual, other = (bench.kernels.consumers("confidential", line=line) for line in (None, "debian-6.12"))
+    assert "no confidential for aarch64 <6.13.0: guests in realms" in other
+    assert "no confidential" not in usual
+    head, *rows = bench.kernels.consumers("minimal", arch="aarch64").splitlines()
+    assert head.split() == ["CONSUMER", "DECLARED", "aarch64"]
+    assert [row.split()[1:] for row in rows if row.startswith("firecracker")] == [["yes", "ok"]]
+    with pytest.raises(UsageError, match="kernel variant minimal is not for s390x"):
+        bench.kernels.consumers("minimal", arch="s390x")
+    with pytest.raises(UsageError, match="unknown kernel variant 'minmal'"):
+        bench.kernels.consumers("minmal")
 
 
 # --- the table
