@@ -17,6 +17,7 @@ from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import FragmentError, OsbuilderError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName, KernelVersion
 from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
+from osbuilder.kernel.extending import flattened, lineage
 from osbuilder.kernel.placement import CONFIGS, VARIANT_FILE, check_base, check_variant, declaration, variant_folders
 from osbuilder.kernel.ranges import Limited
 from osbuilder.kernel.series import SeriesNames
@@ -127,7 +128,8 @@ class UsualLine:
 class Variant:
     """A kernel for a purpose: the base with more capabilities, or only some of the base's.
 
-    It is for all architectures and versions but those that `excluded` names, each with its reason.
+    It is for all architectures and versions but those that `excluded` names, each with its reason. One that `extends`
+    another has all that the other one has (see extending).
 
     `brings` are optional capabilities of the base that it has too; `only`, where it names any, is all that it has
     of the base; `drops` are what it does without. `capabilities` are its own, with fragments in its own folder.
@@ -138,7 +140,8 @@ class Variant:
     """
 
     purpose: str
-    consumers: tuple[str, ...]
+    extends: str | None = None
+    consumers: tuple[str, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     brings: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -151,7 +154,7 @@ class Variant:
     lines: tuple[UsualLine, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.consumers:
+        if not self.consumers and self.extends is None:
             raise ValueError("expected at least one consumer: who can boot or use it")
         if self.only and self.drops:
             raise ValueError("drops do not go with only: leave it out there")
@@ -201,11 +204,13 @@ class Variant:
 class Catalogue:
     """All of kernel/configs, each in its file's order, and the folder of the layers.
 
-    `unfinished` are variants that cannot be used, each with what is wrong with it.
+    `variants` have what they extend; `written` are they as their files say. `unfinished` are variants that cannot be
+    used, each with what is wrong with it or with what it extends.
     """
 
     root: Path
     capabilities: Mapping[str, Capability]
+    written: Mapping[str, Variant]
     variants: Mapping[str, Variant]
     consumers: Mapping[str, Consumer]
     history: Mapping[str, Life]
@@ -237,6 +242,10 @@ class Catalogue:
             for name, consumer in self.consumers.items()
             if any(requirement.capability == capability for requirement in consumer.requires)
         )
+
+    def lineage(self, variant: str) -> tuple[str, ...]:
+        """Return a variant's name after those that it extends, the first of which extends none."""
+        return lineage(self.written, variant)
 
     def capabilities_of(self, variant: str) -> Mapping[str, Capability]:
         """Return all that a variant has, whatever the architecture and the version."""
@@ -279,24 +288,27 @@ def load_usable(root: Path) -> Catalogue:
     catalogue = Catalogue(
         root=root,
         capabilities=decode.load(root / "capabilities.yaml", _CapabilitiesFile).capabilities,
+        written={},
         variants={},
         consumers=decode.load(root / "consumers.yaml", _ConsumersFile).consumers,
         history=load_history(root),
         waivers=load_waivers(root),
     )
     check_base(root, _owners(catalogue.capabilities, f"{CONFIGS}/capabilities.yaml"))
-    variants: dict[str, Variant] = {}
+    written: dict[str, Variant] = {}
     unfinished: dict[str, OsbuilderError] = {}
     for folder in variant_folders(root):
         try:
-            variants[folder.name] = _load_variant(folder, catalogue)
+            written[folder.name] = _load_variant(folder, catalogue)
         except (FragmentError, UsageError) as error:
             unfinished[folder.name] = error
+    variants, unfinished = flattened(written, unfinished, root)
     if BASE not in variants:
         raise unfinished.get(BASE) or FragmentError(
             f"{declaration(BASE)}: no such file", hint="It says who can boot the base kernel."
         )
-    return dataclasses.replace(catalogue, variants=variants, unfinished=unfinished)
+    written = {name: written[name] for name in variants}
+    return dataclasses.replace(catalogue, written=written, variants=variants, unfinished=unfinished)
 
 
 def _load_variant(folder: Path, catalogue: Catalogue) -> Variant:

@@ -75,7 +75,7 @@ class Configure:
         """
         catalogue = load_usable(root)
         declared = catalogue.variant(variant, arch)
-        folders = (root, root / "variant" / variant)
+        folders = (root, *(root / "variant" / each for each in catalogue.lineage(variant)))
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
         found = (path for folder in folders for pattern in patterns for path in folder.glob(pattern))
         paths = [path for path in found if not is_leftover(path.name)]

@@ -24,8 +24,8 @@ class Selection:
     """What one kernel is asked for: its capabilities by name, the merged requests, the waivers meant for it.
 
     `owners` maps each symbol that fragments name to its capability. `absent` are those that, as history.yaml has it,
-    kernels of this version do not have under that name. `replaced` are, by symbol, the base's requests that the
-    variant's override, each with the override.
+    kernels of this version do not have under that name. `replaced` are, by symbol, the requests of the base, or of what
+    a variant extends, that the variant's override, each with the override.
     """
 
     capabilities: Mapping[str, Capability]
@@ -53,17 +53,25 @@ def select(
     there = {name: each for name, each in catalogue.capabilities_of(variant).items() if each.applies(arch, version)}
     _check_consumers(catalogue, chosen, arch, version, variant)
     reader = _Reader(catalogue=catalogue, arch=arch, version=version, there=frozenset(there))
-    own = reader.read(chosen.capabilities, catalogue.root / "variant" / variant)
-    base = reader.read({name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root)
-    overrides = [each for each in chosen.overrides if each.applies(arch, version)]
-    requests = _together(_override(overrides, base, own, variant), own, declaration(variant))
+    requests = reader.read(
+        {name: each for name, each in there.items() if name not in chosen.capabilities}, catalogue.root
+    )
+    replaced: dict[str, tuple[Request, Override]] = {}
+    for name in catalogue.lineage(variant):
+        written = catalogue.written[name]
+        own = reader.read(written.capabilities, catalogue.root / "variant" / name)
+        overrides = {each.symbol: each for each in written.overrides if each.applies(arch, version)}
+        below = f"kernel variant {written.extends}" if written.extends else "the base"
+        left = _override(overrides.values(), requests, own, name, below)
+        replaced |= {old.symbol: (old, overrides[old.symbol]) for old in requests if old.symbol in overrides}
+        requests = _together(left, own, declaration(name), below)
     return Selection(
         capabilities=there,
         requests=requests,
         waivers=_waivers(catalogue, reader, requests),
         owners={request.symbol: reader.owners[request.where] for request in (*reader.absent, *requests)},
         absent=tuple(reader.absent),
-        replaced={old.symbol: (old, each) for each in overrides for old in base if old.symbol == each.symbol},
+        replaced=replaced,
     )
 
 
@@ -160,15 +168,15 @@ def _check_consumers(catalogue: Catalogue, chosen: Variant, arch: Arch, version:
 
 
 def _override(
-    overrides: Iterable[Override], base: tuple[Request, ...], own: tuple[Request, ...], variant: str
+    overrides: Iterable[Override], base: tuple[Request, ...], own: tuple[Request, ...], variant: str, below: str
 ) -> tuple[Request, ...]:
-    """Return the base's requests without those that the variant makes otherwise, as its declaration says."""
+    """Return the requests of what is below a variant without those that it makes otherwise, as its declaration says."""
     before = {request.symbol: request for request in base}
     after = {request.symbol: request for request in own}
     for override in overrides:
         old, new = before.get(override.symbol), after.get(override.symbol)
         if old is None or new is None or old.value == new.value:
-            got = "the base does not ask for it" if old is None else "the variant does not ask for another value"
+            got = f"{below} does not ask for it" if old is None else "the variant does not ask for another value"
             raise FragmentError(
                 f"{declaration(variant)}: the override of {override.symbol} has no effect: {got}",
                 hint="Remove it, or narrow it with arches or kernel.",
@@ -177,10 +185,10 @@ def _override(
     return tuple(request for request in base if request.symbol not in replaced)
 
 
-def _together(base: tuple[Request, ...], own: tuple[Request, ...], declared: str) -> tuple[Request, ...]:
-    """Return the base's requests and a variant's own, by symbol.
+def _together(base: tuple[Request, ...], own: tuple[Request, ...], declared: str, below: str) -> tuple[Request, ...]:
+    """Return a variant's own requests and those of what is below it, the base or another variant, by symbol.
 
-    Raises FragmentError for what each of them asks for twice, and for what the variant asks for though the base does.
+    Raises FragmentError for what each of them asks for twice, and for what both ask for.
     """
     there = {request.symbol: request for request in merge(base)}
     clashes = [(there[each.symbol], each) for each in merge(own) if each.symbol in there]
@@ -188,10 +196,10 @@ def _together(base: tuple[Request, ...], own: tuple[Request, ...], declared: str
         return merge(base + own)
     twice = [new.where for old, new in clashes if old.value == new.value]
     changed = [new.symbol for old, new in clashes if old.value != new.value]
-    hints = [f"The base asks for it already: drop {' and '.join(twice)}."] if twice else []
+    hints = [f"{below[0].upper()}{below[1:]} asks for it already: drop {' and '.join(twice)}."] if twice else []
     if changed:
         lines = "\n".join(f"      - {{symbol: {symbol}, reason: why}}" for symbol in changed)
-        hints.append(f"To have another value than the base, add to {declared}:\n\n    overrides:\n{lines}")
+        hints.append(f"To have another value than {below}, add to {declared}:\n\n    overrides:\n{lines}")
     raise FragmentError("\n".join(clash(old, new) for old, new in clashes), hint="\n  ".join(hints))
 
 
@@ -217,7 +225,7 @@ def _asked_by_any(catalogue: Catalogue, reader: _Reader) -> set[str]:
     if catalogue.unfinished:
         raise FragmentError(f"unfinished: {', '.join(catalogue.unfinished)}")
     own = {
-        name: variant.capabilities
+        name: catalogue.written[name].capabilities
         for name, variant in catalogue.variants.items()
         if variant.why_not(reader.arch, reader.version) is None
     }
