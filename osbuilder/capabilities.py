@@ -24,10 +24,7 @@ def capabilities_text(catalogue: Catalogue, *, variant: str | None = None, arch:
 
     Raises UsageError for a variant that there is not, or not for the architecture.
     """
-    if variant is not None:
-        there = (each for name, each in matrix(catalogue) if name == variant)
-        catalogue.variant(variant, parse_arch(arch or next(there, host_arch().name)))
-    kernels = [pair for pair in matrix(catalogue) if variant in (None, pair[0]) and arch in (None, pair[1])]
+    kernels = kernels_of(catalogue, variant=variant, arch=arch)
     having: dict[str, tuple[Capability, list[Pair]]] = {}
     for name, on in kernels:
         for capability, each in catalogue.capabilities_of(name).items():
@@ -47,10 +44,23 @@ def capabilities_text(catalogue: Catalogue, *, variant: str | None = None, arch:
     return f"{wrapped(_HEAD, rows, _WIDTHS)}\n\n{_NOTES}"
 
 
-def exclusions(catalogue: Catalogue) -> Iterator[str]:
-    """Yield a line for all that variants are not for: architectures, versions, and why."""
-    for name, variant in catalogue.variants.items():
-        for each in variant.excluded:
+def kernels_of(catalogue: Catalogue, *, variant: str | None = None, arch: str | None = None) -> list[Pair]:
+    """Return the pairs (variant, architecture) that there are kernels for, all or those of a variant, an architecture.
+
+    Raises UsageError for a variant that there is not, or not for the architecture.
+    """
+    if variant is not None:
+        there = (each for name, each in matrix(catalogue) if name == variant)
+        catalogue.variant(variant, parse_arch(arch or next(there, host_arch().name)))
+    return [pair for pair in matrix(catalogue) if variant in (None, pair[0]) and arch in (None, pair[1])]
+
+
+def exclusions(catalogue: Catalogue, *, variant: str | None = None, arch: str | None = None) -> Iterator[str]:
+    """Yield a line for all that variants (or one) are not for: architectures (or one), versions, and why."""
+    for name, declared in catalogue.variants.items():
+        for each in declared.excluded if variant in (None, name) else ():
+            if arch and each.arches and arch not in each.arches:
+                continue
             where = " ".join(part for part in (", ".join(each.arches), str(each.kernel)) if part)
             yield f"no {name} for {where}: {each.reason}"
 

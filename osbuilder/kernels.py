@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuilder import show
-from osbuilder.arch import ARCHES, Arch, host_arch, parse_arch
-from osbuilder.capabilities import capabilities_text, exclusions
+from osbuilder.arch import Arch, host_arch, parse_arch
+from osbuilder.capabilities import capabilities_text, exclusions, kernels_of
 from osbuilder.errors import ContractError, OsbuilderError, PlanError, StoreError, UsageError, suggest
 from osbuilder.kernel.archive import ARCHIVE
 from osbuilder.kernel.budget import Sizes, load_budgets, render_budgets, render_sizes
 from osbuilder.kernel.build import compiled
-from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue, load_usable, matrix
+from osbuilder.kernel.catalogue import BASE, Catalogue, load_catalogue, load_usable
 from osbuilder.kernel.compile import VMLINUX, VMLINUZ
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import CONFIG, Configure
@@ -81,22 +81,23 @@ class Kernels:
             check_output(output)
         return self._described(request, self._config_step(request))
 
-    def contract(self, line: str | None = None) -> str:
+    def contract(self, line: str | None = None, *, variant: str | None = None, arch: str | None = None) -> str:
         """Return the table of all kernels of a line, variants by architectures, with the number of their options, and
-        why there is none where there is none.
+        why there is none where there is none; of all, or of those of a variant and an architecture.
 
-        None is each kernel's usual line; those that are not of the default one are named below the table. Raises
-        ContractError with the losses of all of them; else as `config`.
+        No line is each kernel's usual one; those that are not of the default one are named below the table. Raises
+        ContractError with the losses of all of them; else as `config` and `capabilities`.
         """
-        catalogue = self._whole_catalogue()
-        pairs = list(matrix(catalogue))
+        catalogue = self._catalogue() if variant else self._whole_catalogue()
+        on = parse_arch(arch).name if arch else None
+        pairs = kernels_of(catalogue, variant=variant, arch=on)
         shared: dict[str, Step] = {}
-        steps = [self._config_step(KernelRequest(arch=arch, line=line, variant=variant)) for variant, arch in pairs]
+        steps = [self._config_step(KernelRequest(arch=name, line=line, variant=each)) for each, name in pairs]
         steps = [with_shared(step, shared) for step in steps]
         results = self._bench.executor.run_each(steps)
         table = show.options_text(facts_of_all(dict(zip(pairs, results, strict=True))))
         elsewhere = () if line else self._of_other_lines(pairs)
-        return "\n".join([table, "", *elsewhere, *exclusions(catalogue)])
+        return "\n".join([table, "", *elsewhere, *exclusions(catalogue, variant=variant, arch=on)]).rstrip()
 
     def explain(self, request: KernelRequest, symbol: str) -> str:
         """Return why a symbol has the value that it has in a kernel, also where its contract does not hold.
@@ -206,9 +207,8 @@ class Kernels:
         Raises UsageError for a variant that there is not, or not for the architecture, and for an unknown line.
         """
         planner, catalogue = self._bench.planner, self._catalogue()
-        catalogue.variant(variant, parse_arch(arch) if arch else _somewhere(catalogue, variant))
-        arches = [each for each in ARCHES.values() if catalogue.variants[variant].on(each)]
-        wanted = [parse_arch(arch)] if arch else arches
+        pairs = kernels_of(catalogue, variant=variant, arch=parse_arch(arch).name if arch else None)
+        wanted = [parse_arch(name) for _, name in pairs]
         kernels = {each: newest_version(planner, variant, line, each) for each in wanted}
         return consumers_text(catalogue, variant, kernels)
 
@@ -390,11 +390,6 @@ def facts_of_all(
     if losses:
         raise ContractError("\n\n".join(losses), hint=next(iter(losses.values())).hint)
     return facts
-
-
-def _somewhere(catalogue: Catalogue, variant: str) -> Arch:
-    """Return an architecture that a variant is for; the host's, where there is no such variant."""
-    return next((parse_arch(arch) for name, arch in matrix(catalogue) if name == variant), host_arch())
 
 
 def _configure(step: Step) -> Configure:

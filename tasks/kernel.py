@@ -75,11 +75,24 @@ def config(_: Context, output: str | None = None, **given: Any) -> None:
         print(output or text, end="\n" if output else "")
 
 
-@command(SETTING, flags={"kernel": "all of this kernel of versions.yaml (default: each of its usual one)"})
-def contract(_: Context, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
+@command(
+    SETTING,
+    flags={
+        "kernel": "all of this kernel of versions.yaml (default: each of its usual one)",
+        "variant": "only this variant",
+        "arch": "only this architecture",
+    },
+)
+def contract(
+    _: Context,
+    kernel: str | None = None,
+    variant: str | None = None,
+    arch: str | None = None,
+    setting: Sequence[str] | None = None,
+) -> None:
     """Resolve all kernels, each variant for each architecture, and check that every contract holds."""
     with workbench(setting) as bench:
-        print(bench.kernels.contract(kernel))
+        print(bench.kernels.contract(kernel, variant=variant, arch=arch))
 
 
 @command(ONE_KERNEL, OUTPUT, OFFLINE, COMMON, flags={"format": "deb, rpm or tar"})

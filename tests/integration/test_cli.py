@@ -100,6 +100,8 @@ def inv(
         (("kernel.explain", "FUSE-DAX"), ("expected a configuration symbol such as FUSE_DAX, got 'FUSE-DAX'",)),
         (("kernel.diff", "base", "minmal"), ("unknown kernel or variant 'minmal'", "Did you mean minimal?")),
         (("kernel.capabilities", "--variant", "minmal"), ("unknown kernel variant 'minmal'",)),
+        (("kernel.contract", "--variant", "minmal"), ("unknown kernel variant 'minmal'",)),
+        (("kernel.contract", "--variant", "minimal", "--arch", "s390x"), ("minimal is not for s390x",)),
         (("boot", "--variant", "minimal", "--machine", "q35"), ("no drivers for the devices of q35", "microvm")),
         (("boot", "--variant", "debug", "--kernel", "./vmlinux"), ("--variant does not go with a kernel's file",)),
         (("boot", "--image", "missing.img"), ("--image missing.img: expected a file",)),

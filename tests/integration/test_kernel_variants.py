@@ -104,6 +104,17 @@ def test_the_contract_of_a_line_is_a_table_of_all_its_kernels(bench: Workbench) 
     assert "is of debian" not in bench.kernels.contract("debian-6.12")
 
 
+def test_the_contract_of_one_variant_on_one_architecture_is_checked_alone(bench: Workbench) -> None:
+    table, _, _ = bench.kernels.contract(variant="minimal", arch="x86_64").partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()] == ["VARIANT", "minimal"]
+    assert table.splitlines()[0].split() == ["VARIANT", "x86_64"]
+    both = bench.kernels.contract(variant="minimal").splitlines()
+    assert both[0].split() == ["VARIANT", "x86_64", "aarch64"]
+    assert both[3:] == [
+        "no minimal for ppc64le, s390x, riscv64: it is a kernel for Firecracker, which runs on x86_64 and aarch64"
+    ]
+
+
 def test_an_explanation_names_the_line_the_definition_and_the_chain(bench: Workbench) -> None:
     text = bench.kernels.explain(KernelRequest(arch="x86_64"), "CONFIG_FUSE_DAX")
     lines = [" ".join(line.split()) for line in text.splitlines()]

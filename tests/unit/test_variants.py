@@ -9,7 +9,7 @@ import pytest
 
 from osbuilder.api import CHECKOUT, open_workbench
 from osbuilder.arch import ARCHES, parse_arch
-from osbuilder.capabilities import capabilities_text, exclusions
+from osbuilder.capabilities import capabilities_text, exclusions, kernels_of
 from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
 from osbuilder.kernel.catalogue import load_catalogue, load_usable, matrix
 from osbuilder.kernel.conditions import KernelVersion
@@ -170,6 +170,9 @@ def test_a_variant_may_begin_with_another_version_on_each_architecture(tmp_path:
         "no more for aarch64, s390x: its VMM does not run there",
         "no new for aarch64 <6.13.0: realms came with 6.13",
     ]
+    assert list(exclusions(catalogue, variant="more")) == ["no more for aarch64, s390x: its VMM does not run there"]
+    assert list(exclusions(catalogue, variant="more", arch="x86_64")) == []
+    assert list(exclusions(catalogue, arch="s390x")) == ["no more for aarch64, s390x: its VMM does not run there"]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,9 @@ def test_what_is_wrong_with_a_variant_is_told_to_who_asks_for_it_or_for_all(tmp_
                 write_configs(tmp_path / name, {**TWO, **{k: v for k, v in UNFINISHED.items() if name in k}})
             )
     assert list(catalogue.variants) == ["base", "more"]
+    assert kernels_of(catalogue, variant="more", arch="x86_64") == [("more", "x86_64")]
+    with pytest.raises(FragmentError, match=WRONG["typo"]):
+        kernels_of(catalogue, variant="typo")
 
 
 def test_what_belongs_to_no_variant_is_no_variants_matter(tmp_path: Path) -> None:
