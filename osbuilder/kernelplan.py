@@ -53,7 +53,7 @@ def plan(planner: Planner, request: KernelRequest) -> Step:
             root=planner.root / "kernel",
             epoch=planner.settings.source_date_epoch,
             keys=_public_keys(planner),
-            signing=_signing_key(planner),
+            signing=_signing_key(planner, request.variant),
             further=_own_requests(request),
             lines=planner.versions.kernels,
         )
@@ -210,10 +210,13 @@ def _public_keys(planner: Planner) -> PublicKeys | None:
     return PublicKeys.of_path(path) if path else None
 
 
-def _signing_key(planner: Planner) -> SigningKey | None:
-    """Return the key that kernel modules are signed with, if there is one."""
+def _signing_key(planner: Planner, variant: str) -> SigningKey | None:
+    """Return the key that a variant's modules are signed with, if there is one, and if it has modules."""
     path = planner.settings.module_signing_key
-    return SigningKey.of_path(path, pin=planner.settings.module_signing_pin) if path else None
+    if path is None:
+        return None
+    declared = load_usable(planner.root / "kernel" / "configs").variants.get(variant)
+    return SigningKey.of_path(path, pin=planner.settings.module_signing_pin) if declared and declared.modules else None
 
 
 def _own_requests(request: KernelRequest) -> tuple[Request, ...]:

@@ -15,6 +15,7 @@ from osbuilder.kernel.compile import Compile
 from osbuilder.kernel.configure import Configure, Resolve
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.install import suffix
+from osbuilder.kernel.modulecheck import SETTING
 from osbuilder.kernel.modules import TRUSTED, CompileWithModules
 from osbuilder.kernel.patches import load_series
 from osbuilder.kernel.resolver import MakeResolver
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 COMPILED: Final = "kernel"
 """The name of the step that compiles."""
 
-_TRUST: Final = Request(
-    symbol="SYSTEM_TRUSTED_KEYS", value=f'"{TRUSTED}"', file="setting module_signing_key", line=None
-)
+TRUST: Final = Request(symbol="SYSTEM_TRUSTED_KEYS", value=f'"{TRUSTED}"', file=SETTING, line=None)
+"""What is asked for where modules are signed."""
 
 CUSTOM: Final = "-custom"
 """What the subject of a kernel ends in that is asked for more than its variant says."""
@@ -87,7 +87,7 @@ def plan_kernel(
     declared = configure.catalogue.variants[variant]
     signed = signing if declared.modules else None
     if signed:
-        configure = configure.asking([_TRUST])
+        configure = configure.asking([TRUST])
     tools = compiler(declared.tools)
     answers = Step(
         name="answers",

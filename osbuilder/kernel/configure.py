@@ -21,6 +21,7 @@ from osbuilder.kernel.answers import FILES
 from osbuilder.kernel.catalogue import BASE, Catalogue, load_usable
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
+from osbuilder.kernel.modulecheck import check_requests, check_tools
 from osbuilder.kernel.placement import is_leftover
 from osbuilder.kernel.resolver import RESOLVER, read_kconfig
 from osbuilder.kernel.selection import Selection, select
@@ -75,6 +76,7 @@ class Configure:
         """
         catalogue = load_usable(root)
         declared = catalogue.variant(variant, arch)
+        check_tools(variant, declared)
         folders = (root, *(root / "variant" / each for each in catalogue.lineage(variant)))
         patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
         found = (path for folder in folders for pattern in patterns for path in folder.glob(pattern))
@@ -94,10 +96,15 @@ class Configure:
         return dataclasses.replace(self, requests=merged, besides=tuple(map(str, merged)))
 
     def selection(self, version: KernelVersion) -> Selection:
-        """Return what a kernel of this version is asked for. Raises as selection.select and fragments.extend."""
+        """Return what a kernel of this version is asked for.
+
+        Raises as selection.select, fragments.extend and modulecheck.check_requests.
+        """
         arch = parse_arch(self.arch)
         selected = select(self.catalogue, arch, version, self.variant, instead=self.instead)
-        return dataclasses.replace(selected, requests=fragments.extend(selected.requests, self.requests))
+        requests = fragments.extend(selected.requests, self.requests)
+        check_requests(self.variant, self.catalogue.variants[self.variant], requests)
+        return dataclasses.replace(selected, requests=requests)
 
     def describe(self) -> tuple[str, ...]:
         return (f"hold {CONFIG} to what was requested",)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from osbuilder.arch import parse_arch
-from osbuilder.errors import PlanError, UsageError, VerificationError
-from osbuilder.kernel.build import compiled, plan_kernel
+from osbuilder.errors import FragmentError, PlanError, UsageError, VerificationError
+from osbuilder.kernel.build import TRUST, compiled, plan_kernel
 from osbuilder.kernel.compile import Compile
+from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import Configure
 from osbuilder.kernel.headers import PackHeaders
 from osbuilder.kernel.install import link_names
@@ -160,6 +161,13 @@ def test_a_variant_without_modules_is_not_signed(tmp_path: Path) -> None:
     assert (step.name, type(step.action)) == ("kernel", Compile)
 
 
+def test_a_key_that_is_not_there_is_no_matter_to_a_variant_without_modules(tmp_path: Path) -> None:
+    wanted = planner(tmp_path, module_signing_key=str(tmp_path / "gone.pem"))
+    assert wanted.plan(KernelRequest(arch="x86_64")).name == "kernel"
+    with pytest.raises(UsageError, match="expected a file, got no such file"):
+        wanted.plan(KernelRequest(arch="x86_64", variant="nvidia-gpu"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -188,6 +196,59 @@ def test_a_key_whose_signatures_are_random_and_one_that_is_closed_are_refused(tm
     with pytest.raises(UsageError, match="expected the PIN"):
         SigningKey.of_path(older)
     assert SigningKey.of_path(closed, pin="x").certificate == SigningKey.of_path(older, pin="y").certificate
+
+
+# --- what has to be asked for --------------------------------------------------------------------------------------
+
+
+def configure(root: Path, declared: str, fragment: str) -> Configure:
+    own = declared.rstrip("}\n") + ", capabilities: {own: {purpose: p, unproven: u}}}\n"
+    files = {"variant/gpu/variant.yaml": own, "variant/gpu/common/own.conf": fragment}
+    return Configure.of_catalogue(
+        write_configs(root / "configs", {"common/speed.conf": "CONFIG_FAST=y\n", **files}), X86_64, "gpu"
+    )
+
+
+def test_a_variant_with_modules_and_without_depmod_is_refused_when_it_is_planned(tmp_path: Path) -> None:
+    with pytest.raises(FragmentError, match="kernel variant gpu has modules, but no depmod") as caught:
+        configure(tmp_path, DECLARED.replace("tools: [kmod], ", ""), "CONFIG_MODULES=y\nCONFIG_X=m\n")
+    assert "Add kmod to the tools of kernel/configs/variant/gpu/variant.yaml" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fragment", "signed", "missing"),
+    [
+        ("CONFIG_X=m\n", False, ["CONFIG_MODULES=y"]),
+        ("CONFIG_MODULES=n\nCONFIG_X=m\n", False, ["CONFIG_MODULES=y"]),
+        ("CONFIG_MODULES=y\n", False, ["any option =m"]),
+        ("CONFIG_X=y\n", True, ["CONFIG_MODULES=y", "any option =m", "CONFIG_MODULE_SIG=y"]),
+        ("CONFIG_MODULES=y\nCONFIG_X=m\n", True, ["CONFIG_MODULE_SIG=y"]),
+    ],
+)
+def test_what_a_kernel_with_modules_lacks_is_said_before_it_is_resolved(
+    tmp_path: Path, fragment: str, signed: bool, missing: list[str]
+) -> None:
+    action = configure(tmp_path, DECLARED, fragment).asking([TRUST] if signed else [])
+    with pytest.raises(FragmentError) as caught:
+        action.selection(KernelVersion.parse("6.12"))
+    first, *lines = caught.value.message.splitlines()
+    assert first == "kernel variant gpu has modules, but does not ask for"
+    assert [line.split(":")[0].split(" (")[0] for line in lines] == missing
+
+
+def test_a_kernel_with_modules_that_asks_for_all_that_it_takes_is_selected(tmp_path: Path) -> None:
+    action = configure(tmp_path, DECLARED, "CONFIG_MODULES=y\nCONFIG_MODULE_SIG=y\nCONFIG_X=m\n").asking([TRUST])
+    assert TRUST in action.selection(KernelVersion.parse("6.12")).requests
+
+
+def test_modules_of_a_variant_that_has_none_are_refused(tmp_path: Path) -> None:
+    plain = DECLARED.replace(", modules: true", "")
+    words = r"asks for modules \(X=m in kernel/configs/variant/gpu/common/own\.conf:2\)"
+    with pytest.raises(FragmentError, match=words) as caught:
+        configure(tmp_path, plain, "CONFIG_MODULES=y\nCONFIG_X=m\n").selection(KernelVersion.parse("6.12"))
+    assert "modules: true" in caught.value.hint
+    # The JIT compiler of older kernels takes MODULES, and no module.
+    assert configure(tmp_path, plain, "CONFIG_MODULES=y\n").selection(KernelVersion.parse("6.1"))
 
 
 # --- signing -------------------------------------------------------------------------------------------------------
