@@ -277,6 +277,8 @@ class Executor:
             raise explain(error, f"{step.ident} failed", self.store.root) from error
         except OsbuilderError as error:
             error.add_note(f"step: {step.ident}")
+            if step.packages_hint and "--package" in error.hint:
+                error.hint = step.packages_hint
             if space.log.stat().st_size:
                 error.add_note(f"log: {space.log}")
             if self.keep_failed and isinstance(error, CommandFailed):

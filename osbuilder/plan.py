@@ -142,10 +142,10 @@ class Planner:
         further = self.versions.builder(name).packages_for(guest, host=host)
         # Architectures that add nothing have one builder, which is one step: two would write under one name at once.
         subject = "-".join((name, *((guest.name,) if further else ()), *tools))
-        return self._builder(name, subject, (*further, *tools))
+        return self._builder(name, subject, (*further, *tools), tools)
 
     @functools.cache  # noqa: B019 - a planner lives as long as its process
-    def _builder(self, name: str, subject: str, further: tuple[str, ...]) -> Step:
+    def _builder(self, name: str, subject: str, further: tuple[str, ...], tools: tuple[str, ...]) -> Step:
         pin = self.versions.builder(name)
         recipe = find_recipe(_BUILDER_DISTRO, self.distros)
         mirrors = packageplan.named(self.settings.mirrors, recipe)
@@ -164,6 +164,10 @@ class Planner:
                 base_image=self.settings.base_image,
                 epoch=self.epoch(recipe, pin.suite),
             ),
+            packages_hint=(
+                f"Correct `tools: [{', '.join(tools)}]` in the variant.yaml of the kernel, or" if tools else "Correct"
+            )
+            + f" `packages` of the builder {name} in versions.yaml.",
         )
 
     # -- what goes into a result -----------------------------------------------------------------------------------

@@ -124,13 +124,17 @@ def notes_of(action: Action) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One node of a plan. `subject` says what it is about: with `name` it is the step's stable identity for people."""
+    """One node of a plan. `subject` says what it is about: with `name` it is the step's stable identity for people.
+
+    `packages_hint` is what to do about a package that cannot be installed, where no --package names it.
+    """
 
     name: str
     subject: str
     action: Action
     inputs: tuple[tuple[str, Step], ...] = ()
     builder: Step | None = None
+    packages_hint: str = ""
 
     @property
     def ident(self) -> str:

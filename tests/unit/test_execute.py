@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from osbuilder.engine.base import Command, Engine, Mounts
-from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError, ToolMissing
+from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError, ToolMissing, UsageError
 from osbuilder.execute import Executor
 from osbuilder.fetch import FetchSettings, Progress
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
@@ -136,6 +136,17 @@ def test_a_failure_names_its_step_and_publishes_nothing(tmp_path: Path) -> None:
     assert heard.failures == ["s1"]
     assert list((tmp_path / "store" / "tmp").iterdir()) == []
     assert [artifact.manifest["ident"] for artifact in Store(tmp_path / "store").artifacts()] == ["row/s0"]
+
+
+def test_a_package_that_no_flag_names_is_looked_for_where_it_is_named(tmp_path: Path) -> None:
+    def fail(job: Job) -> None:
+        raise UsageError("package x does not exist", hint="Correct the name (--package).")
+
+    wrong = dataclasses.replace(chain("a", hook=fail), packages_hint="Correct `tools: [x]`.")
+    for step, hint in ((wrong, "Correct `tools: [x]`."), (chain("a", hook=fail), "Correct the name (--package).")):
+        with pytest.raises(UsageError) as caught:
+            executor(tmp_path, Heard()).run(step)
+        assert caught.value.hint == hint
 
 
 def test_an_operating_system_error_in_a_step_becomes_a_store_error(tmp_path: Path) -> None:

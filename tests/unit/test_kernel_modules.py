@@ -251,6 +251,21 @@ def test_modules_of_a_variant_that_has_none_are_refused(tmp_path: Path) -> None:
     assert configure(tmp_path, plain, "CONFIG_MODULES=y\n").selection(KernelVersion.parse("6.1"))
 
 
+def test_a_tool_that_there_is_not_is_to_be_corrected_in_the_variant() -> None:
+    steps = Planner(ROOT, load_settings({}, environment={"HOME": "/nowhere"}, folder=ROOT / "nowhere"))
+    compilers = {
+        step.subject: step.packages_hint
+        for variant in ("base", "debug")
+        for step in steps.plan(KernelRequest(arch="x86_64", variant=variant)).walk()
+        if step.name == "builder"
+    }
+    assert compilers["compiler"] == "Correct `packages` of the builder compiler in versions.yaml."
+    assert compilers["compiler-dwarves-python3-minimal"] == (
+        "Correct `tools: [dwarves, python3-minimal]` in the variant.yaml of the kernel, "
+        "or `packages` of the builder compiler in versions.yaml."
+    )
+
+
 # --- signing -------------------------------------------------------------------------------------------------------
 
 
