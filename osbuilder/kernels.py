@@ -135,15 +135,16 @@ class Kernels:
     def menuconfig(self, request: KernelRequest, *, terminal: int, output: Path | None = None) -> str:
         """Show a kernel's menus on a terminal, and return what was changed as a fragment; empty if nothing was.
 
-        With `output` it is written there too. Raises UsageError for a file descriptor that is no terminal and, before
-        the menus are shown, for an output that cannot be.
+        They begin with the configuration that came out, whether it holds its contract or not: what is missing for that
+        can be found in them. With `output` the fragment is written there too. Raises UsageError for a file descriptor
+        that is no terminal and, before the menus are shown, for an output that cannot be.
         """
         if output is not None:
             check_output(output)
         shape = terminal_size(terminal)
         step = self._config_step(request)
         executor = self._bench.executor
-        config = self._run(request, step)
+        config = self._outcome(request).resolved
         source = self._run(request, self._input(request, "source"))
         arch = parse_arch(_configure(step).arch)
         tools = self._bench.planner.builder("compiler", arch, TOOLS)

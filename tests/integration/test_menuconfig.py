@@ -10,6 +10,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -59,8 +60,8 @@ class Person:
         self.press(answer)
 
 
-def edited(bench: Workbench, visit: Callable[[Person], None]) -> str:
-    """Return the fragment of a person's visit to the base kernel's menus."""
+def edited(bench: Workbench, visit: Callable[[Person], None], fragments: tuple[Path, ...] = ()) -> str:
+    """Return the fragment of a person's visit to the menus of the base kernel, with fragments of theirs."""
     side, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (40, 120))
 
@@ -72,7 +73,7 @@ def edited(bench: Workbench, visit: Callable[[Person], None]) -> str:
     thread = threading.Thread(target=sit_down, daemon=True)
     thread.start()
     try:
-        return bench.kernels.menuconfig(KernelRequest(arch="x86_64"), terminal=terminal)
+        return bench.kernels.menuconfig(KernelRequest(arch="x86_64", fragments=fragments), terminal=terminal)
     finally:
         thread.join(timeout=10)
         os.close(side)
@@ -89,9 +90,13 @@ def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
 
 
 @pytest.mark.usefixtures("builders")
-def test_what_is_not_saved_is_no_change(bench: Workbench) -> None:
+def test_what_is_not_saved_is_no_change_and_a_contract_that_fails_no_hindrance(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.conf").write_text("CONFIG_NFS_V4=y\n")  # which NFS_FS is missing for
+
     def visit(person: Person) -> None:
         person.sets(b"VXLAN", b"Virtual eXtensible", key=b"n", shows=b"[ ]")
         person.leaves(b"n")
 
-    assert edited(bench, visit) == ""
+    assert edited(bench, visit, (tmp_path / "mine.conf",)) == ""
