@@ -183,6 +183,22 @@ _X86_64 = Arch(
     ),
 )
 
+# A kernel that is started directly gets a device tree.
+_VIRT = Machine(
+    name="virt",
+    consumer="qemu",
+    options=(),
+    virtio="pci",
+    console="ttyAMA0",
+    cpu="max",
+    cmdline=(),
+    nvdimm=False,
+    kernels=("vmlinux", "vmlinuz"),
+    plugs=("virtio-mem", "pcie", "shpc"),
+    # The usual GIC does not tell devices' interrupts apart.
+    iommu=("-machine", "iommu=smmuv3,gic-version=3"),
+)
+
 _AARCH64 = Arch(
     name="aarch64",
     debian="arm64",
@@ -202,35 +218,14 @@ _AARCH64 = Arch(
     vmlinux_path="arch/arm64/boot/Image",
     vmlinuz_path="arch/arm64/boot/Image.gz",
     machines=(
-        # A kernel that is started directly gets a device tree.
-        Machine(
-            name="virt",
-            consumer="qemu",
-            options=(),
-            virtio="pci",
-            console="ttyAMA0",
-            cpu="max",
-            cmdline=(),
-            nvdimm=False,
-            kernels=("vmlinux", "vmlinuz"),
-            plugs=("virtio-mem", "pcie", "shpc"),
-            # The usual GIC does not tell devices' interrupts apart.
-            iommu=("-machine", "iommu=smmuv3,gic-version=3"),
-        ),
+        _VIRT,
         # Its nvdimms and DIMMs are named in ACPI tables only, and those come from UEFI firmware.
-        Machine(
+        dataclasses.replace(
+            _VIRT,
             name="virt-uefi",
             type="virt",
-            consumer="qemu",
-            options=(),
-            virtio="pci",
-            console="ttyAMA0",
-            cpu="max",
-            cmdline=(),
             nvdimm=True,
-            kernels=("vmlinux", "vmlinuz"),
-            plugs=("memory", "virtio-mem", "pcie", "shpc"),
-            iommu=("-machine", "iommu=smmuv3,gic-version=3"),
+            plugs=("memory", *_VIRT.plugs),
             firmware="/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
             capability="uefi",
         ),

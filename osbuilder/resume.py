@@ -117,8 +117,7 @@ class Resumption:
         guest = RecordedGuest(
             trial=str(tried.trial), date=now(), error=tried.error.message if tried.error is not None else None
         )
-        planned = self._planned(tried.trial, modules) if built is not None and tried.boot is not None else None
-        if built is not None and tried.boot is not None and planned is not None:
+        if built and tried.boot and (planned := self._planned(tried.trial, modules)):
             guest = dataclasses.replace(
                 guest,
                 qemu=launch.emulator_version(self._bench, tried.boot.guest),
