@@ -284,13 +284,18 @@ class Workbench:
         """Return what versions.yaml pins."""
         return show.versions_text(self.planner.versions)
 
-    def list_patches(self, line: str | None = None) -> str:
-        """Return the patches of kernel/patches, or of a kernel line's series alone; raises as patchcheck.listing."""
-        return patchcheck.listing(self.planner, line)
+    def list_patches(self, request: KernelRequest) -> str:
+        """Return the patches of a kernel line (None: all of kernel/patches), or those of the sources, and of the
+        series, that a request names otherwise. Raises as patchcheck.listing and listing_of."""
+        if request.from_line:
+            return patchcheck.listing(self.planner, request.line)
+        return patchcheck.listing_of(self.planner, request)
 
-    def check_patches(self, line: str | None = None) -> str:
-        """Apply the patches of a kernel line (None: of every line) to its source. Raises PatchError; see patchcheck."""
-        return patchcheck.check(self.planner, self.executor.run, line)
+    def check_patches(self, request: KernelRequest) -> str:
+        """Apply the same patches to the source of each. Raises as patchcheck.check and check_of."""
+        if request.from_line:
+            return patchcheck.check(self.planner, self.executor.run, request.line)
+        return patchcheck.check_of(self.planner, self.executor.run, request)
 
     @functools.cached_property
     def kernels(self) -> Kernels:

@@ -90,6 +90,14 @@ def plan_line_source(planner: Planner, name: str, patches: SeriesNames | None = 
     )
 
 
+def plan_request_source(planner: Planner, request: KernelRequest) -> tuple[str, Step]:
+    """Return the name of the line that a request means, and the step that gets its source, patches applied."""
+    name, line = _line(planner, request, _arch(request))
+    builder, root = planner.builder("compiler"), planner.root / "kernel"
+    with _told_by_flag(request):
+        return name, plan_source(name, line, builder=builder, root=root, keys=_public_keys(planner))
+
+
 def _line(planner: Planner, request: KernelRequest, arch: Arch) -> tuple[str, KernelLine]:
     """Return a name and the line that a request means: one of versions.yaml, or one made of its own words."""
     patches = _patches(planner, request)

@@ -90,12 +90,7 @@ def boot(bench: Workbench, request: BootRequest) -> Outcome:
 
 
 def _boot(bench: Workbench, request: BootRequest) -> Outcome:
-    arch = _arch(request)
-    _check_files(request)
-    machines = _fitting(bench, request, arch)
-    root = root_kind(bench, request, arch, machines)
-    machine = _machine(request, arch, machines, root)
-    ready = _ready(bench, request, arch)
+    arch, machine, root, ready = _chosen(bench, request)
     # Refuses what cannot be before anything is built.
     render_argv(_rehearsed(request, arch, machine, root, ready))
     kernel = request.kernel_file or bench.build(request.kernel_request(arch.name)).artifact.path(machine.kernels[0])
@@ -137,26 +132,19 @@ def planned(bench: Workbench, request: BootRequest) -> Planned:
 
     Raises as `boot`, and StoreError when the kernel's configuration is not in the store.
     """
-    arch = _arch(request)
-    machines = _fitting(bench, request, arch)
-    root = root_kind(bench, request, arch, machines)
-    machine = _machine(request, arch, machines, root)
+    arch, machine, root, ready = _chosen(bench, request)
     built = bench.build(root_request(request, root)).artifact
     image, initrd, verity = files_of(built, root)
     kernel = Path(machine.kernels[0])
     guest = _guest(request, arch, machine, root, kernel=kernel, image=image, initrd=initrd, verity=verity)
-    guest, required = _with_probes(bench, request, guest, _ready(bench, request, arch))
+    guest, required = _with_probes(bench, request, guest, ready)
     return Planned(guest=guest, required=required, root=built)
 
 
 def describe(bench: Workbench, request: BootRequest) -> str:
     """Return what `boot` would do: the plans of what it builds, and QEMU's command; runs nothing."""
-    arch = _arch(request)
-    _check_files(request)
-    machines = _fitting(bench, request, arch)
-    root = root_kind(bench, request, arch, machines)
-    ready = _ready(bench, request, arch)
-    guest = _rehearsed(request, arch, _machine(request, arch, machines, root), root, ready)
+    arch, machine, root, ready = _chosen(bench, request)
+    guest = _rehearsed(request, arch, machine, root, ready)
     parts = []
     if request.kernel_file is None:
         parts.append(bench.describe(request.kernel_request(request.arch)))
@@ -164,6 +152,15 @@ def describe(bench: Workbench, request: BootRequest) -> str:
         parts.append(bench.describe(root_request(request, root)))
     parts.append(f"boot\n   {shlex.join(render_argv(guest))}")
     return "\n".join(parts)
+
+
+def _chosen(bench: Workbench, request: BootRequest) -> tuple[Arch, Machine, RootKind, Ready | None]:
+    """Return what a guest is started as and how it is known to serve; builds nothing. Raises as `boot`."""
+    arch = parse_arch(request.arch) if request.arch else host_arch()
+    _check_files(request)
+    machines = _fitting(bench, request, arch)
+    root = root_kind(bench, request, arch, machines)
+    return arch, _machine(request, arch, machines, root), root, _ready(bench, request, arch)
 
 
 def asked(guest: Guest, probes: Collection[str] = (), known: Collection[str] = ()) -> Guest:
@@ -218,10 +215,6 @@ def _ready(bench: Workbench, request: BootRequest, arch: Arch) -> Ready | None:
             hint="Use another --variant (`inv kernel.capabilities`), or --ready PATTERN, a line of the console.",
         )
     return ready
-
-
-def _arch(request: BootRequest) -> Arch:
-    return parse_arch(request.arch) if request.arch else host_arch()
 
 
 def _check_files(request: BootRequest) -> None:

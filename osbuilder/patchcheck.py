@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from osbuilder.errors import Interrupted, OsbuilderError, PatchError
 from osbuilder.kernel.build import series_of
-from osbuilder.kernel.patches import ApplyPatches, known_series, read_series
-from osbuilder.kernelplan import own_patches
+from osbuilder.kernel.patches import ApplyPatches, Patch, known_series, read_series
+from osbuilder.kernelplan import own_patches, plan_request_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from osbuilder.kernel.series import SeriesNames
     from osbuilder.plan import Planner
+    from osbuilder.request import KernelRequest
     from osbuilder.step import Step
     from osbuilder.store import Artifact
 
@@ -39,11 +40,20 @@ def listing(planner: Planner, line: str | None = None) -> str:
     for name, by in users.items():
         patches_of = read_series(root / "patches", name)
         if patches_of is not None:
-            lines.append(
-                f"{name}: {_count(len(patches_of))}, of {', '.join(by) or 'no kernel line: name it (--patches)'}"
-            )
-            lines += [f"  {patch.label}: {patch.summary}" for patch in patches_of]
+            users_of = ", ".join(by) or "no kernel line: name it (--patches)"
+            lines += _listed(f"{name}: {_count(len(patches_of))}, of {users_of}", patches_of)
     return "\n".join(lines) or "no patches"
+
+
+def listing_of(planner: Planner, request: KernelRequest) -> str:
+    """Return the patches that the source of one request gets, in order. Raises as `check_of`, but for what is tried."""
+    name, step = plan_request_source(planner, request)
+    patches = _patches_of(step)
+    return "\n".join(_listed(f"{name}: {_count(len(patches))}", patches))
+
+
+def _listed(title: str, patches: Iterable[Patch]) -> list[str]:
+    return [title, *(f"  {patch.label}: {patch.summary}" for patch in patches)]
 
 
 def _count(patches: int) -> str:
@@ -71,6 +81,15 @@ def check(planner: Planner, run: Callable[[Step], Artifact], line: str | None = 
     return "\n".join(lines)
 
 
+def check_of(planner: Planner, run: Callable[[Step], Artifact], request: KernelRequest) -> str:
+    """Apply the patches of one request to its source; returns what was tried, in a line.
+
+    `run` as in `check`. Raises PatchError for what does not apply, UsageError and SourceError for what there is not.
+    """
+    name, step = plan_request_source(planner, request)
+    return f"{name}: {_tried(step, run)}"
+
+
 def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, SeriesNames | None]]:
     """Yield what has patches for a kernel line (None: for any): a name for people, the line, series if not the line's.
 
@@ -84,8 +103,11 @@ def _sources(planner: Planner, line: str | None) -> Iterator[tuple[str, str, Ser
 
 
 def _tried(step: Step, run: Callable[[Step], Artifact]) -> str:
-    if not isinstance(step.action, ApplyPatches):
+    if not (patches := _patches_of(step)):
         return "no patches"
     artifact = run(step)
-    names = ", ".join(patch.label for patch in step.action.patches)
-    return f"applied to {artifact.facts['version']}: {names}"
+    return f"applied to {artifact.facts['version']}: {', '.join(patch.label for patch in patches)}"
+
+
+def _patches_of(step: Step) -> tuple[Patch, ...]:
+    return step.action.patches if isinstance(step.action, ApplyPatches) else ()

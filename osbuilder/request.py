@@ -237,6 +237,11 @@ class KernelRequest:
                 "--git and --ref go together", hint="For example: --git https://HOST/linux.git --ref v6.12"
             )
 
+    @property
+    def from_line(self) -> bool:
+        """Whether its source is that of a kernel line, patches included, as versions.yaml says."""
+        return self.git is None and self.tree is None and self.patches is None
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRequest:

@@ -10,7 +10,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from tasks.common import make, path_of, paths_of, workbench
-from tasks.flags import ARCH, COMMON, KERNEL, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
+from tasks.flags import ARCH, COMMON, KERNEL, KERNEL_SOURCE, OFFLINE, ONE_KERNEL, OUTPUT, SETTING, Flag, command
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -52,16 +52,22 @@ def build(_: Context, **given: Any) -> None:
 
 
 @command(
+    KERNEL_SOURCE,
     SETTING,
     flags={
-        "check": "apply them to the source that each kernel line pins",
+        "check": "apply them to the source that each kernel line pins, or to the one that is named",
         "kernel": "only this kernel of versions.yaml",
     },
 )
-def patches(_: Context, check: bool = False, kernel: str | None = None, setting: Sequence[str] | None = None) -> None:
-    """List the patches of kernel/patches, or try whether they apply."""
-    with workbench(setting) as bench:
-        print(bench.check_patches(kernel) if check else bench.list_patches(kernel))
+def patches(_: Context, check: bool = False, kernel: str | None = None, **given: Any) -> None:
+    """List the patches of kernel/patches, or of one source, or try whether they apply."""
+    from osbuilder.request import KernelRequest
+
+    with workbench(given["setting"]) as bench:
+        request = KernelRequest(
+            line=kernel, git=given["git"], ref=given["ref"], tree=path_of(given["tree"]), patches=given["patches"]
+        )
+        print(bench.check_patches(request) if check else bench.list_patches(request))
 
 
 @command(ONE_KERNEL, COMMON, flags={"output": "write it to this path (default: print it)"})

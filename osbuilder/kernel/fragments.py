@@ -46,21 +46,31 @@ class Request:
 def parse(text: str, file: str) -> tuple[Request, ...]:
     """Parse a fragment; `file` is its name in messages. A last line without a newline is a line.
 
-    Raises FragmentError naming file:line for anything but an assignment, `# CONFIG_X is not set`, a comment or a blank.
+    Raises FragmentError naming file:line of each that is no assignment, `# CONFIG_X is not set`, comment or blank.
     """
     requests = []
+    wrong: list[FragmentError] = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = raw.rstrip()
-        if found := _UNSET.fullmatch(line):
-            requests.append(Request(symbol=found[1], value="n", file=file, line=number))
-        elif _NEARLY_UNSET.match(line):
-            raise FragmentError(
-                f"{file}:{number}: expected `# CONFIG_X is not set` to the letter, or a comment, got {line!r}",
-                hint="Write CONFIG_X=n: it cannot be taken for a comment.",
-            )
-        elif line and not line.startswith("#"):
-            requests.append(_parse_assignment(line, file, number))
+        try:
+            if request := _parse_line(raw.rstrip(), file, number):
+                requests.append(request)
+        except FragmentError as error:
+            wrong.append(error)
+    if wrong:
+        hints = dict.fromkeys(error.hint for error in wrong if error.hint)
+        raise FragmentError("\n".join(error.message for error in wrong), hint=" ".join(hints))
     return tuple(requests)
+
+
+def _parse_line(line: str, file: str, number: int) -> Request | None:
+    if found := _UNSET.fullmatch(line):
+        return Request(symbol=found[1], value="n", file=file, line=number)
+    if _NEARLY_UNSET.match(line):
+        raise FragmentError(
+            f"{file}:{number}: expected `# CONFIG_X is not set` to the letter, or a comment, got {line!r}",
+            hint="Write CONFIG_X=n: it cannot be taken for a comment.",
+        )
+    return _parse_assignment(line, file, number) if line and not line.startswith("#") else None
 
 
 def _parse_assignment(line: str, file: str, number: int) -> Request:

@@ -171,6 +171,16 @@ def test_the_patches_that_we_carry_are_listed_with_what_they_are_for(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_patches_of_one_source_are_listed_in_the_order_in_which_it_gets_them(tmp_path: Path) -> None:
+    header = "Description: Mine\nOrigin: own\n\n--- a/README\n+++ b/README\n@@ -1 +1 @@\n-a\n+b\n"
+    write_tree(tmp_path / "mine", {"series": "a.patch\n", "a.patch": header})
+    ran = inv("kernel.patches", "--patches", "linux-6.12,./mine", folder=tmp_path)
+    lines = ran.stdout.splitlines()
+    assert lines[0] == f"debian-6.12: {len(lines) - 1} patches"
+    assert lines[1].startswith("  linux-6.12/")
+    assert lines[-1] == "  mine/a.patch: Mine"
+
+
 def test_patches_that_are_left_out_are_said_to_be(tmp_path: Path) -> None:
     write_tree(tmp_path / "mine", {"series": "", "README": "x\n"})
     ran = inv("kernel", "--patches", "./mine", "--arch", "x86_64", "--dry", folder=tmp_path)

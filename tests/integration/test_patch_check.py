@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from osbuilder import patchcheck
 from osbuilder.api import Workbench
 from osbuilder.errors import PatchError
 from osbuilder.plan import Planner
+from osbuilder.request import KernelRequest
 from osbuilder.settings import load_settings
 from osbuilder.step import Step
 from osbuilder.store import Artifact
@@ -54,11 +56,19 @@ def planner(checkout: Path) -> Planner:
     return Planner(checkout, load_settings({}, environment={"HOME": "/nowhere"}, folder=checkout))
 
 
-def check(compiler: Compiler, checkout: Path, line: str | None = None) -> str:
-    def run(step: Step) -> Artifact:
-        return compiler.run(step.action, **{name: run(each) for name, each in step.inputs}).artifact()
+def make(compiler: Compiler, step: Step) -> Artifact:
+    return compiler.run(step.action, **{name: make(compiler, each) for name, each in step.inputs}).artifact()
 
-    return patchcheck.check(planner(checkout), run, line)
+
+def check(compiler: Compiler, checkout: Path, line: str | None = None) -> str:
+    return patchcheck.check(planner(checkout), functools.partial(make, compiler), line)
+
+
+def check_of(
+    compiler: Compiler, checkout: Path, *, patches: str, line: str | None = None, tree: Path | None = None
+) -> str:
+    request = KernelRequest(line=line, tree=tree, patches=patches)
+    return patchcheck.check_of(planner(checkout), functools.partial(make, compiler), request)
 
 
 def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
@@ -100,6 +110,19 @@ def test_all_are_tried_and_what_does_not_apply_is_named_with_file_and_hunk(compi
         "bad: bad/a.patch does not apply to 6.12.57:",
         "  kernel/fork.c: hunk 1 (line 1)",
     ]
+
+
+def test_any_series_is_tried_on_any_source(compiler: Compiler, checkout: Path) -> None:
+    good, bad = (f"{checkout}/kernel/patches/{name}" for name in ("good", "bad"))
+    assert check_of(compiler, checkout, line="bad", patches=good) == "bad: applied to 6.12.57: good/a.patch"
+    assert check_of(compiler, checkout, tree=checkout / "linux", patches="own") == (
+        "tree: applied to 6.12.57: own/a.patch"
+    )
+    with pytest.raises(PatchError, match=r"own/a\.patch does not apply to 6\.12\.57"):
+        check_of(compiler, checkout, patches="good,own")
+    with pytest.raises(PatchError, match=r"bad/a\.patch does not apply to 6\.12\.57"):
+        check_of(compiler, checkout, patches=bad)
+    assert check_of(compiler, checkout, patches="none") == "good: no patches"
 
 
 def test_a_source_that_cannot_be_had_fails_the_check(compiler: Compiler, checkout: Path) -> None:

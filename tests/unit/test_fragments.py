@@ -59,6 +59,20 @@ def test_a_malformed_line_is_refused_with_its_place(line: str, words: str) -> No
     assert "f.conf:2" in str(refused.value)
 
 
+def test_all_malformed_lines_of_a_fragment_are_told_at_once() -> None:
+    text = "CONFIG_A=yes\n CONFIG_B=y\n# CONFIG_C is not Set\nCONFIG_D=y\nCONFIG_E=maybe\n"
+    with pytest.raises(FragmentError) as caught:
+        fragments.parse(text, "mine.conf")
+    assert [line.split(": ")[0] for line in caught.value.message.splitlines()] == [
+        "mine.conf:1",
+        "mine.conf:2",
+        "mine.conf:3",
+        "mine.conf:5",
+    ]
+    assert "Start it in the first column." in caught.value.hint
+    assert "Write CONFIG_X=n" in caught.value.hint
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.conf").write_bytes(b'CONFIG_A="\xff"\n')
     with pytest.raises(FragmentError, match=r"a\.conf: expected UTF-8 text, got the byte 0xff"):
