@@ -70,6 +70,9 @@ void undo_group(const char *controller)
 		write_text(GROUP "/freezer.state", "THAWED");
 	while (read_text(GROUP "/cgroup.procs", number, sizeof(number)) > 0 && kill(atoi(number), SIGKILL) == 0)
 		sleep_ms(MOMENT_MS);
+	/* Pages of the dead on the lists of a CPU that has nothing to do would keep the group for as long as it has not. */
+	if (exists(GROUP "/memory.force_empty"))
+		write_text(GROUP "/memory.force_empty", "0");
 	for (int moment = 0; moment < MOMENTS && rmdir(GROUP) < 0 && errno == EBUSY; moment++)
 		sleep_ms(MOMENT_MS);
 	/* A hierarchy goes when it is unmounted, unless it has groups then: also such as are on their way out. */
