@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from osbuilder.arch import Arch
@@ -20,16 +20,22 @@ from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.placement import CONFIGS
 from osbuilder.kernel.reasons import Reasons
 
+_MANY: Final = 4  # losses with one cause, from which it is told once
+
 _SET: Final = re.compile(r"CONFIG_(\w+)=(.*)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A request that the resolved configuration does not hold. `got` is its value there (n when it is absent)."""
+    """A request that the resolved configuration does not hold. `got` is its value there (n when it is absent).
+
+    `fault` is the symbol that is n and that it lacks in the end; "" where it is not one alone.
+    """
 
     request: Request
     got: str
     reason: str
+    fault: str = ""
 
     def __str__(self) -> str:
         return f"{self.request.where}: {self.reason}"
@@ -72,12 +78,17 @@ def check(
     tree = load_tree(texts, arch)
     explain = Reasons(tree=tree, values=values, requests={r.symbol: r for r in requests}, kernel=f"{version}")
     losses = tuple(
-        Loss(request=request, got=values.get(request.symbol, "n"), reason=explain.loss(request))
+        Loss(
+            request=request,
+            got=values.get(request.symbol, "n"),
+            reason=explain.loss(request),
+            fault=explain.fault(request),
+        )
         for request in requests
         if request.symbol not in tree.symbols or not _holds(request, values)
     )
     excuses = {waiver.symbol: waiver for waiver in waivers}
-    problems = [str(loss) for loss in losses if loss.request.symbol not in excuses]
+    problems = _told([loss for loss in losses if loss.request.symbol not in excuses], explain)
     lost = {loss.request.symbol for loss in losses}
     asked = {request.symbol for request in requests}
     problems += [
@@ -104,6 +115,19 @@ def check(
         builtin_count=sum(value == "y" for value in values.values()),
         module_count=sum(value == "m" for value in values.values()),
     )
+
+
+def _told(losses: Sequence[Loss], explain: Reasons) -> list[str]:
+    """Return what is lost: together, below what they lack, where that is one symbol for many; else a line each."""
+    by_fault: dict[str, list[Loss]] = {}
+    for loss in losses:
+        by_fault.setdefault(loss.fault, []).append(loss)
+    many = {fault: each for fault, each in by_fault.items() if fault and len(each) >= _MANY}
+    told = []
+    for fault, each in many.items():
+        told.append(f"{explain.at_fault(fault)}, and {len(each)} requests depend on it:")
+        told += [f"  {loss.request.where}: {loss.request}" for loss in each]
+    return told + [str(loss) for loss in losses if loss.fault not in many]
 
 
 def load_tree(texts: Mapping[str, str], arch: Arch) -> kconfig.Tree:

@@ -43,6 +43,21 @@ class Reasons:
             return f"{request} dropped: {self._unset(request)}"
         return f"{request} became {self.values.get(request.symbol, 'unset')}: {self._valued(request)}"
 
+    def fault(self, request: Request) -> str:
+        """Return the one symbol that is n, and that all go back to that a lost =y or =m lacks; "" if it is not that."""
+        if request.value not in ("y", "m") or request.symbol not in self.tree.symbols:
+            return ""
+        visible = [each.visible for each in self.tree.symbols[request.symbol] if each.visible is not None]
+        failed = [part for each in visible for part in _parts(each) if not evaluate(part, self.values)]
+        ends = {end for part in failed for end in self._ends(part)}
+        return ends.pop() if len(ends) == 1 else ""
+
+    def at_fault(self, symbol: str) -> str:
+        """Say of a symbol that others lack what it is, and who asks for it."""
+        if symbol not in self.tree.symbols:
+            return f"{self.kernel} has no {symbol}"
+        return f"{symbol} is {self.values.get(symbol, 'n')}{self._requested(symbol) or ' (not requested)'}"
+
     def candidates(self, symbol: str) -> str:
         """Return `; renamed? candidates: ...` for a name that this kernel does not have.
 
@@ -140,18 +155,33 @@ class Reasons:
         definitions = self.tree.symbols.get(symbol)
         if not definitions:
             return f" because {self.kernel} has no {symbol}"
-        for definition in definitions:
-            condition = definition.depends if definition.visible is None else definition.visible
-            for part in _parts(condition):
-                if evaluate(part, self.values):
-                    continue
-                if isinstance(part, Sym):
-                    deeper = self._because(part.name, seen | {symbol})
-                    return f" because {part.name} is n{deeper}"
-                return f" because it depends on {self._failed(part, seen | {symbol})}"
+        part = self._cause(symbol)
+        if isinstance(part, Sym):
+            return f" because {part.name} is n{self._because(part.name, seen | {symbol})}"
+        if part is not None:
+            return f" because it depends on {self._failed(part, seen | {symbol})}"
         if all(each.visible is None for each in definitions):
             return f" ({self._setters(symbol)})"
         return self._requested(symbol) or " (not requested)"
+
+    def _cause(self, symbol: str) -> Expr | None:
+        """Return the first part of a symbol's conditions that does not hold; None: all do."""
+        for definition in self.tree.symbols.get(symbol, ()):
+            condition = definition.depends if definition.visible is None else definition.visible
+            for part in _parts(condition):
+                if not evaluate(part, self.values):
+                    return part
+        return None
+
+    def _ends(self, part: Expr, seen: frozenset[str] = frozenset()) -> set[str]:
+        """Follow a condition that fails down to the symbols at fault, as `_because` does; "" for what is no symbol."""
+        match part:
+            case Sym(name):
+                deeper = None if name in seen else self._cause(name)
+                return {name} if deeper is None else self._ends(deeper, seen | {name})
+            case Or(left, right):
+                return self._ends(left, seen) | self._ends(right, seen)
+        return {""}
 
     def _requested(self, symbol: str) -> str:
         request = self.requests.get(symbol)

@@ -328,6 +328,35 @@ def test_every_loss_is_listed_at_once(tmp_path: Path) -> None:
     assert len(losses(tmp_path, "CONFIG_FS_DAX=y\nCONFIG_HOTPLUG=y\nCONFIG_NOPE=y\n", "")) == 3
 
 
+MANY = "CONFIG_ZONE_DEVICE=y\nCONFIG_FS_DAX=y\nCONFIG_FUSE_DAX=y\nCONFIG_BOTH_WAYS=y\nCONFIG_DEEPER=y\n"
+
+
+def test_what_many_requests_lack_is_told_once(tmp_path: Path) -> None:
+    assert losses(tmp_path, MANY, "CONFIG_BASE=y\nCONFIG_64BIT=y\nCONFIG_LEVEL=8\n") == [
+        "HOTPLUG is n (not requested), and 4 requests depend on it:",
+        "  f.conf:4: BOTH_WAYS=y",
+        "  f.conf:2: FS_DAX=y",
+        "  f.conf:3: FUSE_DAX=y",
+        "  f.conf:1: ZONE_DEVICE=y",
+        (
+            "f.conf:5: DEEPER=y dropped: depends on NEEDS_LEVEL, which is n because it depends on LEVEL > 16, "
+            "but LEVEL is 8"
+        ),
+    ]
+
+
+def test_what_lacks_more_than_many_others_do_keeps_its_own_reason(tmp_path: Path) -> None:
+    found = losses(tmp_path, MANY, "CONFIG_LEVEL=8\n")
+    assert "f.conf:4: BOTH_WAYS=y dropped" in "\n".join(found)
+    assert not any("requests depend on it" in line for line in found)
+
+
+def test_what_was_asked_for_and_lost_is_among_what_depends_on_its_fault(tmp_path: Path) -> None:
+    found = losses(tmp_path, f"CONFIG_HOTPLUG=y\n{MANY}", "CONFIG_64BIT=y\nCONFIG_LEVEL=8\n")
+    assert found[0] == "BASE is n (not requested), and 5 requests depend on it:"
+    assert "  f.conf:1: HOTPLUG=y" in found
+
+
 # --- waivers
 
 
