@@ -23,9 +23,9 @@ def building_again(bench: Workbench) -> Iterator[Callable[[Step], tuple[str, ...
     end; its caches are empty at first, and filled by nothing but what is made again. The function builds the step first
     if the workbench's store has it not, and raises whatever building it raises.
     """
-    with bench.executor.in_use(), bench.store.scratch(f"again-{secrets.token_hex(8)}") as folder:
+    ours = bench.executor
+    with ours.in_use(), bench.store.scratch(f"again-{secrets.token_hex(8)}", ours.forget) as folder:
         store = Store(folder)
-        ours = bench.executor
         again = ours.beside(store)
 
         def differing(step: Step) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from osbuilder.errors import CommandFailed, Interrupted, OfflineError, Osbuilder
 from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress
 from osbuilder.running import RunningJob
 from osbuilder.step import Step, is_online, key_of
-from osbuilder.store import Artifact, Store, Workspace, explain
+from osbuilder.store import Artifact, Store, Workspace, explain, runs_in
 
 if TYPE_CHECKING:
     from osbuilder.step import Json
@@ -102,7 +102,7 @@ class Executor:
         the line that repeats its command. A KeyboardInterrupt stops every command before it goes on.
         """
         with self.in_use():
-            self.store.sweep(self._forget)
+            self.store.sweep(self.forget)
             self._refuse_online(target)
             return self._run((target,), self._first_failure_or)[0]
 
@@ -114,7 +114,7 @@ class Executor:
         if not targets:
             return ()
         with self.in_use():
-            self.store.sweep(self._forget)
+            self.store.sweep(self.forget)
             for target in targets:
                 self._refuse_online(target)
             return self._run(targets, self._each)
@@ -124,10 +124,19 @@ class Executor:
         return self.store.in_use(self.reporter.kept_out)
 
     def beside(self, store: Store) -> Executor:
-        """Return an executor against another store. It has an engine of its own: to stop one leaves the other be."""
+        """Return an executor against another store. It has an engine of its own: to stop one leaves the other be.
+
+        Which engine that is, is written down in the store's folder: it may keep caches of that store.
+        """
+
+        def choose() -> Engine:
+            engine = self._choose()
+            runs_in(engine.name, store.root)
+            return engine
+
         return Executor(
             store,
-            engine=self._choose,
+            engine=choose,
             reporter=self.reporter,
             fetching=self.fetching,
             jobs=self.jobs,
@@ -322,7 +331,7 @@ class Executor:
         if self.stopped.is_set():
             raise Interrupted("stopped")
 
-    def _forget(self, name: str, folder: Path) -> None:
+    def forget(self, name: str, folder: Path) -> None:
         """Have the engine of that name end what runs for a folder, and give back what was written there."""
         with contextlib.suppress(ToolMissing):  # an engine that is gone runs nothing any more
             other = self._choose_named if name and name != self.engine.name else None

@@ -40,6 +40,9 @@ _KEPT: Final = "kept"
 _KEY: Final = re.compile("[0-9a-f]{64}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+Forget = Callable[[str, Path], None]
+"""Has an engine, of that name, remove what is left there of commands that it ran for a folder."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
@@ -179,10 +182,10 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def scratch(self, name: str) -> Iterator[Path]:
+    def scratch(self, name: str, forget: Forget | None = None) -> Iterator[Path]:
         """Yield a folder that is gone afterwards; if its process is killed, the next `sweep` removes it.
 
-        A name serves once, so its lock goes with the folder.
+        A name serves once, so its lock goes with the folder. `forget` is called before that, as `sweep` calls it.
         """
         with self.lock(name):
             folder = self.root / "tmp" / name
@@ -190,6 +193,8 @@ class Store:
             try:
                 yield folder
             finally:
+                if forget is not None:
+                    _forget_below(folder, forget)
                 remove_tree(folder)
                 (self.root / "locks" / name).unlink()
 
@@ -242,7 +247,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_atomic(path, f"{key}\n".encode())
 
-    def sweep(self, forget: Callable[[str, Path], None]) -> None:
+    def sweep(self, forget: Forget) -> None:
         """Remove what killed builds left: folders of tmp/ whose lock nobody holds.
 
         `forget(engine, folder)` has the engine that commands ran in, if any did, remove what is left there.
@@ -253,8 +258,7 @@ class Store:
                 self.lock(folder.name, wait=False) as held,
             ):
                 if held and folder.exists() and not (folder / _KEPT).exists():
-                    if (folder / _ENGINE).exists():
-                        forget((folder / _ENGINE).read_text(), folder)
+                    _forget_below(folder, forget)
                     remove_tree(folder)
                 if held and not _KEY.fullmatch(folder.name):
                     (self.root / "locks" / folder.name).unlink(missing_ok=True)  # of a scratch folder
@@ -350,6 +354,12 @@ def explain(error: OSError, what: str, root: Path, *, setting: str = "store") ->
 def runs_in(engine: str, folder: Path) -> None:
     """Write down which engine runs commands for a folder of tmp/, for the sweep of what a killed process left."""
     (folder / _ENGINE).write_text(engine)
+
+
+def _forget_below(folder: Path, forget: Forget) -> None:
+    """Call `forget` with the engine that commands ran in for a folder of tmp/, if any did."""
+    if (folder / _ENGINE).exists():
+        forget((folder / _ENGINE).read_text(), folder)
 
 
 def sha256_file(path: Path) -> str:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import secrets
 import shlex
 import tarfile
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -118,8 +119,10 @@ class DockerEngine:
                 images.import_builder(client, builder)
 
     def collect(self, kept: Collection[str]) -> int:
-        """Remove the images of builders whose tars (sha256) are not among these; returns the bytes freed."""
+        """Remove the images of builders whose tars (sha256) are not among these, and what is kept of caches that are
+        gone; returns the bytes that the images took."""
         with self._containers.session(), translated("removing old builders", self._endpoint):
+            self._drop_caches(lambda cache: not cache.is_dir())
             return images.collect(self._client, kept)
 
     def run_in_image(
@@ -321,12 +324,13 @@ class DockerEngine:
         """Run with everything in volumes of the daemon. A second container is the door to them."""
         container = call.container
         volumes = {target: f"{container.name}-{target[1:]}" for target in ("/in", "/out", "/work")}
-        kept = {target: f"osbuilder-{self._store_id}{target.replace('/', '-')}" for target in call.caches}
+        kept = {target: self._kept_in(path, target) for target, path in call.caches.items()}
         try:
             for volume in volumes.values():
                 self._client.create_volume(volume, labels=self._labels(call.label))
-            for volume in kept.values():
-                self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: volume})
+            for target, volume in kept.items():
+                cache = str(call.caches[target].resolve())
+                self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: cache})
             binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
             # Root may write to what others left in a cache; others may not write to what root left there.
             owned = ("/out", "/work", *(kept if container.uid else ()))
@@ -340,6 +344,18 @@ class DockerEngine:
         finally:
             for volume in volumes.values():
                 self._containers.forget(volume=volume)
+
+    def _kept_in(self, cache: Path, target: str) -> str:
+        """Return the volume that stands for a cache: one for each folder, whatever the cache is called inside."""
+        digest = hashlib.sha256(os.fsencode(cache.resolve())).hexdigest()[:12]
+        return f"osbuilder-{self._store_id}-{digest}{target.replace('/', '-')}"
+
+    def _drop_caches(self, unwanted: Callable[[Path], bool]) -> None:
+        """Remove the volumes of this store's caches that are unwanted; one that a container has stays."""
+        wanted = {"label": [f"{_STORE_LABEL}={self._store_id}", _CACHE_LABEL]}
+        for volume in self._client.volumes(filters=wanted)["Volumes"] or ():
+            if unwanted(Path(volume["Labels"][_CACHE_LABEL])):
+                self._containers.forget(volume=volume["Name"])
 
     def _send(self, call: _Call, door: str) -> None:
         uid = call.container.uid
@@ -376,10 +392,11 @@ class DockerEngine:
     def sweep(self, label: str, folder: Path) -> None:
         """Remove the containers and volumes that were left under a label, and reclaim what they wrote.
 
-        Raises EngineError.
+        What is kept of caches below `folder` goes with it. Raises EngineError.
         """
         with self._containers.session(), translated("removing what was left over", self._endpoint):
             self._containers.sweep(self._labels(label))
+            self._drop_caches(lambda cache: cache.is_relative_to(folder.resolve()))
             if transfer.holds_of_others(folder):
                 self._reclaim(folder, label)
 

@@ -139,6 +139,41 @@ def test_inputs_that_only_the_caller_may_read_reach_the_command(docker_room: Roo
     assert (result.error, result.log) == (None, "word\n")
 
 
+def test_a_cache_of_another_store_is_another_and_goes_with_its_folder(docker_room: Room) -> None:
+    """Where files travel as archives a cache is a volume of the daemon, whatever it is called inside."""
+    docker_room.spec = {**docker_room.spec, "transfer": "archive"}
+    stores = [docker_room.folder / name for name in ("first", "second")]
+
+    def left() -> list[str]:
+        told = []
+        for store in stores:
+            docker_room.kept = store / "ccache"
+            docker_room.kept.mkdir(parents=True, exist_ok=True)
+            result = docker_room.run("sh", "-c", f"touch /cache/kept/{store.name} && ls /cache/kept")
+            assert result.error is None, result.message
+            docker_room.log.unlink()
+            told.append(result.log)
+        return told
+
+    assert left() == ["first\n", "second\n"]
+    engine = make_engine(docker_room.spec)
+    assert isinstance(engine, DockerEngine)
+    engine.sweep(docker_room.label, stores[0])
+    with contextlib.closing(APIClient(base_url=docker_room.spec["url"], version="auto")) as client:
+
+        def kept() -> list[str]:
+            volumes = client.volumes(filters={"label": "osbuilder.store=tests"})["Volumes"] or ()
+            caches = [Path(volume["Labels"]["osbuilder.cache"]) for volume in volumes]
+            return [cache.parent.name for cache in caches if cache.is_relative_to(docker_room.folder.resolve())]
+
+        assert kept() == ["second"]
+        engine.collect(_AllBut(""))
+        assert kept() == ["second"]
+        (stores[1] / "ccache").rmdir()
+        engine.collect(_AllBut(""))
+        assert kept() == []
+
+
 class _AllBut(Collection[str]):
     """Every builder but one: what others import meanwhile is theirs."""
 

@@ -79,6 +79,7 @@ class Stoppable:
 
     def __init__(self) -> None:
         self.stopped = False
+        self.swept: list[Path] = []
 
     def prepare(self, builder: object) -> None:
         pass
@@ -91,7 +92,8 @@ class Stoppable:
         return ""
 
     def sweep(self, label: str, folder: Path) -> None:
-        pass
+        assert (folder / "objects").is_dir()
+        self.swept.append(folder)
 
     def stop(self) -> None:
         self.stopped = True
@@ -138,3 +140,18 @@ def test_what_cannot_be_made_again_does_not_stop_what_comes_after_it(
         with pytest.raises(SourceError, match="it does not build again"):
             differing(Step(name="bad", subject="it", action=bad, builder=builder))
         assert differing(Step(name="good", subject="it", action=good, builder=builder)) == ()
+
+
+def test_what_the_engine_keeps_of_the_other_store_goes_with_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stoppable()
+    monkeypatch.setattr("osbuilder.engine.choose.choose_engine", lambda settings, trees: engine)
+    builder = Step(name="make", subject="builder", action=Builder())
+    with building_again(bench) as differing:
+        step = Step(name="good", subject="it", action=Commanded(name="good"), builder=builder)
+        assert differing(step) == ()
+        (folder,) = (bench.store.root / "tmp").iterdir()
+        assert engine.swept == []
+    assert engine.swept == [folder]
+    assert not folder.exists()
