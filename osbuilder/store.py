@@ -357,9 +357,13 @@ def runs_in(engine: str, folder: Path) -> None:
 
 
 def _forget_below(folder: Path, forget: Forget) -> None:
-    """Call `forget` with the engine that commands ran in for a folder of tmp/, if any did."""
-    if (folder / _ENGINE).exists():
-        forget((folder / _ENGINE).read_text(), folder)
+    """Call `forget` with the engine that commands ran in for a folder of tmp/, if any did.
+
+    First for what a build left in it, where it holds a store of its own: containers have that build's key as label.
+    """
+    for mark in (*sorted(folder.glob(f"tmp/*/{_ENGINE}")), folder / _ENGINE):
+        if mark.exists():
+            forget(mark.read_text(), mark.parent)
 
 
 def sha256_file(path: Path) -> str:

@@ -160,6 +160,25 @@ def test_what_a_killed_build_left_is_swept_unless_somebody_holds_its_lock(tmp_pa
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == [OTHER]
 
 
+def test_what_a_killed_build_left_in_a_store_of_its_own_is_swept_by_its_own_key(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = tmp_path / "tmp" / "again-1"
+    inner = Store(folder)
+    for key in (KEY, OTHER):
+        (folder / "tmp" / key).mkdir()
+        runs_in("kettle", folder / "tmp" / key)
+    runs_in("pot", inner.root)
+    forgotten: list[tuple[str, str]] = []
+
+    def forget(engine: str, left: Path) -> None:
+        assert left.is_dir()
+        forgotten.append((engine, left.name))
+
+    store.sweep(forget)
+    assert forgotten == [("kettle", KEY), ("kettle", OTHER), ("pot", "again-1")]
+    assert not folder.exists()
+
+
 def test_what_is_kept_of_a_failed_build_stays_until_it_is_built_again_or_the_store_is_collected(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
