@@ -258,21 +258,17 @@ class Executor:
                 with self._told(step, space):
                     facts = step.action.run(job)
                     self.check_stopped()
+                    seconds = time.monotonic() - began
+                    body = {
+                        "ingredients": ingredients,
+                        "facts": facts,
+                        "input_keys": {name: item.key for name, item in inputs.items()},
+                        "wall_s": round(seconds, 3),
+                    }
+                    artifact = self.store.publish(space, key=key, ident=step.ident, body=body)
             except BaseException:
                 self.reporter.failed(step)
                 raise
-            seconds = time.monotonic() - began
-            artifact = self.store.publish(
-                space,
-                key=key,
-                ident=step.ident,
-                body={
-                    "ingredients": ingredients,
-                    "facts": facts,
-                    "input_keys": {name: item.key for name, item in inputs.items()},
-                    "wall_s": round(seconds, 3),
-                },
-            )
         self.store.remember(step.ident, key)
         self.reporter.finished(step, seconds=seconds)
         return artifact
@@ -290,10 +286,11 @@ class Executor:
                 error.hint = step.packages_hint
             if space.log.stat().st_size:
                 error.add_note(f"log: {space.log}")
-            if self.keep_failed and isinstance(error, CommandFailed):
+            failed = _is_of_command(error)
+            if self.keep_failed and failed:
                 space.keep()
                 error.add_note(f"kept: {space.folder}, for the line `# by hand:` in the log")
-            if isinstance(error, CommandFailed | StoreError):
+            if failed or isinstance(error, StoreError):
                 self._tell_of_disk(error)
             raise
 
@@ -336,3 +333,10 @@ class Executor:
         with contextlib.suppress(ToolMissing):  # an engine that is gone runs nothing any more
             other = self._choose_named if name and name != self.engine.name else None
             (other(name) if other else self.engine).sweep(folder.name, folder)
+
+
+def _is_of_command(error: BaseException | None) -> bool:
+    """Whether a command failed, also where the action says so in other words (`raise ... from`)."""
+    while error is not None and not isinstance(error, CommandFailed):
+        error = error.__cause__
+    return error is not None

@@ -321,6 +321,33 @@ def test_the_folders_of_a_failed_command_are_kept_where_that_is_asked_for(tmp_pa
         assert runner.store.kept() == tuple(map(Path, kept))
 
 
+def test_the_folders_are_kept_where_the_action_tells_in_other_words_that_its_command_failed(tmp_path: Path) -> None:
+    def command(job: Job) -> None:
+        try:
+            job.run(Command(argv=("pour",)))
+        except CommandFailed as error:
+            raise RootfsError("the cup is empty") from error
+
+    base = Step(name="make", subject="builder", action=Builder())
+    runner = executor(tmp_path, Heard(), Refusing)  # type: ignore[arg-type]
+    runner.keep_failed = True
+    with pytest.raises(RootfsError) as caught:
+        runner.run(Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base))
+    (kept,) = runner.store.kept()
+    assert f"kept: {kept}, for the line `# by hand:` in the log" in caught.value.__notes__
+
+
+def test_what_cannot_be_published_is_a_failure_of_its_step(tmp_path: Path) -> None:
+    def leave(job: Job) -> None:
+        (job.out / "cup").mkdir()
+
+    heard = Heard()
+    with pytest.raises(StoreError, match="expected a file, got a folder") as caught:
+        executor(tmp_path, heard).run(chain("a", hook=leave))
+    assert "step: row/s0" in caught.value.__notes__
+    assert heard.failures == ["s0"]
+
+
 def test_the_engine_that_a_killed_build_ran_in_sweeps_what_it_left(tmp_path: Path) -> None:
     swept: list[tuple[str, str]] = []
 
