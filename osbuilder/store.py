@@ -40,6 +40,11 @@ _KEPT: Final = "kept"
 _KEY: Final = re.compile("[0-9a-f]{64}")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+# Gone, forbidden, or damaged on the disk (EUCLEAN, EBADMSG: so say ext4 and XFS where their own checksums fail).
+_UNREADABLE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
+)
+
 Forget = Callable[[str, Path], None]
 """Has an engine, of that name, remove what is left there of commands that it ran for a folder."""
 
@@ -119,22 +124,30 @@ class Store:
         return Artifact(folder=folder, key=key, digest=manifest["digest"], manifest=manifest) if whole else None
 
     def intact(self, artifact: Artifact, *, thorough: bool = False) -> bool:
-        """Whether every file still has the bytes that were published.
+        """Whether every file still has the bytes that were published: not if one cannot be read, or is gone.
 
-        A file whose stat is the one recorded at its last verification is trusted unless `thorough`.
+        A file whose stat is the one recorded at its last verification is trusted unless `thorough`. Another process may
+        put the artifact in place anew meanwhile: who builds what is not intact looks again under the key's lock.
         """
         try:
             recorded = json.loads((artifact.folder / _STAT).read_bytes())
         except (OSError, ValueError):
             recorded = {}
         outputs: Mapping[str, Any] = artifact.manifest["outputs"]
-        signatures = {name: _signature(artifact.folder / name) for name in outputs}
-        suspects = [name for name in outputs if thorough or recorded.get(name) != signatures[name]]
-        if any(sha256_file(artifact.folder / name) != outputs[name]["sha256"] for name in suspects):
+        try:
+            signatures = {name: _signature(artifact.folder / name) for name in outputs}
+            suspects = [name for name in outputs if thorough or recorded.get(name) != signatures[name]]
+            same = all(sha256_file(artifact.folder / name) == outputs[name]["sha256"] for name in suspects)
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
             return False
-        if suspects:
-            _write_atomic(artifact.folder / _STAT, canonical(signatures))
-        return True
+        if same and suspects:
+            try:
+                _write_atomic(artifact.folder / _STAT, canonical(signatures))
+            except FileNotFoundError:
+                return False  # its folder went meanwhile
+        return same
 
     def last(self, ident: str) -> Artifact | None:
         """Return the artifact that a target (subject/name) had last."""
@@ -295,7 +308,8 @@ class Store:
         for folder in (self.root / "objects").iterdir():
             artifact = self.find(folder.name)
             if artifact is None or not self.intact(artifact, thorough=True):
-                remove_tree(folder)
+                with self._explained("what is damaged cannot be removed"):
+                    remove_tree(folder)
                 damaged += 1
         return damaged
 

@@ -17,7 +17,7 @@ from osbuilder.errors import CommandFailed, Interrupted, RootfsError, StoreError
 from osbuilder.execute import Executor
 from osbuilder.fetch import FetchSettings, Progress
 from osbuilder.step import NOT_IN_KEY, Job, Json, Step
-from osbuilder.store import Artifact, Store, runs_in
+from osbuilder.store import Artifact, Store, remove_tree, runs_in
 from tests.silence import SilentProgress
 
 
@@ -124,6 +124,24 @@ def test_a_damaged_artifact_is_built_again(tmp_path: Path) -> None:
     assert heard.built == ["s1"]
 
 
+def test_an_artifact_that_goes_while_it_is_looked_at_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor(tmp_path, Heard()).run(chain("a"))
+    find, going = Store.find, iter([True])
+
+    def find_last(store: Store, key: str) -> Artifact | None:
+        found = find(store, key)
+        if found and next(going, False):  # another process' `inv cache --gc`, or its rebuild
+            remove_tree(found.folder)
+        return found
+
+    monkeypatch.setattr(Store, "find", find_last)
+    heard = Heard()
+    assert executor(tmp_path, heard).run(chain("a")).path("file").read_text() == "a"
+    assert heard.built == ["s0"]
+
+
 def test_a_failure_names_its_step_and_publishes_nothing(tmp_path: Path) -> None:
     def fail(job: Job) -> None:
         (job.out / "file").write_text("half")
@@ -200,12 +218,12 @@ def test_a_build_that_waits_for_the_store_says_so(tmp_path: Path) -> None:
     assert (heard.waited, heard.built) == (["the store"], ["s0"])
 
 
-def test_a_file_of_one_target_that_cannot_be_read_is_an_error_of_that_target(
+def test_what_keeps_one_target_from_being_looked_at_is_an_error_of_that_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(store: Store, artifact: Artifact) -> bool:
         if artifact.manifest["ident"] == "row/s1":
-            raise OSError(errno.EIO, "Input/output error", str(artifact.path("file")))
+            raise OSError(errno.EMFILE, "Too many open files", str(artifact.path("file")))
         return True
 
     executor(tmp_path, Heard()).run(chain("a", "b"))

@@ -278,6 +278,32 @@ def an_ordinary_user() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def test_verifying_drops_what_cannot_be_read_and_goes_on() -> None:
+    with an_ordinary_user() as folder:
+        store = Store(folder)
+        publish(store, "a" * 64).path("file").chmod(0)
+        publish(store, "b" * 64)
+        assert store.drop_damaged() == 1
+        assert [artifact.key[0] for artifact in store.artifacts()] == ["b"]
+
+
+def test_a_disk_that_does_not_give_a_file_back_is_damage_and_a_process_without_descriptors_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    artifact = publish(store)
+    failure = errno.EIO
+
+    def fail(path: Path) -> str:
+        raise OSError(failure, os.strerror(failure), str(path))
+
+    monkeypatch.setattr("osbuilder.store.sha256_file", fail)
+    assert not store.intact(artifact, thorough=True)
+    failure = errno.EMFILE
+    with pytest.raises(OSError, match="Too many open files"):
+        store.intact(artifact, thorough=True)
+
+
 def test_folders_that_forbid_it_are_removed_too() -> None:
     with an_ordinary_user() as folder:
         for name in ("top", "top/none", "top/none/inner", "top/read"):
