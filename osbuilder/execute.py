@@ -19,6 +19,7 @@ from osbuilder.engine.base import Builder, Engine
 from osbuilder.errors import CommandFailed, Interrupted, OfflineError, OsbuilderError, StoreError, ToolMissing
 from osbuilder.fetch import GET, LOCK_FIRST, FetchSettings, Progress
 from osbuilder.running import RunningJob
+from osbuilder.settings import EngineChoice
 from osbuilder.step import Step, is_online, key_of
 from osbuilder.store import Artifact, Store, Workspace, explain, runs_in
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from osbuilder.step import Json
 
 BUILDER_TAR = "builder.tar"
+_OUTLIVING = frozenset({EngineChoice.DOCKER.value, EngineChoice.PODMAN.value})  # a build that is killed
 _LOCK_POLL_S = 0.2
 _LITTLE_BYTES = 2**30
 
@@ -50,6 +52,9 @@ class Reporter(Protocol):
 
     def failed(self, step: Step) -> None:
         """Hear that a step's action ended with an error."""
+
+    def left(self, folder: Path, engine: str) -> None:
+        """Hear that what a killed build left stays in its folder: the engine that it ran in does not answer."""
 
     @property
     def downloads(self) -> Progress:
@@ -83,6 +88,7 @@ class Executor:
         self._choose_named = engine_named
         self._engine: Engine | None = None
         self._mutex = threading.Lock()
+        self._told_of: set[Path] = set()
         self._slots = threading.BoundedSemaphore(max(2, jobs))
         self.stopped = threading.Event()
 
@@ -328,11 +334,28 @@ class Executor:
         if self.stopped.is_set():
             raise Interrupted("stopped")
 
-    def forget(self, name: str, folder: Path) -> None:
-        """Have the engine of that name end what runs for a folder, and give back what was written there."""
-        with contextlib.suppress(ToolMissing):  # an engine that is gone runs nothing any more
-            other = self._choose_named if name and name != self.engine.name else None
-            (other(name) if other else self.engine).sweep(folder.name, folder)
+    def forget(self, name: str, folder: Path) -> bool:
+        """Have the engine of that name end what runs for a folder, and give back what was written there.
+
+        Return whether that is done: not where a container engine does not answer, which may run it still.
+        """
+        try:
+            self._engine_that(name).sweep(folder.name, folder)
+        except ToolMissing:
+            if name not in _OUTLIVING:
+                return True  # what the sandbox runs ends with the build
+            if folder not in self._told_of:
+                self._told_of.add(folder)
+                self.reporter.left(folder, name)
+            return False
+        return True
+
+    def _engine_that(self, name: str) -> Engine:
+        """Return the engine that a mark names, whichever the settings choose now. Raises ToolMissing."""
+        chosen = self._engine
+        if self._choose_named is None or not name or (chosen is not None and chosen.name == name):
+            return self.engine
+        return self._choose_named(name)
 
 
 def _is_of_command(error: BaseException | None) -> bool:

@@ -56,6 +56,11 @@ class LineReporter:
         """Say that a step failed; the error itself is told by the caller."""
         self._say(step, "FAILED")
 
+    def left(self, folder: Path, engine: str) -> None:
+        """Say that what a killed build left stays, and until when."""
+        what = f"{folder} stays: a killed build left it, {engine} may run its commands still and does not answer"
+        self._write(f"{self._stamp()} {what}; start {engine} (`inv doctor`), or remove the folder if it is gone")
+
     def _say(self, step: Step, what: str) -> None:
         self._write(f"{self._stamp()} {step.name:<10} {step.subject}: {what}")
 

@@ -45,8 +45,8 @@ _UNREADABLE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 )
 
-Forget = Callable[[str, Path], None]
-"""Has an engine, of that name, remove what is left there of commands that it ran for a folder."""
+Forget = Callable[[str, Path], bool]
+"""Has an engine, of that name, remove what is left there of commands that it ran for a folder; says whether it did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +206,8 @@ class Store:
             try:
                 yield folder
             finally:
-                if forget is not None:
-                    _forget_below(folder, forget)
-                remove_tree(folder)
+                if forget is None or _forget_below(folder, forget):
+                    remove_tree(folder)
                 (self.root / "locks" / name).unlink()
 
     @contextlib.contextmanager
@@ -263,15 +262,16 @@ class Store:
     def sweep(self, forget: Forget) -> None:
         """Remove what killed builds left: folders of tmp/ whose lock nobody holds.
 
-        `forget(engine, folder)` has the engine that commands ran in, if any did, remove what is left there.
+        `forget(engine, folder)` has the engine that commands ran in, if any did, remove what is left there. Where it
+        does not, the folder stays for the next sweep: it says where something may run still.
         """
         for folder in (self.root / "tmp").iterdir():
             with (
                 self._explained("what a killed build left cannot be removed"),
                 self.lock(folder.name, wait=False) as held,
             ):
-                if held and folder.exists() and not (folder / _KEPT).exists():
-                    _forget_below(folder, forget)
+                there = held and folder.exists() and not (folder / _KEPT).exists()
+                if there and _forget_below(folder, forget):
                     remove_tree(folder)
                 if held and not _KEY.fullmatch(folder.name):
                     (self.root / "locks" / folder.name).unlink(missing_ok=True)  # of a scratch folder
@@ -370,14 +370,14 @@ def runs_in(engine: str, folder: Path) -> None:
     (folder / _ENGINE).write_text(engine)
 
 
-def _forget_below(folder: Path, forget: Forget) -> None:
-    """Call `forget` with the engine that commands ran in for a folder of tmp/, if any did.
+def _forget_below(folder: Path, forget: Forget) -> bool:
+    """Call `forget` with the engine that commands ran in for a folder of tmp/, if any did; return whether all is done.
 
     First for what a build left in it, where it holds a store of its own: containers have that build's key as label.
     """
-    for mark in (*sorted(folder.glob(f"tmp/*/{_ENGINE}")), folder / _ENGINE):
-        if mark.exists():
-            forget(mark.read_text(), mark.parent)
+    marks = [mark for mark in (*sorted(folder.glob(f"tmp/*/{_ENGINE}")), folder / _ENGINE) if mark.exists()]
+    done = [forget(mark.read_text(), mark.parent) for mark in marks]
+    return all(done)
 
 
 def sha256_file(path: Path) -> str:

@@ -29,6 +29,7 @@ class Heard:
         self.reused: list[str] = []
         self.failures: list[str] = []
         self.waited: list[str] = []
+        self.stays: list[tuple[str, str]] = []
 
     @property
     def downloads(self) -> Progress:
@@ -48,6 +49,9 @@ class Heard:
 
     def failed(self, step: Step) -> None:
         self.failures.append(step.name)
+
+    def left(self, folder: Path, engine: str) -> None:
+        self.stays.append((folder.name, engine))
 
 
 def no_engine() -> NoReturn:
@@ -390,6 +394,36 @@ def test_the_engine_that_a_killed_build_ran_in_sweeps_what_it_left(tmp_path: Pat
     runner.run(chain("a"))
     assert sorted(swept) == [("now", "a"), ("now", "d"), ("then", "b")]
     assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+def test_what_a_container_engine_may_run_still_stays_until_that_engine_answers(tmp_path: Path) -> None:
+    swept: list[str] = []
+    answering: list[str] = ["docker"]
+
+    class Named(Refusing):
+        def sweep(self, label: str, folder: Path) -> None:
+            swept.append(label)
+
+    def none_works() -> NoReturn:
+        raise ToolMissing("no engine works on this host")
+
+    def named(name: str) -> Engine:
+        return Named() if name in answering else none_works()  # type: ignore[return-value]
+
+    heard = Heard()
+    runner = executor(tmp_path, heard, none_works)
+    runner._choose_named = named
+    folders = {label: tmp_path / "store" / "tmp" / label for label in ("a", "b", "c")}
+    for name, folder in zip(("docker", "podman", "sandbox"), folders.values(), strict=True):
+        folder.mkdir()
+        runs_in(name, folder)
+    for _ in range(2):
+        runner.run(chain("a"))
+        assert (swept, list((tmp_path / "store" / "tmp").iterdir())) == (["a"], [folders["b"]])
+    assert heard.stays == [("b", "podman")]
+    answering.append("podman")
+    runner.run(chain("a"))
+    assert (swept, list((tmp_path / "store" / "tmp").iterdir())) == (["a", "b"], [])
 
 
 def test_a_proxys_password_is_not_in_the_log(tmp_path: Path) -> None:

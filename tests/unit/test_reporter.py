@@ -32,6 +32,14 @@ def test_each_step_has_a_line_when_it_starts_and_one_when_it_ends() -> None:
     ]
 
 
+def test_a_folder_that_stays_is_named_with_what_to_do_about_it() -> None:
+    stream = io.StringIO()
+    LineReporter(stream).left(Path("/store/tmp/a"), "docker")
+    told = stream.getvalue()
+    assert "/store/tmp/a stays: a killed build left it, docker may run its commands still and does not answer" in told
+    assert "start docker (`inv doctor`), or remove the folder" in told
+
+
 def test_a_terminal_is_live_and_a_file_is_not() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

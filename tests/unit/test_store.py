@@ -154,8 +154,13 @@ def test_what_a_killed_build_left_is_swept_unless_somebody_holds_its_lock(tmp_pa
         (tmp_path / "tmp" / key / "out").mkdir(parents=True)
     forgotten: list[tuple[str, Path]] = []
     runs_in("kettle", tmp_path / "tmp" / KEY)
+
+    def forget(engine: str, folder: Path) -> bool:
+        forgotten.append((engine, folder))
+        return True
+
     with store.lock(OTHER):
-        store.sweep(lambda engine, folder: forgotten.append((engine, folder)))
+        store.sweep(forget)
     assert forgotten == [("kettle", tmp_path / "tmp" / KEY)]
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == [OTHER]
 
@@ -170,9 +175,10 @@ def test_what_a_killed_build_left_in_a_store_of_its_own_is_swept_by_its_own_key(
     runs_in("pot", inner.root)
     forgotten: list[tuple[str, str]] = []
 
-    def forget(engine: str, left: Path) -> None:
+    def forget(engine: str, left: Path) -> bool:
         assert left.is_dir()
         forgotten.append((engine, left.name))
+        return True
 
     store.sweep(forget)
     assert forgotten == [("kettle", KEY), ("kettle", OTHER), ("pot", "again-1")]
@@ -190,7 +196,7 @@ def test_what_is_kept_of_a_failed_build_stays_until_it_is_built_again_or_the_sto
 
     for text in ("first", "second"):
         fail(text)
-        store.sweep(lambda engine, folder: None)
+        store.sweep(lambda engine, folder: True)
         assert [path.name for path in (tmp_path / "tmp" / KEY / "out").iterdir()] == [text]
     assert store.kept() == (tmp_path / "tmp" / KEY,)
     with store.alone():
@@ -246,8 +252,9 @@ def test_a_scratch_folder_goes_with_its_process_or_with_the_next_sweep(tmp_path:
     store = Store(tmp_path)
     forgotten: list[str] = []
 
-    def forget(engine: str, folder: Path) -> None:
+    def forget(engine: str, folder: Path) -> bool:
         forgotten.append(folder.name)
+        return True
 
     with store.scratch("boot-1") as folder:
         runs_in("kettle", folder)
