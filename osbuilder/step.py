@@ -19,7 +19,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -282,10 +282,11 @@ def _imports(text: bytes) -> Iterator[str]:
 
 
 def _running_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements below a node that can run: all but the bodies of `if TYPE_CHECKING`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(child, ast.stmt):
+    """Yield what is below a node and can run: all but the bodies of `if TYPE_CHECKING`. Expressions hold no import."""
+    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        children = node.orelse
+    for child in children:
+        if not isinstance(child, ast.expr):
             yield child
             yield from _running_nodes(child)

@@ -88,6 +88,26 @@ def test_the_source_of_a_module_includes_what_it_imports_but_not_type_checking_i
     step_module.read_module.cache_clear()
 
 
+def test_an_import_counts_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "top.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import osbuilder.types_only\nelse:\n    import osbuilder.otherwise\n"
+        "try:\n    import osbuilder.tried\nexcept ImportError:\n    import osbuilder.handler\n"
+        "else:\n    import osbuilder.went\nfinally:\n    import osbuilder.end\n"
+        "match 1:\n    case 1:\n        import osbuilder.arm\n"
+        "if not TYPE_CHECKING:\n    import osbuilder.negated\n"
+        "def later():\n    with open('x'):\n        from osbuilder import within\n"
+    )
+    names = {"otherwise", "tried", "handler", "went", "end", "arm", "negated", "within"}
+    for name in (*names, "types_only"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setattr(step_module, "PACKAGE", tmp_path)
+    step_module.read_module.cache_clear()
+    found = source_digests("osbuilder.top")
+    step_module.read_module.cache_clear()
+    assert set(found) == {"osbuilder.top", *(f"osbuilder.{name}" for name in names)}
+
+
 def test_walk_yields_dependencies_first_and_each_step_once() -> None:
     base = pour()
     left = Step(name="left", subject="tea", action=Pour(cups=1), inputs=(("base", base),))
