@@ -29,7 +29,7 @@ from osbuilder.request import (
 )
 from osbuilder.settings import Accel as AccelChoice
 from osbuilder.settings import QemuChoice
-from osbuilder.store import runs_in
+from osbuilder.store import runs_in, write_atomic
 
 if TYPE_CHECKING:
     from osbuilder.api import Workbench
@@ -379,11 +379,13 @@ def _kvm_record(bench: Workbench) -> Path:
 
 
 def _kvm_verdict(bench: Workbench) -> bool | None:
+    """Return whether KVM runs guests here; None where no guest was tried, or its verdict did not reach the disk."""
     try:
-        return _kvm_record(bench).read_text() == "yes"
+        return {"yes": True, "no": False}.get(_kvm_record(bench).read_text())
     except FileNotFoundError:
         return None
 
 
 def _remember_kvm(bench: Workbench, works: bool) -> None:
-    _kvm_record(bench).write_text("yes" if works else "no")
+    with contextlib.suppress(OSError):  # KVM is tried once more, and nothing else is lost
+        write_atomic(_kvm_record(bench), b"yes" if works else b"no")

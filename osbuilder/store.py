@@ -144,7 +144,7 @@ class Store:
             return False
         if same and suspects:
             try:
-                _write_atomic(artifact.folder / _STAT, canonical(signatures))
+                write_atomic(artifact.folder / _STAT, canonical(signatures))
             except FileNotFoundError:
                 return False  # its folder went meanwhile
         return same
@@ -236,8 +236,8 @@ class Store:
             outputs = {path.name: _seal(path) for path in sorted(space.out.iterdir())}
             digest = hashlib.sha256(canonical({name: entry["sha256"] for name, entry in outputs.items()})).hexdigest()
             manifest = {"key": key, "ident": ident, "digest": digest, "outputs": outputs, **body}
-            _write_atomic(space.out / _STAT, canonical({name: _signature(space.out / name) for name in outputs}))
-            _write_atomic(space.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+            write_atomic(space.out / _STAT, canonical({name: _signature(space.out / name) for name in outputs}))
+            write_atomic(space.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
             folder = self.root / "objects" / key
             remove_tree(folder)
             space.out.rename(folder)
@@ -257,7 +257,7 @@ class Store:
             if path.is_file() and path.read_text() == f"{key}\n":
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomic(path, f"{key}\n".encode())
+            write_atomic(path, f"{key}\n".encode())
 
     def sweep(self, forget: Forget) -> None:
         """Remove what killed builds left: folders of tmp/ whose lock nobody holds.
@@ -422,7 +422,8 @@ def _signature(path: Path) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file that appears whole and on the disk, or not at all. Raises OSError."""
     with appearing(path) as temporary, temporary.open("xb") as stream:
         stream.write(content)
         stream.flush()

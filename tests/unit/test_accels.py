@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import resource
 from pathlib import Path, PurePath
 
 import pytest
 
+from osbuilder import launch
+from osbuilder.api import open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.errors import BootError, TimeLimit
 from osbuilder.guest import boot
@@ -94,3 +98,20 @@ def test_kvm_is_left_alone_where_it_ran_nothing_cannot_be_opened_or_is_of_anothe
     assert usable_accels(wanted=Accel.KVM, same_arch=True, kvm_works=False) == (Accel.KVM,)
     device.unlink()
     assert usable_accels(wanted=None, same_arch=True, kvm_works=True) == (Accel.TCG,)
+
+
+def test_a_verdict_that_did_not_reach_the_disk_is_none(tmp_path: Path) -> None:
+    bench = open_workbench((f"store={tmp_path}/store",), stream=io.StringIO())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file takes a byte: a full disk
+    try:
+        launch._remember_kvm(bench, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert launch._kvm_verdict(bench) is None
+    assert list(bench.store.folder("caches").iterdir()) == []
+    for verdict in (True, False):
+        launch._remember_kvm(bench, verdict)
+        assert launch._kvm_verdict(bench) is verdict
+    launch._kvm_record(bench).write_text("")  # so an earlier osbuilder may have left it
+    assert launch._kvm_verdict(bench) is None
