@@ -19,8 +19,8 @@ _OPTIONS: Final = "agent_option"
 _SOURCES: Final = {"git", "tree", "url"}
 # What an extension has none of.
 _OF_GUESTS: Final = ("init", "agent", "agent_policy", _OPTIONS)
-# What a tree that the user brings has none of.
-_OF_DISTROS: Final = ("distro", "release")
+# What a tree that the user brings has none of: flags, and settings that hold a distribution's name.
+_OF_DISTROS: Final = {"distro", "release", "package", "mirrors", "components"}
 # Their agent, as versions.yaml calls it.
 _KATA: Final = "kata"
 
@@ -79,7 +79,7 @@ class _Translator:
         """Return why something of the agent, an init or a distro means nothing to what is built; "" where it does."""
         if row.flag in _OF_GUESTS and self.value("extension"):
             return "an extension has neither an agent nor an init"
-        if row.flag in _OF_DISTROS and self.value("provision"):
+        if {row.flag, row.setting} & _OF_DISTROS and self.value("provision"):
             return "the tree that is provisioned is no distribution's (--provision)"
         if row.variable == POLICY_FILE and not self.has_policy():
             return f"a policy is installed with {POLICY}=yes only (here: --agent-policy)"
