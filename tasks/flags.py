@@ -127,7 +127,7 @@ _ONLY_LOOK: Table = {"dry": Flag("changes nothing here: this command only looks"
 _LOOKING = ("capabilities", "consumers", "distros", "inspect", "settings", "variants", "versions", "why")
 
 DEFAULTS: Mapping[str, Any] = {
-    name: flag.default for table in (ROOTFS, IMAGE, INITRD, ONE_KERNEL) for name, flag in table.items()
+    name: flag.default for table in (ROOTFS, IMAGE, INITRD, ONE_KERNEL, OUTPUT) for name, flag in table.items()
 }
 """What a flag is when it is not given (one that may be given several times: an empty list)."""
 

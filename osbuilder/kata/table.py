@@ -14,6 +14,8 @@ REPOSITORY: Final = "https://github.com/kata-containers/kata-containers"
 """Where their agent's versions are."""
 
 
+CROSS_BUILD: Final = "CROSS_BUILD"
+TARGET_ARCH: Final = "TARGET_ARCH"
 POLICY: Final = "AGENT_POLICY"
 POLICY_FILE: Final = "AGENT_POLICY_FILE"
 
@@ -112,9 +114,25 @@ def _switched(option: str) -> Mapping[str, Any]:
 _COMPILED: Final[Mapping[str, Any]] = {"flag": "agent_option", "form": "options", "agent": True, "compiled": True}
 _MEASURED: Final[Mapping[str, Any]] = {"flag": "measured", "form": "switch", "values": {True: True}}
 _OVERLAY: Final[Mapping[str, Any]] = {"flag": "overlay", "form": "paths"}
+_OUTPUT: Final[Mapping[str, Any]] = {"option": "-o", "flag": "output", "form": "path"}
+
+_ARCH: Final = (
+    _taken(TARGET_ARCH, f"architecture (with {CROSS_BUILD}=true)", "`--arch ARCH`", flag="arch", agent=True),
+    _explained(
+        CROSS_BUILD,
+        "build for another architecture",
+        f"nothing is switched for that: --arch, or {TARGET_ARCH} beside it, names the architecture",
+        form="switch",
+        agent=True,
+    ),
+    _explained(
+        "ARCH", "architecture of the build", "a guest is this machine's, unless --arch names another one", agent=True
+    ),
+)
 
 _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
     Script.ROOTFS: (
+        *_ARCH,
         _taken(
             "ROOTFS_ONLY",
             "no agent, no init set-up (extension images)",
@@ -268,7 +286,7 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         ),
     ),
     Script.IMAGE: (
-        _option("-o", "the result", "`--output FILE`; always in build/ARCH/ too"),
+        _taken("IMAGE", "the result", "`--output FILE`; always in build/ARCH/ too", **_OUTPUT),
         _option("ROOTFS_DIR", "folder of the rootfs", "`--provision DIR_OR_TAR`"),
         _taken(
             "ROOT_FREE_SPACE",
@@ -299,7 +317,14 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
             form="number",
         ),
         _taken("SKIP_DAX_HEADER", "no DAX header", "`--no-dax`", flag="dax", form="switch", values={True: False}),
+        _explained("NSDAX_BIN", "the program that writes the DAX header", "the header is written without one"),
         _taken("MEASURED_ROOTFS", "dm-verity hash partition", "`--measured`", **_MEASURED),
+        _explained(
+            "DM_VERITY",
+            "keep udev, for a root that systemd verifies",
+            "the kernel verifies a measured root before systemd starts; --keep units keeps udev",
+            form="switch",
+        ),
         _taken("BUILD_VARIANT", "names the root hash file", "`--build-variant NAME`", flag="build_variant"),
         _explained(
             "SKIP_ROOTFS_CHECK",
@@ -309,13 +334,14 @@ _TABLE: Final[Mapping[Script, tuple[Row, ...]]] = {
         ),
     ),
     Script.INITRD: (
-        _option("-o", "the result", "`--output FILE`; always in build/ARCH/ too"),
+        _taken("INITRD_IMAGE", "the result", "`--output FILE`; always in build/ARCH/ too", **_OUTPUT),
         _option("ROOTFS_DIR", "folder of the rootfs", "`--provision DIR_OR_TAR`"),
     ),
     Script.KERNEL: (
         _option("setup, build, install", "one after the other", "`inv kernel`, one command: nothing is done twice"),
         _option("build-headers, -H", "headers, deb or rpm", "`inv kernel.headers --format deb` (or rpm, tar)"),
         _option("-a ARCH", "architecture", "`--arch ARCH`"),
+        *_ARCH,
         _option("-b TYPE", "build type", "`--variant NAME`"),
         _option(
             "-c FILE",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from osbuilder.errors import UsageError
-from osbuilder.kata.table import POLICY, POLICY_FILE, ROWS, Fate, Row
+from osbuilder.kata.table import CROSS_BUILD, POLICY, POLICY_FILE, ROWS, TARGET_ARCH, Fate, Row
 
 _SWITCHES: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -44,7 +44,9 @@ def translate(
     translator = _Translator(variables, given, defaults)
     for row in ROWS:
         text = variables.get(row.variable, "")
-        if text and command in row.commands and row.fate is not Fate.SAME:
+        # `inv why` is asked of a result, not of where a copy of it goes.
+        matters = command in row.commands and (not row.flag or row.flag in given)
+        if text and matters and row.fate is not Fate.SAME:
             translator.take(row, text)
     return Translation(flags=translator.flags, settings=translator.settings, notes=tuple(translator.notes))
 
@@ -81,6 +83,8 @@ class _Translator:
             return "an extension has neither an agent nor an init"
         if {row.flag, row.setting} & _OF_DISTROS and self.value("provision"):
             return "the tree that is provisioned is no distribution's (--provision)"
+        if row.variable == TARGET_ARCH and not self.is_on(CROSS_BUILD):
+            return f"it names an architecture with {CROSS_BUILD}=true only (here: --arch)"
         if row.variable == POLICY_FILE and not self.has_policy():
             return f"a policy is installed with {POLICY}=yes only (here: --agent-policy)"
         agent = self.value("agent")
@@ -92,8 +96,10 @@ class _Translator:
 
     def has_policy(self) -> bool:
         """Whether the agent is to have policies, by their variable or by ours."""
-        switch = self.variables.get(POLICY, "").lower()
-        return _SWITCHES.get(switch, False) or "policy=yes" in self.given[_OPTIONS]
+        return self.is_on(POLICY) or "policy=yes" in self.given[_OPTIONS]
+
+    def is_on(self, switch: str) -> bool:
+        return _SWITCHES.get(self.variables.get(switch, "").lower(), False)
 
     def set(self, row: Row, shown: str, value: str) -> None:
         self.check_alone(row.setting, row.variable)

@@ -47,6 +47,7 @@ def test_an_image_of_variables_is_that_of_flags(tmp_path: Path) -> None:
         "AGENT_POLICY_FILE": str(policy),
         "ROOT_FREE_SPACE": "8",
         "SKIP_DAX_HEADER": "yes",
+        "IMAGE": str(tmp_path / "copy.img"),
     }
     flags = ("--distro", "scratch", "--init", "agent", "--agent", str(BUSYBOX), "--agent-policy", str(policy))
     theirs = inv("image", build=tmp_path / "theirs", **variables)
@@ -56,7 +57,7 @@ def test_an_image_of_variables_is_that_of_flags(tmp_path: Path) -> None:
     for name in variables:
         assert f"{name}=" in theirs.stderr
         assert f"{name}=" not in ours.stderr
-    images = [tmp_path / who / ARCH / "kata-containers.img" for who in ("theirs", "ours")]
+    images = [*(tmp_path / who / ARCH / "kata-containers.img" for who in ("theirs", "ours")), tmp_path / "copy.img"]
     assert len({hashlib.sha256(image.read_bytes()).hexdigest() for image in images}) == 1
     other = inv("image", *flags, build=tmp_path / "other")
     assert other.returncode == 0, other.stderr

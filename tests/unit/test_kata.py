@@ -61,7 +61,8 @@ AGENT_POLICY_FILE COCO_GUEST_COMPONENTS_TARBALL PAUSE_IMAGE_TARBALL GUEST_HOOKS_
 MEASURED_ROOTFS EXTRA_PKGS OS_VERSION REPO_URL REPO_COMPONENTS DISTRO_REPO DNF_CONF PKG_MANAGER KERNEL_MODULES_DIR
 LIBC SECCOMP SELINUX USE_DOCKER USE_PODMAN DOCKER_RUNTIME IMAGE_REGISTRY http_proxy https_proxy GRACEFUL_EXIT
 BUILD_CAN_FAIL KBUILD_SIGN_PIN ROOTFS_ONLY ROOT_FREE_SPACE FS_TYPE BLOCK_SIZE IMAGE_SIZE_ALIGNMENT_MB
-SKIP_DAX_HEADER BUILD_VARIANT SKIP_ROOTFS_CHECK DESTDIR PREFIX KERNEL_DEBUG_ENABLED
+SKIP_DAX_HEADER BUILD_VARIANT SKIP_ROOTFS_CHECK DESTDIR PREFIX KERNEL_DEBUG_ENABLED IMAGE INITRD_IMAGE NSDAX_BIN
+DM_VERITY ARCH TARGET_ARCH CROSS_BUILD
 """
 # Those that settings read under the same name: a value, and the setting.
 SAME: tuple[tuple[str, str, str], ...] = (
@@ -69,6 +70,8 @@ SAME: tuple[tuple[str, str, str], ...] = (
     ("https_proxy", "http://proxy.example.org:3129", "https_proxy"),
     ("KBUILD_SIGN_PIN", "hunter2", "module_signing_pin"),
 )
+# Those that name where a copy goes, which no plan shows, and the command that they are given to.
+OUTPUTS = {"IMAGE": "image", "INITRD_IMAGE": "initrd"}
 SETTINGS = {"USE_DOCKER": "engine=docker", "USE_PODMAN": "engine=podman"}
 
 
@@ -132,7 +135,8 @@ def test_a_variable_that_is_taken_shows_up_in_the_plan_and_in_a_note(
 
 
 def test_every_variable_that_is_taken_is_tried() -> None:
-    assert {row.variable for row in rows(Fate.TAKEN)} == {name for name, *_ in TAKEN} | set(SETTINGS)
+    tried = {name for name, *_ in TAKEN} | set(SETTINGS) | set(OUTPUTS) | {"TARGET_ARCH"}
+    assert {row.variable for row in rows(Fate.TAKEN)} == tried
 
 
 @pytest.mark.parametrize(("name", "setting"), SETTINGS.items())
@@ -255,6 +259,43 @@ def test_a_distribution_means_nothing_to_a_tree_that_is_provisioned(
         f"note: {name}={value} (Kata's) has no effect: "
         "the tree that is provisioned is no distribution's (--provision)\n"
     )
+
+
+@pytest.mark.parametrize("command", ["rootfs", "initrd", "agent", "kernel"])
+def test_a_target_architecture_counts_for_a_cross_build_alone(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without, _ = inv(command, capsys)
+    monkeypatch.setenv("TARGET_ARCH", "s390x")
+    for switch in ("", "false"):
+        monkeypatch.setenv("CROSS_BUILD", switch)
+        plan, notes = inv(command, capsys)
+        assert plan == without
+        assert "note: TARGET_ARCH=s390x (Kata's) has no effect: it names an architecture with CROSS_BUILD=" in notes
+    monkeypatch.setenv("CROSS_BUILD", "true")
+    plan, notes = inv(command, capsys)
+    assert "note: TARGET_ARCH=s390x (Kata's): taken as --arch s390x\n" in notes
+    assert plan == inv(f"{command} --arch s390x", capsys)[0] != without
+
+
+@pytest.mark.parametrize(("name", "command"), OUTPUTS.items())
+def test_where_a_copy_goes_is_checked_before_anything_is_built(
+    name: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "my.result")
+    assert f"note: {name}=my.result (Kata's): taken as --output ./my.result\n" in inv(command, capsys)[1]
+    monkeypatch.setenv(name, "6.12.57")
+    plan, said = inv(command, capsys)
+    assert plan == ""
+    assert "error: --output 6.12.57" in said
+
+
+def test_where_a_copy_goes_is_nothing_that_why_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = inv("why image", capsys)
+    monkeypatch.setenv("IMAGE", "my.img")
+    assert inv("why image", capsys) == without != ("", "")
 
 
 def test_a_flag_wins_and_the_note_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
