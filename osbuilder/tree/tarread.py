@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import struct
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from osbuilder.errors import TreeError
@@ -78,9 +78,12 @@ def normalise_name(name: str) -> str:
     return "/".join(parts)
 
 
-def read_members(archive: Archive) -> Iterator[Member]:
-    """Yield the members in the order of the archive. Raises TreeError that names the member and its offset."""
-    return _Reader(archive).members()
+def read_members(archive: Archive, *, name_of: Callable[[str], str] = normalise_name) -> Iterator[Member]:
+    """Yield the members in the order of the archive. Raises TreeError that names the member and its offset.
+
+    `name_of` says what a name in the archive, a member's or a hard link's, means in a tree: see `normalise_name`.
+    """
+    return _Reader(archive, name_of).members()
 
 
 @dataclasses.dataclass(slots=True)
@@ -94,8 +97,9 @@ class _Extension:
 
 
 class _Reader:
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, name_of: Callable[[str], str]) -> None:
         self.archive = archive
+        self.name_of = name_of
         self.position = 0
         self.start = 0
         self.shown = ""
@@ -230,7 +234,7 @@ class _Reader:
         if kind in _FILE_TYPES and name.endswith("/"):  # how archives before POSIX marked folders
             kind = b"5"
         try:
-            normal = normalise_name(name)
+            normal = self.name_of(name)
         except ValueError as error:
             self.fail(f"is refused: its name {error}")
         raw_link = pax.get("linkpath") or extension.long_link or fields[8].partition(b"\0")[0]
@@ -272,7 +276,7 @@ class _Reader:
         if size:
             self.fail(f"is a hard link with {size} bytes of data: readers disagree on what that means")
         try:
-            return Member(name=name, offset=self.start, entry=None, link=normalise_name(target))
+            return Member(name=name, offset=self.start, entry=None, link=self.name_of(target))
         except ValueError as error:
             self.fail(f"is refused: the name {target!r} that it links to {error}")
 

@@ -205,6 +205,10 @@ class Tree:
         entry = Entry(kind=Kind.DIR, mode=mode, uid=uid, gid=gid, xattrs=_xattrs(xattrs or {}))
         self._add(path, entry, parents_mode=parents_mode, replace=replace)
 
+    def add_parents(self, path: str) -> None:
+        """Add the folders that a path lies in where they are missing, also behind a link: 0755, 0:0."""
+        self._make_parents(self._walk(path, follow_last=False), 0o755)
+
     def add_symlink(
         self,
         path: str,

@@ -203,6 +203,22 @@ def test_a_folder_behind_a_link_is_looked_up_as_in_the_guest(tmp_path: Path) -> 
     assert tree.exists("usr/c")
 
 
+def test_a_leading_slash_is_the_root_of_the_image(tmp_path: Path) -> None:
+    tree = _laid(tmp_path, {"/": None, "/etc/a": b"1", "//etc/b": Link("/etc/a", hard=True)}, {"/etc/.wh.a": b""})
+    assert [name for name in tree.names() if name] == ["etc", "etc/b"]
+    assert tree.read_bytes("etc/b") == b"1"
+
+
+@pytest.mark.parametrize("target", ["/run/deep", "../run/deep", "/../../run/deep"])
+def test_a_folder_that_a_link_lacks_is_made_inside_the_image(tmp_path: Path, target: str) -> None:
+    upper: Members = {"var/run/x": b"1", "var/run/sub/y": b"", "var/run/z": Link("var/run/x", hard=True)}
+    tree = _laid(tmp_path, {"var/run": Link(target)}, upper)
+    assert tree.get("var/run").target == target
+    assert tree.get("run/deep").kind is Kind.DIR
+    assert tree.links("run/deep/x") == ("run/deep/x", "run/deep/z")
+    assert tree.exists("run/deep/sub/y")
+
+
 def test_hard_links_hold_within_a_layer_and_to_one_below(tmp_path: Path) -> None:
     upper: Members = {"new": b"2", "again": Link("new", hard=True), "low2": Link("low", hard=True)}
     tree = _laid(tmp_path, {"low": b"1"}, upper)
@@ -219,7 +235,9 @@ def test_a_replaced_file_leaves_its_other_names_alone(tmp_path: Path) -> None:
     ("members", "message"),
     [
         ({"../etc/passwd": b""}, r"contains `..`"),
-        ({"/etc/passwd": b""}, "is absolute"),
+        ({"/../etc/passwd": b""}, r"contains `..`"),
+        ({"f": b"", "l": Link("/../etc/passwd", hard=True)}, r"links to contains `..`"),
+        ({"f": b"", "l": Link("f"), "l/x": b""}, r"bad layer \(layer 0\): member 'l/x'"),
         ({"x": Link("gone", hard=True)}, r"bad layer \(layer 0\): member 'x': no such name"),
         ({"f": b"", "f/x": b""}, r"bad layer \(layer 0\): member 'f/x'"),
     ],

@@ -1,7 +1,8 @@
 """Layers laid over each other as a container runtime does it: later ones replace, and whiteouts take away.
 
 A whiteout takes from the layers below, never from its own. Names are looked up as in the guest: a layer that has
-bin/tool over a layer where bin is a link to usr/bin adds usr/bin/tool.
+bin/tool over a layer where bin is a link to usr/bin adds usr/bin/tool, and makes usr/bin where it is missing. A leading
+slash means the root of the image; no name leads out of it.
 
 Source: OCI image-spec 1.1, layer.md ("Applying Changesets", "Whiteouts", "Opaque Whiteout").
 """
@@ -16,7 +17,7 @@ from osbuilder.errors import TreeError, VerificationError
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import CHUNK_BYTES, Archive, Kind
 from osbuilder.tree.expand import open_archive
-from osbuilder.tree.tarread import Member, read_members
+from osbuilder.tree.tarread import Member, normalise_name, read_members
 
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
@@ -44,7 +45,7 @@ def open_layer(path: Path, *, diff_id: str, origin: str, scratch: Path | None = 
 
 def apply_layer(tree: Tree, layer: Archive, *, label: str) -> None:
     """Lay a layer over a tree. Raises TreeError, in which `label` names the layer."""
-    found = list(read_members(layer))
+    found = list(read_members(layer, name_of=_name_in_image))
     for member in found:
         _take_away(tree, member.name)
     for member in found:
@@ -54,6 +55,10 @@ def apply_layer(tree: Tree, layer: Archive, *, label: str) -> None:
             _put(tree, member)
         except TreeError as error:
             raise TreeError(f"bad layer ({label}): member {member.name!r}: {error.message}", hint=error.hint) from None
+
+
+def _name_in_image(name: str) -> str:
+    return normalise_name(f".{name}" if name.startswith("/") else name)
 
 
 def _is_whiteout(name: str) -> bool:
@@ -85,6 +90,7 @@ def _is_folder(tree: Tree, name: str) -> bool:
 def _put(tree: Tree, member: Member) -> None:
     there = tree.find(member.name) if member.name else tree.get("")
     entry = member.entry
+    tree.add_parents(member.name)
     if entry is None:
         # Its target is of this layer, or of one below.
         if there is not None and there is not tree.find(member.link or ""):
