@@ -112,7 +112,7 @@ def _boot(given: Mapping[str, Any]) -> BootRequest:
     """Return the request that the flags of the table BOOT make."""
     from osbuilder.agents.pin import AgentOptions
     from osbuilder.guest.hotplug import Plug
-    from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+    from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind, parse_words
     from osbuilder.guest.ready import Ready
     from osbuilder.image.initrd import Compression
     from osbuilder.request import BootRequest, Filesystem, parse_choice
@@ -140,7 +140,7 @@ def _boot(given: Mapping[str, Any]) -> BootRequest:
         vcpus=given["vcpus"],
         devices=(*USUAL_DEVICES, *(parse_choice(name, Device, "device") for name in given["device"])),
         plugs=tuple(parse_choice(name, Plug, "plug") for name in given["plug"]),
-        append=tuple(given["append"].split()),
+        append=parse_words(given["append"]),
         timeout_s=given["timeout_s"],
     )
 

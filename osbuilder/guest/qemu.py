@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 NVDIMM_ALIGN_MIB = 128
 """Size that an NVDIMM image is a multiple of: Linux adds its memory in sections of this size (x86_64)."""
 
+# As the kernel's next_arg (lib/cmdline.c) has it: a blank between double quotes ends no word.
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
+
 _MIB = 1024 * 1024
 _MIN_MEMORY_MIB = 32
 _MIN_VSOCK_CID = 3
@@ -148,6 +151,11 @@ class Guest:
     def speaks_qmp(self) -> bool:
         """Whether QEMU speaks QMP on its standard input and output, which is where a console without a file is."""
         return (self.port is not None or bool(self.plugs)) and self.console is not None
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """Return the words of a part of a kernel line, with their quotes; whether they can stand there is not looked at."""
+    return tuple(_WORD.findall(text))
 
 
 def render_cmdline(guest: Guest) -> str:

@@ -133,6 +133,11 @@ def test_a_home_folder_that_there_is_not_is_refused(asked: list[Any], capsys: py
     assert asked == []
 
 
+def test_words_of_the_kernel_line_are_told_apart_as_the_kernel_tells_them(asked: list[Any]) -> None:
+    Inv(namespace=tasks.namespace).run(["inv", "boot", '--append=quiet dyndbg="file a.c +p"', "--dry"], exit=False)
+    assert asked[0].append == ("quiet", 'dyndbg="file a.c +p"')
+
+
 # Flags that are another's, or that contradict each other
 
 

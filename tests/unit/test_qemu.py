@@ -13,7 +13,7 @@ import pytest
 from osbuilder.arch import parse_arch
 from osbuilder.errors import PlanError
 from osbuilder.guest.boot import AGENT_CMDLINE
-from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, parse_words, render_argv, render_cmdline
 from osbuilder.image.verity import Verity
 from osbuilder.launch import asked
 
@@ -365,6 +365,26 @@ def test_a_guest_that_cannot_be_is_refused(refused: Guest, message: str) -> None
     for render in (render_argv, render_cmdline):
         with pytest.raises(PlanError, match=re.escape(message)):
             render(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        (" quiet  loglevel=7\t", ("quiet", "loglevel=7")),
+        ('dyndbg="file drivers/x.c +p" quiet', ('dyndbg="file drivers/x.c +p"', "quiet")),
+        ('a "b=c d"e  f=""', ("a", '"b=c d"e', 'f=""')),
+    ],
+)
+def test_a_blank_between_quotes_is_part_of_a_word_of_the_kernel_line(text: str, words: tuple[str, ...]) -> None:
+    assert parse_words(text) == words
+    assert render_cmdline(guest(cmdline=parse_words(text))).endswith(" ".join(("", *words)))
+
+
+@pytest.mark.parametrize("text", ['dyndbg="file x', 'a b"c', '"a\nb"'])
+def test_quotes_without_an_end_and_line_ends_in_them_are_refused(text: str) -> None:
+    with pytest.raises(PlanError, match="cannot stand on a kernel command line"):
+        render_cmdline(guest(cmdline=parse_words(text)))
 
 
 def test_a_machine_with_firmware_is_started_by_it() -> None:
