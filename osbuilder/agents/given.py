@@ -8,7 +8,7 @@ from typing import Final
 from osbuilder.agents.pin import IMAGE_PREFIX
 from osbuilder.arch import Arch
 from osbuilder.distro.oci.install import INPUT, ResolveImage, UnpackImage, find_origin
-from osbuilder.rootfs.agent import AgentFile
+from osbuilder.rootfs.agent import AgentFile, check_name
 from osbuilder.rootfs.archive import EPOCH_MAX, IMAGE, AgentArchive, AgentImage, is_archive
 from osbuilder.rootfs.summary import AgentName
 from osbuilder.step import Step
@@ -51,5 +51,6 @@ def _of_file(path: Path, arch: Arch) -> tuple[Step, AgentName]:
     else:
         action = AgentFile.of_path(path, arch)
         name = path.name
+        check_name(name, str(path))
     step = Step(name=_AGENT, subject=f"{path.name}-{arch.name}", action=action)
     return step, AgentName(name=name, version=f"sha256:{action.sha256}")

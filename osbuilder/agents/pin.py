@@ -14,6 +14,7 @@ from osbuilder.errors import PlanError, UsageError, suggest
 from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.tarball import Tarball
+from osbuilder.rootfs.agent import is_name
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
@@ -130,7 +131,7 @@ class AgentPin:
     url: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.install):
+        if not is_name(self.install):
             raise ValueError(f"install: expected the name of a file, got {self.install!r}")
         if (self.source is None) == (self.cargo is None):
             raise ValueError("expected exactly one of source and cargo")

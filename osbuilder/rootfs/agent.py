@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ AGENT: Final = "agent"
 
 VERSION: Final = "version"
 """The file that says which version an agent is, where only its source knew."""
+
+# It becomes a program's name, a unit's, and a word of the unit's ExecStart (systemd.unit(5), systemd.service(5)).
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _COMPILE: Final = (
     *("-std=gnu11", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror", "-static"),
@@ -93,6 +97,21 @@ class AgentFile:
         copy_verified(self.path, job.out / AGENT, self.sha256)
         elf = checked(job.out / AGENT, ARCHES[self.arch])
         return {"size_bytes": (job.out / AGENT).stat().st_size, "interpreter": elf.interpreter}
+
+
+def is_name(text: str) -> bool:
+    """Whether an agent can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(name: str, origin: str) -> None:
+    """Refuse what no agent can be called; `origin` is what --agent gives. Raises UsageError."""
+    if not is_name(name):
+        raise UsageError(
+            f"--agent {origin}: the agent's file names a program and a unit in the guest: expected letters, digits, "
+            f"dots, underscores and hyphens, a letter or digit first, got {name!r}",
+            hint="Rename the file.",
+        )
 
 
 def describe_machine(elf: Elf) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.arch import ARCHES, Arch
 from osbuilder.errors import UsageError, VerificationError
-from osbuilder.rootfs.agent import AGENT, VERSION, copy_verified, describe_machine, fits
+from osbuilder.rootfs.agent import AGENT, VERSION, check_name, copy_verified, describe_machine, fits
 from osbuilder.rootfs.elf import parse_elf
 from osbuilder.step import NOT_IN_KEY
 from osbuilder.tree import Tree
@@ -184,6 +184,7 @@ def _find_program(tree: Tree, origin: str) -> str:
             f"got {', '.join(names) or 'none'}",
             hint="Make it of the agent alone, names from the root on. A container image is named --agent oci:IMAGE.",
         )
+    check_name(names[0], origin)
     return names[0]
 
 

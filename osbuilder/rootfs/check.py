@@ -10,6 +10,7 @@ from osbuilder.errors import RootfsError, TreeError
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.agent import describe_machine, fits
 from osbuilder.rootfs.elf import parse_elf
+from osbuilder.rootfs.init import find_unit
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Entry, Kind
 
@@ -27,6 +28,22 @@ def check_input(tree: Tree) -> None:
         raise RootfsError(
             f"this is no root filesystem: expected usr/bin or bin in it, got {found}",
             hint="The archive's names must start at the root (./usr, not ROOT/usr).",
+        )
+
+
+def check_agent_name(tree: Tree, name: str, *, init: Init, brought: Tree) -> None:
+    """Refuse an agent that is called like something of the packages in a tree. Raises RootfsError.
+
+    One that brings its unit, among the files `brought` with it, is meant to replace what the packages have of it.
+    """
+    unit, program = f"{name}.service", f"usr/bin/{name}"
+    if find_unit(brought, unit) is not None:
+        return
+    taken = program if tree.exists(program) else find_unit(tree, unit) if init is Init.SYSTEMD else None
+    if taken is not None:
+        raise RootfsError(
+            f"the agent cannot be called {name}: expected a name that nothing in the packages has, got that of /{taken}",
+            hint=f"Rename its file, or bring it in an archive with a {unit} of its own: that replaces the packages'.",
         )
 
 

@@ -119,7 +119,12 @@ class Compose:
         skeleton.set_up_devices(tree)
         skeleton.point_var_tmp_at_tmp(tree)
         skeleton.set_up_network_files(tree)
-        self._lay_agent_files(job, tree)
+        brought = self._agent_files(job)
+        if self.base is not None:  # A tree of the user's may have been a guest's root before.
+            check.check_agent_name(tree, agent.name, init=self.init, brought=brought)
+        if self.init is not Init.SYSTEMD:
+            brought.remove_glob("**/systemd")
+        tree.merge(brought, replace=True)
         tree.add_file(agent.path, job.inputs["agent"].path(AGENT), mode=MODE, parents_mode=0o755, replace=True)
         if self.init is Init.SYSTEMD:
             skeleton.clear_machine_id(tree)
@@ -160,15 +165,10 @@ class Compose:
         said = {name: render(texts[name], agent=agent.name, path=agent.path) for name in _ABOUT_AGENT}
         return texts | said
 
-    def _lay_agent_files(self, job: Job, tree: Tree) -> None:
-        """Add what comes with the agent: its units, which only systemd reads, and the rest of its archive."""
+    def _agent_files(self, job: Job) -> Tree:
+        """Return what comes with the agent: its units, and the rest of its archive."""
         agent = job.inputs["agent"]
-        if FILES not in agent.manifest["outputs"]:
-            return
-        files = Tree.read(agent.path(FILES))
-        if self.init is not Init.SYSTEMD:
-            files.remove_glob("**/systemd")
-        tree.merge(files, replace=True)
+        return Tree.read(agent.path(FILES)) if FILES in agent.manifest["outputs"] else Tree()
 
     def _lay_overlays(self, job: Job, tree: Tree) -> list[Mapping[str, Json]]:
         laid = []

@@ -66,7 +66,7 @@ def set_up_systemd(tree: Tree, *, agent: str, files: Mapping[str, str]) -> None:
     """
     tree.add_file(f"{_ADMIN_UNITS}/{_TMP}", files[_TMP].encode(), parents_mode=0o755, replace=True)
     for unit, content in ((f"{agent}.service", files["agent.service"]), (TARGET, files[TARGET])):
-        if not _has_unit(tree, unit):
+        if find_unit(tree, unit) is None:
             tree.add_file(f"{UNITS}/{unit}", content.encode(), parents_mode=0o755)
     _want(tree, _TMP, by="local-fs.target", unit=f"/{_ADMIN_UNITS}/{_TMP}")
     _want(tree, TARGET, by="basic.target", unit=f"/{UNITS}/{TARGET}")
@@ -127,8 +127,10 @@ def _alias_of(tree: Tree, name: str) -> str:
     return tree.get(name).target.rpartition("/")[2]
 
 
-def _has_unit(tree: Tree, name: str) -> bool:
-    return any(tree.exists(f"{folder}/{name}") for folder in (UNITS, _ADMIN_UNITS, "lib/systemd/system"))
+def find_unit(tree: Tree, name: str) -> str | None:
+    """Return the path of a unit in a tree, None where it has none."""
+    paths = (f"{folder}/{name}" for folder in (UNITS, _ADMIN_UNITS, "lib/systemd/system"))
+    return next((path for path in paths if tree.exists(path)), None)
 
 
 def _want(tree: Tree, name: str, *, by: str, unit: str) -> None:

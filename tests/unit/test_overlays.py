@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from osbuilder.agents.given import plan_given
 from osbuilder.arch import parse_arch
-from osbuilder.errors import TreeError, UsageError, VerificationError
+from osbuilder.errors import RootfsError, TreeError, UsageError, VerificationError
 from osbuilder.pid1 import Init
 from osbuilder.rootfs.archive import AgentArchive, Overlay, is_archive
 from osbuilder.rootfs.compose import Compose
@@ -143,6 +144,29 @@ def test_an_archive_brings_the_agent_its_units_and_what_else_is_in_it(tmp_path: 
     assert tree.read_bytes(UNIT) == b"its own"
     (tmp_path / "init").mkdir()
     assert not compose(tmp_path / "init", agent=agent, init=Init.AGENT).exists(UNIT)
+
+
+@pytest.mark.parametrize("init", list(Init))
+def test_an_archive_with_a_unit_of_its_own_replaces_what_the_packages_have_of_the_agent(
+    tmp_path: Path, init: Init
+) -> None:
+    own = "usr/lib/systemd/system/bash.service"
+    agent = AgentArchive.of_path(tar(tmp_path / "a.tar", ("usr/bin/bash", elf() + b"2"), (own, b"its own")), X86_64)
+    tree = compose(tmp_path, agent=agent, init=init)
+    assert tree.read_bytes("usr/bin/bash") == elf() + b"2"
+    (tmp_path / "bare").mkdir()
+    bare = AgentArchive.of_path(tar(tmp_path / "bare.tar", ("usr/bin/bash", elf())), X86_64)
+    with pytest.raises(RootfsError, match="the agent cannot be called bash: .* got that of /usr/bin/bash"):
+        compose(tmp_path / "bare", agent=bare, init=init)
+
+
+@pytest.mark.parametrize("name", ["my agent", "-agent", ".agent", "agent%h", "agent@1", "ägent", "a\nb"])
+def test_an_agent_whose_name_would_break_its_unit_is_refused(tmp_path: Path, name: str) -> None:
+    archive = tar(tmp_path / "a.tar", (f"usr/bin/{name}", elf()))
+    (tmp_path / name).write_bytes(elf())
+    for path in (archive, tmp_path / name):
+        with pytest.raises(UsageError, match=r"names a program and a unit in the guest: expected letters, .*, got "):
+            plan_given(str(path), X86_64, registries=())
 
 
 def test_an_archive_without_an_agent_for_the_guest_is_refused(tmp_path: Path) -> None:

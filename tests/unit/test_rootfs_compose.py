@@ -367,6 +367,28 @@ def test_an_agent_that_cannot_start_is_refused(room: Room, agent: bytes, message
         room.run(bootstrapped(systemd=False), Init.AGENT, agent=agent)
 
 
+@pytest.mark.parametrize(
+    ("taken", "init"),
+    [
+        ("usr/bin/toy-agent", Init.SYSTEMD),
+        ("usr/bin/toy-agent", Init.AGENT),
+        ("usr/lib/systemd/system/toy-agent.service", Init.SYSTEMD),
+        ("etc/systemd/system/toy-agent.service", Init.SYSTEMD),
+    ],
+)
+def test_an_agent_that_is_called_like_something_of_the_packages_is_refused(room: Room, taken: str, init: Init) -> None:
+    tree = bootstrapped()
+    tree.add_file(taken, elf(), parents_mode=0o755)
+    with pytest.raises(RootfsError, match=f"the agent cannot be called toy-agent: .* got that of /{taken}"):
+        room.run(tree, init)
+
+
+def test_a_unit_of_the_agents_name_is_nothing_to_an_agent_as_init(room: Room) -> None:
+    tree = bootstrapped()
+    tree.add_file("usr/lib/systemd/system/toy-agent.service", b"[Service]\n")
+    assert room.run(tree, Init.AGENT)[0].exists("usr/bin/toy-agent")
+
+
 def test_a_dynamic_agent_is_accepted_where_its_interpreter_is(room: Room) -> None:
     tree = bootstrapped()
     tree.add_file("usr/lib/ld-musl-x86_64.so.1", elf(), mode=0o755)
@@ -434,8 +456,14 @@ def test_a_tree_says_itself_which_distribution_it_is(room: Room) -> None:
 
 @pytest.mark.parametrize("init", list(Init))
 def test_a_tree_that_was_set_up_before_comes_out_the_same(room: Room, init: Init) -> None:
-    once, _ = room.run(bootstrapped(), init)
+    first = bootstrapped()
+    first.add_file("etc/os-release", b"ID=toy\nVERSION_ID=7.1\n")
+    users = dataclasses.replace(action(init), base=None)
+    (room.folder / "agent").mkdir()
+    (room.folder / "agent/agent").write_bytes(elf())
+    once, _ = room.act(users, first, agent=artifact(room.folder / "agent", "agent"))
     once.write(room.folder / "once.tar", epoch=EPOCH)
-    again, _ = room.run(Tree.read(room.folder / "once.tar"), init)
+    tree = Tree.read(room.folder / "once.tar")
+    again, _ = room.act(users, tree, agent=artifact(room.folder / "agent", "agent"))
     again.write(room.folder / "again.tar", epoch=EPOCH)
     assert (room.folder / "once.tar").read_bytes() == (room.folder / "again.tar").read_bytes()
