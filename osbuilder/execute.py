@@ -47,8 +47,8 @@ class Reporter(Protocol):
     def started(self, step: Step, log: Path) -> None:
         """Hear that a step's action starts; its commands write to `log`."""
 
-    def finished(self, step: Step, *, seconds: float | None) -> None:
-        """Hear that a step's artifact is there; `seconds` is None when it was in the store."""
+    def finished(self, step: Step, facts: Mapping[str, Json], *, seconds: float | None) -> None:
+        """Hear that a step's artifact is there, with these facts; `seconds` is None when it was in the store."""
 
     def failed(self, step: Step) -> None:
         """Hear that a step's action ended with an error."""
@@ -248,7 +248,7 @@ class Executor:
                 if artifact is None:
                     return self._build(step, key, ingredients, inputs)
         self.store.remember(step.ident, key)
-        self.reporter.finished(step, seconds=None)
+        self.reporter.finished(step, artifact.facts, seconds=None)
         return artifact
 
     def _usable(self, key: str) -> Artifact | None:
@@ -276,7 +276,7 @@ class Executor:
                 self.reporter.failed(step)
                 raise
         self.store.remember(step.ident, key)
-        self.reporter.finished(step, seconds=seconds)
+        self.reporter.finished(step, artifact.facts, seconds=seconds)
         return artifact
 
     @contextlib.contextmanager

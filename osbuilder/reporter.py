@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,7 +14,7 @@ from osbuilder.progress import progress_for
 from osbuilder.step import notes_of
 
 if TYPE_CHECKING:
-    from osbuilder.step import Step
+    from osbuilder.step import Json, Step
 
 
 def reporter_for(stream: TextIO) -> LineReporter:
@@ -46,10 +47,10 @@ class LineReporter:
         """Say that a step starts and where its log is."""
         self._say(step, f"started, log: {log}")
 
-    def finished(self, step: Step, *, seconds: float | None) -> None:
+    def finished(self, step: Step, facts: Mapping[str, Json], *, seconds: float | None) -> None:
         """Say how long a step took, or that nothing had to be done, and what there is to know of its result."""
         self._say(step, "in the store" if seconds is None else f"done in {seconds:.1f} s")
-        for note in notes_of(step.action):
+        for note in notes_of(step.action, facts):
             self._say(step, f"note: {note}")
 
     def failed(self, step: Step) -> None:
@@ -89,11 +90,11 @@ class TerminalReporter(LineReporter):
                 self._shown = threading.Thread(target=self._show, daemon=True, name="progress")
                 self._shown.start()
 
-    def finished(self, step: Step, *, seconds: float | None) -> None:
+    def finished(self, step: Step, facts: Mapping[str, Json], *, seconds: float | None) -> None:
         """Take a step off the live line and say how long it took."""
         with self._mutex:
             self._running.pop(step.ident, None)
-        super().finished(step, seconds=seconds)
+        super().finished(step, facts, seconds=seconds)
 
     def failed(self, step: Step) -> None:
         """Take a step off the live line and say that it failed."""

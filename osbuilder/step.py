@@ -102,7 +102,7 @@ class Action(Protocol):
     """The work of a step: a frozen dataclass. Its fields are its parameters.
 
     One that reaches the network says so by a class variable ONLINE = True (see `is_online`). What a person should know
-    of its result it says by `notes` (see `notes_of`).
+    of its result it says by `notes`, and where only the facts tell it by `notes_on(facts)` (see `notes_of`).
     """
 
     def describe(self) -> tuple[str, ...]:
@@ -117,9 +117,10 @@ def is_online(action: Action) -> bool:
     return bool(getattr(action, "ONLINE", False))
 
 
-def notes_of(action: Action) -> tuple[str, ...]:
-    """Return what a person should know of an action's result, a line each: its attribute `notes`, if it has one."""
-    return tuple(getattr(action, "notes", ()))
+def notes_of(action: Action, facts: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return what a person should know of an action's result with these facts, a line each."""
+    told = getattr(action, "notes_on", None)
+    return (*getattr(action, "notes", ()), *(told(facts) if told else ()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

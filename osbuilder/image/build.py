@@ -29,6 +29,10 @@ IMAGE: Final = "image"
 ROOT_HASH: Final = "root_hash"
 INITRD: Final = "initrd"
 
+# The fact which names lost their extended attributes, and how many of them a note shows.
+_LOST: Final = "lost_xattrs"
+_SHOWN: Final = 4
+
 # Where the kernel looks for an init in an initrd, and where it looks first on a disk (admin-guide/init.rst).
 _INIT: Final = "init"
 _ON_A_DISK: Final = "/sbin/init"
@@ -186,8 +190,20 @@ class MakeInitrd:
             "compression": self.compression.value,
             "cpio_bytes": written.cpio_bytes,
             "entries": written.entries,
-            "lost_xattrs": list(written.lost_xattrs),
+            _LOST: list(written.lost_xattrs),
         }
+
+    def notes_on(self, facts: Mapping[str, Json]) -> tuple[str, ...]:
+        """Return what there is to know of an initrd: whose extended attributes it lacks."""
+        lost = facts[_LOST]
+        if not lost:
+            return ()
+        shown = ", ".join("/" if name == "." else f"/{name}" for name in lost[:_SHOWN])
+        more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+        return (
+            f"an initrd holds no extended attributes (file capabilities, ACLs): {len(lost)} names lost theirs: "
+            f"{shown}{more}; an image keeps them",
+        )
 
 
 def _provide_init(tree: Tree) -> None:

@@ -182,14 +182,14 @@ def test_a_carried_root_has_the_same_archives_and_notes_as_its_twin(monkeypatch:
     step = packages(f"mirrors=debian={MIRROR}", arch="s390x")
     assert isinstance(step.action, CarryOver)
     assert [archive.suite for archive in step.action.of.archives] == ["trixie-updates", "trixie-security"]
-    assert notes_of(step.action) == notes_of(dict(step.inputs)["twin"].action) != ()
+    assert notes_of(step.action, {}) == notes_of(dict(step.inputs)["twin"].action, {}) != ()
 
 
 def test_a_note_is_told_whenever_its_step_is_done_or_in_the_store(tmp_path: Path) -> None:
     step = packages(f"mirrors=debian={MIRROR}")
     for seconds in (1.5, None):
         stream = io.StringIO()
-        LineReporter(stream).finished(step, seconds=seconds)
+        LineReporter(stream).finished(step, {}, seconds=seconds)
         _, note = stream.getvalue().splitlines()
         assert f": note: trixie-security is taken from {SECURITY}" in note
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,7 +44,7 @@ class Heard:
     def started(self, step: Step, log: Path) -> None:
         assert log.exists()
 
-    def finished(self, step: Step, *, seconds: float | None) -> None:
+    def finished(self, step: Step, facts: Mapping[str, Json], *, seconds: float | None) -> None:
         (self.reused if seconds is None else self.built).append(step.name)
 
     def failed(self, step: Step) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from osbuilder.errors import ImageError
 from osbuilder.image.build import INITRD, ROOTFS_TAR, MakeInitrd
 from osbuilder.image.initrd import Compression
+from osbuilder.reporter import LineReporter
+from osbuilder.step import Step
 from osbuilder.tree import Tree
 from tests.jobs import RecordingJob, artifact, refuse
 from tests.unit.test_cpio import EPOCH, Member, cpio, parse
@@ -32,6 +35,33 @@ def initrd_of(tree: Tree, folder: Path) -> bytes:
     job = RecordingJob(folder, refuse, rootfs=artifact(folder / "rootfs", {}))
     MakeInitrd.of(Compression.GZIP, epoch=EPOCH).run(job)
     return gzip.decompress((folder / "out" / INITRD).read_bytes())
+
+
+def told_of(tree: Tree, folder: Path) -> list[str]:
+    """Return the lines after the first one that a person sees when a tree has become an initrd."""
+    (folder / "rootfs").mkdir()
+    tree.write(folder / "rootfs" / ROOTFS_TAR, epoch=EPOCH)
+    action = MakeInitrd.of(Compression.NONE, epoch=EPOCH)
+    facts = action.run(RecordingJob(folder, refuse, rootfs=artifact(folder / "rootfs", {})))
+    stream = io.StringIO()
+    LineReporter(stream).finished(Step(name="initrd", subject="toy", action=action), facts, seconds=1.0)
+    return stream.getvalue().splitlines()[1:]
+
+
+def test_what_lost_its_extended_attributes_is_told_when_an_initrd_is_made(tmp_path: Path) -> None:
+    tree = systemd()
+    tree.set_xattrs("", {"system.posix_acl_default": b"x"})
+    for number in range(5):
+        tree.add_file(f"usr/ping{number}", b"", xattrs={"security.capability": b"x"})
+    (note,) = told_of(tree, tmp_path)
+    assert note.endswith(
+        "initrd     toy: note: an initrd holds no extended attributes (file capabilities, ACLs): 6 names lost theirs: "
+        "/, /usr/ping0, /usr/ping1, /usr/ping2 and 2 more; an image keeps them"
+    )
+
+
+def test_nothing_is_told_of_an_initrd_that_lost_nothing(tmp_path: Path) -> None:
+    assert told_of(systemd(), tmp_path) == []
 
 
 def init_of(archive: bytes) -> Member:

@@ -17,8 +17,8 @@ def test_each_step_has_a_line_when_it_starts_and_one_when_it_ends() -> None:
     reporter = LineReporter(stream)
     reporter.waiting(STEP)
     reporter.started(STEP, Path("/logs/image.log"))
-    reporter.finished(STEP, seconds=2.04)
-    reporter.finished(STEP, seconds=None)
+    reporter.finished(STEP, {}, seconds=2.04)
+    reporter.finished(STEP, {}, seconds=None)
     reporter.failed(STEP)
     reporter.kept_out()
     told = [line.split("] ")[1] for line in stream.getvalue().splitlines()]
@@ -55,5 +55,5 @@ def test_a_terminal_keeps_the_lines_of_what_is_done(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("CC mm/slub.o\n")
     reporter.started(STEP, log)
-    reporter.finished(STEP, seconds=1.0)
+    reporter.finished(STEP, {}, seconds=1.0)
     assert "image      debian: done in 1.0 s" in stream.getvalue()
