@@ -20,8 +20,8 @@ from osbuilder.distro.pool import FetchPackages
 from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import UsageError
 from osbuilder.rootfs.selinux import FEATURE as SELINUX
-from osbuilder.settings import parse_path
 from osbuilder.step import Step
+from osbuilder.userpath import parse_path
 
 if TYPE_CHECKING:
     from osbuilder.arch import Arch

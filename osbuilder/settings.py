@@ -20,6 +20,7 @@ from typing import Any, Final
 from osbuilder import decode
 from osbuilder.errors import UsageError, suggest
 from osbuilder.kata.table import VARIABLES
+from osbuilder.userpath import parse_path
 
 FILE: Final = "osbuilder.yaml"
 PREFIX: Final = "OSBUILDER_"
@@ -265,19 +266,6 @@ def parse_value(name: str, text: str, origin: str) -> Any:
                 f"setting {name} ({origin}): unknown value {text!r}", hint=suggest(text, (m.value for m in kind))
             ) from None
     return kind(text)
-
-
-def parse_path(text: str, what: str) -> Path:
-    """Return the path that a text means; it may begin with ~ or ~USER, as for a shell. `what` names it in errors.
-
-    Raises UsageError for a user without a home folder.
-    """
-    try:
-        return Path(text).expanduser() if text.startswith("~") else Path(text)
-    except RuntimeError:
-        raise UsageError(
-            f"{what}: there is no home folder {text.partition('/')[0]}", hint="Write the path out."
-        ) from None
 
 
 def _pairs(name: str, text: str) -> list[str]:

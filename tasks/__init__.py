@@ -223,7 +223,7 @@ def boot(_: Context, **given: Any) -> None:
 def inspect(_: Context, file: str, json: bool = False) -> None:
     """Say what a file is: layout, filesystem, init, kernel notes."""
     with workbench(()) as bench:
-        from osbuilder.settings import parse_path
+        from osbuilder.userpath import parse_path
 
         print(bench.inspect(parse_path(file, "FILE"), as_json=json))
 

@@ -77,14 +77,14 @@ def _take_kata_variables(command: str, given: dict[str, Any]) -> Mapping[str, st
 
 def path_of(text: str | None) -> Path | None:
     """Return the path that a flag gives, if it is given. It may begin with ~: no shell sees that in --image=~/a."""
-    from osbuilder.settings import parse_path
+    from osbuilder.userpath import parse_path
 
     return parse_path(text, text) if text else None
 
 
 def paths_of(texts: Sequence[str]) -> tuple[Path, ...]:
     """Return the paths that a flag gives that may be given several times."""
-    from osbuilder.settings import parse_path
+    from osbuilder.userpath import parse_path
 
     return tuple(parse_path(text, text) for text in texts)
 

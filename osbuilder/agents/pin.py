@@ -6,7 +6,6 @@ import dataclasses
 import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from osbuilder.arch import Arch
@@ -15,6 +14,7 @@ from osbuilder.guest.ready import Ready
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.rootfs.agent import is_name
+from osbuilder.userpath import parse_path
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
@@ -226,7 +226,7 @@ def _source(values: Mapping[str, str]) -> SourcePin | None:
         return SourcePin(
             **given,
             urls=tuple(values["url"].split()) if "url" in values else None,
-            tree=str(Path(values["tree"]).expanduser().absolute()) if "tree" in values else None,
+            tree=str(parse_path(values["tree"], "--agent-option tree").absolute()) if "tree" in values else None,
         )
     except ValueError as error:
         raise UsageError(f"--agent-option: {error}".replace("urls", "url")) from error

@@ -196,14 +196,13 @@ class MakeInitrd:
     def notes_on(self, facts: Mapping[str, Json]) -> tuple[str, ...]:
         """Return what there is to know of an initrd: whose extended attributes it lacks."""
         lost = facts[_LOST]
-        if not lost:
-            return ()
         shown = ", ".join("/" if name == "." else f"/{name}" for name in lost[:_SHOWN])
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        return (
+        note = (
             f"an initrd holds no extended attributes (file capabilities, ACLs): {len(lost)} names lost theirs: "
-            f"{shown}{more}; an image keeps them",
+            f"{shown}{more}; an image keeps them"
         )
+        return (note,) if lost else ()
 
 
 def _provide_init(tree: Tree) -> None:

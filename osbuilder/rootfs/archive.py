@@ -21,6 +21,7 @@ from osbuilder.rootfs.elf import parse_elf
 from osbuilder.step import NOT_IN_KEY
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
+from osbuilder.userpath import parse_path
 
 if TYPE_CHECKING:
     from osbuilder.step import Job, Json
@@ -54,13 +55,13 @@ class Overlay:
         """Return what FILE or FILE,sha256=HEX means. Raises UsageError."""
         path, comma, pin = text.rpartition(",sha256=")
         if not comma:
-            return cls(path=Path(text).expanduser())
+            return cls(path=parse_path(text, f"--overlay {text}"))
         if not _SHA256.fullmatch(pin) or not path:
             raise UsageError(
                 f"--overlay {text}: expected FILE,sha256= and 64 lower-case hexadecimal digits, got {pin!r}",
                 hint="`sha256sum FILE` prints them.",
             )
-        return cls(path=Path(path).expanduser(), sha256=pin)
+        return cls(path=parse_path(path, f"--overlay {text}"), sha256=pin)
 
     def action(self) -> OverlayFile:
         """Return the action that takes it. Raises UsageError, and VerificationError when it is another file."""

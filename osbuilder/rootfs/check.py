@@ -42,7 +42,7 @@ def check_agent_name(tree: Tree, name: str, *, init: Init, brought: Tree) -> Non
     taken = program if tree.exists(program) else find_unit(tree, unit) if init is Init.SYSTEMD else None
     if taken is not None:
         raise RootfsError(
-            f"the agent cannot be called {name}: expected a name that nothing in the packages has, got that of /{taken}",
+            f"the agent cannot be called {name}: expected a name that no package has, got that of /{taken}",
             hint=f"Rename its file, or bring it in an archive with a {unit} of its own: that replaces the packages'.",
         )
 

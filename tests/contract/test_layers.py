@@ -68,6 +68,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "progress",
             "template",
             "terminal",
+            "userpath",
         )
     ),
 )

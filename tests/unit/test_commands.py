@@ -138,6 +138,23 @@ def test_words_of_the_kernel_line_are_told_apart_as_the_kernel_tells_them(asked:
     assert asked[0].append == ("quiet", 'dyndbg="file a.c +p"')
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rootfs --overlay=~nobody-of-that-name/a.tar",
+        f"rootfs --overlay=~nobody-of-that-name/a.tar,sha256={'0' * 64}",
+        "rootfs --agent=oci:~nobody-of-that-name/image",
+        "rootfs --distro=oci --release=~nobody-of-that-name/image:latest",
+        "agent --agent=kata --agent-option=tree=~nobody-of-that-name/kata",
+    ],
+)
+def test_a_home_folder_that_there_is_not_is_refused_wherever_a_path_stands(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inv(f"{line} --dry") == 2
+    assert ": there is no home folder ~nobody-of-that-name\n" in capsys.readouterr().err
+
+
 # Flags that are another's, or that contradict each other
 
 

@@ -156,7 +156,7 @@ def test_an_archive_with_a_unit_of_its_own_replaces_what_the_packages_have_of_th
     assert tree.read_bytes("usr/bin/bash") == elf() + b"2"
     (tmp_path / "bare").mkdir()
     bare = AgentArchive.of_path(tar(tmp_path / "bare.tar", ("usr/bin/bash", elf())), X86_64)
-    with pytest.raises(RootfsError, match="the agent cannot be called bash: .* got that of /usr/bin/bash"):
+    with pytest.raises(RootfsError, match=r"the agent cannot be called bash: .* got that of /usr/bin/bash"):
         compose(tmp_path / "bare", agent=bare, init=init)
 
 

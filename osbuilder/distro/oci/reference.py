@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from osbuilder.errors import UsageError
+from osbuilder.userpath import parse_path
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE: Final = re.compile(
@@ -97,9 +98,10 @@ def _local(text: str) -> LocalImage:
     # Either may have colons in it: what is there decides.
     places = [(text, ""), *((text[: each.start()], text[each.end() :]) for each in re.finditer(":", text))]
     for place, name in places:
-        if Path(place).expanduser().exists():
-            return LocalImage(path=Path(place).expanduser().absolute(), name=name)
-    return LocalImage(path=Path(text).expanduser().absolute())
+        path = parse_path(place, f"the image {text}")
+        if path.exists():
+            return LocalImage(path=path.absolute(), name=name)
+    return LocalImage(path=parse_path(text, f"the image {text}").absolute())
 
 
 def is_loopback(hostname: str) -> bool:
