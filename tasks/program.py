@@ -6,6 +6,7 @@ Started by its path, so it imports nothing of its own package.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -59,6 +60,9 @@ class Inv(Program):
 
         Where it exits, an exception that nobody thought of becomes a line, and its traceback a file that it names.
         """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names of files may be any bytes: what is no text is shown escaped, as standard error shows it.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             try:
                 super().run(argv, exit=exit)

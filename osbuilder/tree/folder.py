@@ -49,16 +49,10 @@ class _Walk:
 
     def members(self) -> Iterator[Member]:
         yield self.member("", self.top, self.status)
-        yield from self.below("", self.top)
-
-    def below(self, prefix: str, folder: Path) -> Iterator[Member]:
-        try:
-            with os.scandir(folder) as found:
-                paths = sorted(Path(entry.path) for entry in found)
-        except OSError as error:
-            raise _unreadable(folder, error) from error
-        for path in paths:
-            name = prefix + path.name
+        # Not a call for each folder: a tree may be deeper than Python's stack.
+        pending = _below("", self.top)
+        while pending:
+            name, path = pending.pop()
             status = _look(path)
             if status.st_dev != self.status.st_dev:
                 raise TreeError(
@@ -66,7 +60,7 @@ class _Walk:
                 )
             yield self.member(name, path, status)
             if stat.S_ISDIR(status.st_mode):
-                yield from self.below(f"{name}/", path)
+                pending += _below(f"{name}/", path)
 
     def member(self, name: str, path: Path, status: os.stat_result) -> Member:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
@@ -89,6 +83,16 @@ class _Walk:
             xattrs=_xattrs(path),
         )
         return Member(name=name, offset=0, entry=entry)
+
+
+def _below(prefix: str, folder: Path) -> list[tuple[str, Path]]:
+    """Return the names and paths of what is in a folder, the last one first."""
+    try:
+        with os.scandir(folder) as found:
+            paths = sorted((Path(entry.path) for entry in found), reverse=True)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return [(prefix + path.name, path) for path in paths]
 
 
 def _look(path: Path) -> os.stat_result:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from invoke.program import Program
 
 import tasks
 from osbuilder.kata.table import options_of
+from osbuilder.tree import Tree
 from tasks.program import Inv
 
 WRONG = [
@@ -135,6 +138,14 @@ def test_an_empty_text_is_a_value_where_that_is_the_default(capsys: pytest.Captu
         Inv(namespace=tasks.namespace).run(["inv", "boot", "--append=", "--vcpus", "0"])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: --vcpus: expected 1 or more, got 0\n"
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = Tree()
+    tree.add_file("caf\udce9/x", b"1", parents_mode=0o755)
+    tree.write(tmp_path / "a.tar", epoch=0)
+    Inv(namespace=tasks.namespace).run(["inv", "inspect", str(tmp_path / "a.tar")], exit=False)
+    assert "caf\\udce9" in capsys.readouterr().out
 
 
 def test_blanks_are_no_value_either(capsys: pytest.CaptureFixture[str]) -> None:

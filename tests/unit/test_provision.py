@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,23 @@ def test_sockets_and_what_cannot_be_read_are_named(top: Path, tmp_path: Path) ->
         with pytest.raises(TreeError, match=r"cannot read the tree \(.*usr/bin\): Permission denied"):
             read_folder(top)
         (top / "usr/bin").chmod(0o755)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder with 1200 folders in it, each in the one before, which pytest could not remove."""
+    folders = [tmp_path / "top"]
+    folders += [folders[0].joinpath(*["d"] * depth) for depth in range(1, 1201)]
+    for folder in folders:
+        folder.mkdir()
+    yield folders[0]
+    for folder in reversed(folders):
+        folder.rmdir()
+
+
+def test_a_folder_may_be_deeper_than_pythons_stack(deep: Path) -> None:
+    assert len(read_folder(deep)) == 1201
+    assert provide(deep, epoch=0).sha256
 
 
 def test_a_mounted_filesystem_is_not_walked_into(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
