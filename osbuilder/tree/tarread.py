@@ -31,6 +31,8 @@ _WINDOW_BYTES = 16 << 10
 _EXTENSION_LIMIT_BYTES = 4 << 20
 # PATH_MAX (linux/limits.h): nothing in a guest could open a longer one.
 _NAME_LIMIT_BYTES = 4096
+# A uid_t has 32 bits, and the last number of them means nobody (chown(2), user_namespaces(7)).
+_OWNER_MAX = 2**32 - 2
 # As much of a member's own words as a message has.
 _SHOWN = 80
 
@@ -263,8 +265,8 @@ class _Reader:
             kind=kind,
             # A symlink has no permissions of its own on Linux.
             mode=0o777 if kind is Kind.SYMLINK else self.number(fields[1], "mode") & 0o7777,
-            uid=self.decimal(pax, "uid", fields[2]),
-            gid=self.decimal(pax, "gid", fields[3]),
+            uid=self.account(pax, "uid", fields[2]),
+            gid=self.account(pax, "gid", fields[3]),
             mtime_s=self.mtime(pax, fields[5]),
             content=content,
             target=link.decode("utf-8", "surrogateescape") if kind is Kind.SYMLINK else "",
@@ -285,6 +287,15 @@ class _Reader:
         if not text:
             return self.number(field, keyword)
         return self.pax_number(keyword, text, text)
+
+    def account(self, pax: dict[str, bytes], keyword: str, field: bytes) -> int:
+        number = self.decimal(pax, keyword, field)
+        if not 0 <= number <= _OWNER_MAX:
+            self.fail(
+                f"has the {keyword} {number}: expected a number from 0 to {_OWNER_MAX}",
+                hint="Write the archive with an owner that a guest can have.",
+            )
+        return number
 
     def mtime(self, pax: dict[str, bytes], field: bytes) -> int:
         text = pax.get("mtime")

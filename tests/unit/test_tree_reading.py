@@ -293,6 +293,12 @@ def test_xattrs_of_libarchive_and_selinux_labels_of_gnu_tar_are_read(tmp_path: P
     )
 
 
+def test_the_last_owner_that_there_is_stays_who_it_is(tmp_path: Path) -> None:
+    last = 2**32 - 2
+    entry = raw_tree(tmp_path, pax(("uid", str(last).encode())) + header(b"f", gid=b"\x80\0\0\0\xff\xff\xff\xfe") + END)
+    assert (entry.get("f").uid, entry.get("f").gid) == (last, last)
+
+
 # Refusals: each names the member and where it is
 
 
@@ -341,6 +347,13 @@ def test_xattrs_of_libarchive_and_selinux_labels_of_gnu_tar_are_read(tmp_path: P
         (pax(("mode", b"x")) + END, "is an extension header with no member after it"),
         (header(b"p", b"x", 4) + padded(b"9 a=") + header(b"f") + END, "has a malformed PAX record"),
         (pax(("uid", b"-4")) + header(b"f") + END, "has a malformed PAX uid"),
+        (
+            pax(("uid", b"4294967295")) + header(b"f") + END,
+            "member 'f' at byte 0 has the uid 4294967295: expected a number from 0 to 4294967294",
+        ),
+        (pax(("gid", b"4294967296")) + header(b"f") + END, "has the gid 4294967296"),
+        (header(b"f", uid=b"\x80\0\0\1\0\0\0\0") + END, "member 'f' at byte 0 has the uid 4294967296"),
+        (header(b"f", gid=b"\xff" * 8) + END, "member 'f' at byte 0 has the gid -1: expected a number from 0"),
         (
             header(b"e") + pax(("uid", b"7" * 5000)) + header(b"f") + END,
             r"member 'f' at byte 512 has a malformed PAX uid b'7{80}'",
