@@ -26,6 +26,9 @@ FILE: Final = "osbuilder.yaml"
 PREFIX: Final = "OSBUILDER_"
 FALLBACK: Final = "Kata's environment"
 
+# What every format that is written holds: an initrd's field for a time has 32 bits, and no sign.
+_EPOCH_MAX: Final = 2**32 - 1
+
 
 class EngineChoice(enum.Enum):
     """Which engine runs commands; auto takes the first that works: Docker, Podman, the sandbox."""
@@ -151,9 +154,17 @@ class Settings:
         for name in ("jobs", "connect_timeout_s", "read_timeout_s", "attempts"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(
-                    f"setting {name} ({self.origins.get(name, 'default')}): expected 1 or more, got {value}"
-                )
+                raise UsageError(f"setting {name} ({self._origin(name)}): expected 1 or more, got {value}")
+        epoch = self.source_date_epoch
+        if epoch is not None and not 0 <= epoch <= _EPOCH_MAX:
+            raise UsageError(
+                f"setting source_date_epoch ({self._origin('source_date_epoch')}): expected seconds since 1970, "
+                f"from 0 to {_EPOCH_MAX}, got {epoch}",
+                hint="`git log -1 --format=%ct` prints those of a commit.",
+            )
+
+    def _origin(self, name: str) -> str:
+        return self.origins.get(name, "default")
 
     @property
     def store_path(self) -> Path:

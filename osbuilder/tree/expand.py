@@ -129,8 +129,9 @@ def _expand_streams(
             data = packed.read(CHUNK_BYTES) if stream.needs_input else b""
             if not data and stream.needs_input and not stream.eof:
                 raise EOFError("the stream ends early")
-        data = stream.unused_data or packed.read(CHUNK_BYTES)
-        data = data.lstrip(padding) if padding else data
+        data = stream.unused_data.lstrip(padding)
+        while not data and (more := packed.read(CHUNK_BYTES)):
+            data = more.lstrip(padding)
 
 
 def _expand_zstd(packed: BinaryIO) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,9 @@ def test_what_docker_save_wrote_is_an_image_too(bench: Workbench, tmp_path: Path
     assert _tree(bench, f"{path}:toy:2").read_bytes("etc/issue") == b"new 2\n"
     with pytest.raises(UsageError, match=r"2 images in .*: which one"):
         _unpack(bench, str(path))
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "saved", filter="data")
+    assert _tree(bench, f"{tmp_path / 'saved'}:toy:2").read_bytes("etc/issue") == b"new 2\n"
 
 
 def test_a_path_of_this_host_is_in_no_result(bench: Workbench, tmp_path: Path) -> None:
@@ -378,7 +382,7 @@ def test_a_layout_that_is_damaged_is_told(
     [
         (lambda path: None, "cannot read the image in .*: No such file"),
         (lambda path: path.write_bytes(b"no tar at all"), "cannot read the image in "),
-        (lambda path: path.mkdir(), "cannot read the image in .*: No such file"),
+        (lambda path: path.mkdir(), "no image in .*: expected index.json"),
     ],
 )
 def test_what_is_no_image_is_refused(bench: Workbench, tmp_path: Path, make: Any, message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from osbuilder.distro.oci.layers import apply_layer, open_layer
+from osbuilder.distro.oci.layout import identity
 from osbuilder.distro.oci.manifest import (
     choose_platform,
     kind_of,
@@ -22,7 +25,7 @@ from osbuilder.distro.oci.reference import LocalImage, Reference, parse_image, p
 from osbuilder.errors import FetchError, OsbuilderError, PlanError, TreeError, UsageError, VerificationError
 from osbuilder.tree import Tree
 from osbuilder.tree.entry import Kind
-from tests.mirrors.images import Content, Image, Link, index, layer
+from tests.mirrors.images import Content, Image, Link, index, layer, save
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -137,6 +140,23 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
 def test_a_configuration_without_digests_is_refused() -> None:
     with pytest.raises(FetchError, match=r"the configuration of toy: rootfs.diff_ids: expected a list"):
         parse_config(b'{"os": "linux"}', "toy")
+
+
+# --- images in folders
+
+
+def test_a_saved_image_in_a_folder_is_known_by_its_list_and_its_configuration(tmp_path: Path) -> None:
+    image, other = Image(layers=(layer({"a": b"1"}),)), Image(layers=(layer({"a": b"2"}),))
+    with tarfile.open(save(tmp_path / "saved.tar", {"toy:1": image, "toy:2": other})) as archive:
+        archive.extractall(tmp_path / "saved", filter="data")
+    one, two = (identity(LocalImage(path=tmp_path / "saved", name=name)) for name in ("toy:1", "toy:2"))
+    assert one != two
+    config = tmp_path / "saved" / f"{hashlib.sha256(image.config).hexdigest()}.json"
+    config.write_bytes(other.config)
+    assert identity(LocalImage(path=tmp_path / "saved", name="toy:1")) != one
+    config.unlink()
+    with pytest.raises(FetchError, match=r"is not whole: it names .*\.json, which is not in it"):
+        identity(LocalImage(path=tmp_path / "saved", name="toy:1"))
 
 
 # --- layers

@@ -76,6 +76,12 @@ def test_an_unknown_key_in_the_file_names_its_line(tmp_path: Path) -> None:
         ({"engine": "doker"}, "setting engine (flag): unknown value 'doker'"),
         ({"jobs": "many"}, "setting jobs (flag): expected a whole number, got 'many'"),
         ({"jobs": "0"}, "setting jobs (flag): expected 1 or more, got 0"),
+        (
+            {"source_date_epoch": "-5"},
+            "setting source_date_epoch (flag): expected seconds since 1970, from 0 to 4294967295, got -5",
+        ),
+        ({"source_date_epoch": "99999999999999"}, "from 0 to 4294967295, got 99999999999999"),
+        ({"source_date_epoch": "4294967296"}, "from 0 to 4294967295, got 4294967296"),
     ],
 )
 def test_a_value_that_does_not_fit_says_where_it_came_from(
@@ -84,6 +90,13 @@ def test_a_value_that_does_not_fit_says_where_it_came_from(
     with pytest.raises(UsageError) as caught:
         settings(tmp_path, flags)
     assert message in caught.value.message
+
+
+def test_an_epoch_is_a_time_that_every_format_holds(tmp_path: Path) -> None:
+    for epoch in (0, 2**32 - 1):
+        assert settings(tmp_path, environment={"SOURCE_DATE_EPOCH": str(epoch)}).source_date_epoch == epoch
+    with pytest.raises(UsageError, match=r"setting source_date_epoch \(SOURCE_DATE_EPOCH\): expected seconds"):
+        settings(tmp_path, environment={"SOURCE_DATE_EPOCH": "-1"})
 
 
 def test_every_setting_has_a_line_of_help() -> None:

@@ -399,6 +399,14 @@ def test_a_damaged_compressed_archive_is_refused(tmp_path: Path, pack: Callable[
         raw_tree(tmp_path, packed[: len(packed) // 2] if damage == "truncated" else packed + b"garbage")
 
 
+@pytest.mark.parametrize("padding_ends_at", [1 << 20, 2 << 20, (2 << 20) + 4])
+def test_padding_between_streams_of_xz_may_end_where_a_read_does(tmp_path: Path, padding_ends_at: int) -> None:
+    data = header(b"f", size=3) + padded(b"abc") + END
+    first = lzma.compress(data[:700])
+    packed = first + bytes(padding_ends_at - len(first)) + lzma.compress(data[700:]) + bytes(4)
+    assert raw_tree(tmp_path, packed).read_bytes("f") == b"abc"
+
+
 def test_a_damaged_bzip2_and_missing_archives_are_refused(tmp_path: Path) -> None:
     for damaged in (b"BZh91AY", b"BZh9 is not bzip2 at all", bz2.compress(bytes(10240))[:-1]):
         with pytest.raises(TreeError, match="bzip2 data is truncated or corrupt"):

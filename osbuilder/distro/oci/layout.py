@@ -106,10 +106,19 @@ class SavedImage:
 
 
 def identity(image: LocalImage) -> str:
-    """Return the sha256 (hex) of what says which image it is, a layout's index or the whole file. Raises UsageError."""
-    path = image.path / INDEX if image.path.is_dir() else image.path
+    """Return the sha256 (hex) of what says which image it is.
+
+    That is a layout's index, of a saved image in a folder its list of images and its configuration, else the whole
+    file. Raises UsageError for what can be no image, FetchError for one that is not whole.
+    """
+    if image.path.is_dir():
+        layout = Layout(image.path)
+        if INDEX in layout.names():
+            return hashlib.sha256(layout.read(INDEX)).hexdigest()
+        saved = layout.read(SAVED)
+        return hashlib.sha256(saved + layout.read(read_saved(saved, image).config)).hexdigest()
     try:
-        with path.open("rb") as stream:
+        with image.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(
