@@ -119,14 +119,15 @@ def test_what_is_locked_and_fetched_from_any_mirror_is_built_without_any_network
     prefix = without_network()
     copy = Checkout(tmp_path / "checkout")
     copy.lend(bench, "pacman")
-    build = ("rootfs", *named, "--init", "agent", "--agent", str(BUSYBOX))
+    agent = shutil.copy(BUSYBOX, tmp_path / "toy-agent")
+    build = ("rootfs", *named, "--init", "agent", "--agent", str(agent))
     (path,) = copy.inv(*build).split()
     expected = Path(path).read_bytes()
     copy.inv("lock", *named)
     assert copy.inv("lock", *named, "--diff") == "nothing would change\n"
     # Locking leaves the packages in the store: here they are to come with the fetch alone.
     shutil.rmtree(copy.folder / "store" / "downloads")
-    fetched = copy.inv("fetch", *named, "--agent", str(BUSYBOX)).splitlines()
+    fetched = copy.inv("fetch", *named, "--agent", str(agent)).splitlines()
     assert len([line for line in fetched if line.endswith("/locked")]) == (2 if "archlinux" in named else 1)
     again = copy.inv(*build, "--locked", "--offline", "--output", f"{tmp_path}/again.tar", prefix=prefix)
     assert Path(again.split()[0]).read_bytes() == expected
