@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from osbuilder.arch import ARCHES, host_arch
 from osbuilder.binfmt import CARRIED, check_emulation
 from osbuilder.distro.apt_errors import explain
-from osbuilder.distro.apt_releases import refuse_old_releases, take_releases
+from osbuilder.distro.apt_releases import check_releases, take_releases
 from osbuilder.distro.archives import Archive, Archives, find_archives, is_address
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.keyring import Keyring
 from osbuilder.distro.problems import first_that_serves
 from osbuilder.engine.base import Command
 from osbuilder.errors import UsageError, VerificationError
-from osbuilder.step import NOT_IN_KEY
+from osbuilder.step import NOT_IN_KEY, parameters
 from osbuilder.tree import Tree
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Bootstrap:
         """Run mmdebstrap with further options and a hook (/in/hook) on the first mirror that serves; return which.
 
         The target is the last of the options. The hook leaves the Release files in /out/releases; a mirror whose are
-        older than ones that it served before does not serve. Raises what osbuilder.distro.apt_errors knows, else
-        CommandFailed.
+        older than ones that it served before does not serve. Raises what osbuilder.distro.apt_errors knows,
+        VerificationError for another suite's Release file, else CommandFailed.
         """
         inputs = {
             "keyring": self.trusted_keys(job),
@@ -121,7 +121,7 @@ class Bootstrap:
 
         def attempt(mirror: str | None) -> None:
             job.run(self._mmdebstrap(options, mirror), inputs=inputs)
-            refuse_old_releases(job, job.out / "releases", self.keyring)
+            check_releases(job, job.out / "releases", trusted=parameters(self.keyring))
 
         return first_that_serves(
             job,

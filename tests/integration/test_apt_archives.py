@@ -79,7 +79,7 @@ def test_security_updates_of_a_mirror_that_is_named_are_installed_and_locked(
     bench = workbench(tmp_path, *settings, root=checkout(tmp_path / "checkout"))
     built = bench.executor.run(packages_step(bench))
     assert toy(built) == FIXED.version
-    assert {each["codename"] for each in built.facts["repositories"]} == {
+    assert {each["suite"] for each in built.facts["repositories"]} == {
         "resolute",
         "resolute-security",
         "resolute-updates",

@@ -111,6 +111,38 @@ def _serve(server: FaultyServer, repository: Repository) -> None:
         server.serve(f"/{name}", Reply(body=content))
 
 
+def _in_the_place_of(suite: str, *, of: Repository) -> dict[str, bytes]:
+    """Return a repository's files as if it were another suite."""
+    return {name.replace(f"dists/{of.suite}/", f"dists/{suite}/"): content for name, content in of.files().items()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "came", "said"),
+    [
+        ("trixie-security", GOOD, "Suite stable, Codename trixie"),
+        (
+            "noble-security",
+            Repository(key=KEY, packages=(TOY,), suite="jammy-security", origin="Ubuntu"),
+            "Suite jammy-security, Codename jammy",
+        ),
+        (
+            "noble-security",
+            Repository(key=KEY, packages=(TOY,), suite="noble-updates", origin="Ubuntu"),
+            "Suite noble-updates, Codename noble",
+        ),
+    ],
+)
+def test_an_index_of_another_suite_does_not_pass_for_the_security_archives(
+    resolve: Callable[..., Resolved], server: FaultyServer, asked: str, came: Repository, said: str
+) -> None:
+    """It is validly signed and apt only warns: what is built would be without its security updates."""
+    for name, content in _in_the_place_of(asked, of=came).items():
+        server.serve(f"/{name}", Reply(body=content))
+    with pytest.raises(VerificationError, match=f"expected Suite or Codename {asked}, got {said}") as caught:
+        resolve(("toy",), archives=(Archive(suite=asked, components=("main",)),))
+    assert f"/dists/{asked}/InRelease): " in caught.value.message
+
+
 def test_a_lock_takes_the_newest_of_the_mirror_and_of_the_archives_beside_it(
     resolve: Callable[..., Resolved], server: FaultyServer
 ) -> None:

@@ -81,7 +81,10 @@ class Toy:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A suite for one architecture (Debian's name), as `origin` calls itself; `date` is that of its state."""
+    """A suite for one architecture (Debian's name), as `origin` calls itself; `date` is that of its state.
+
+    Its names are those that the suites of its origin have: Ubuntu's, or Debian's stable release.
+    """
 
     key: Key
     packages: tuple[Package, ...]
@@ -108,8 +111,7 @@ class Repository:
         lines = [
             f"Origin: {self.origin}",
             f"Label: {self.origin}",
-            "Suite: stable",
-            f"Codename: {self.suite}",
+            *self._names(),
             f"Architectures: {self.architecture}",
             f"Components: {' '.join(self.components)}",
             f"Date: {_date(self.date)}",
@@ -119,6 +121,12 @@ class Repository:
         lines.append("SHA256:")
         lines += [f" {hashlib.sha256(content).hexdigest()} {len(content)} {name}" for name, content in indexes.items()]
         return "\n".join(lines) + "\n"
+
+    def _names(self) -> tuple[str, str]:
+        release, dash, pocket = self.suite.partition("-")
+        if self.origin == "Ubuntu":
+            return f"Suite: {self.suite}", f"Codename: {release}"
+        return f"Suite: stable{dash}{pocket}", f"Codename: {self.suite}"
 
     def _indexes(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}

@@ -12,7 +12,7 @@ from osbuilder.arch import parse_arch
 from osbuilder.distro.apt import Bootstrap, addresses
 from osbuilder.distro.apt_errors import explain
 from osbuilder.distro.apt_lock import InstallLocked
-from osbuilder.distro.apt_releases import release_time
+from osbuilder.distro.apt_releases import refuse_another_suite, release_time
 from osbuilder.distro.archives import Archive, Archives, find_archives
 from osbuilder.distro.choice import Selection
 from osbuilder.distro.foreign import CarryOver
@@ -270,6 +270,69 @@ def test_the_date_of_a_release_file_is_read_where_it_has_one() -> None:
     assert release_time(Key.of_seed(1).clearsign("Suite: s\nDate: Sat, 09 Aug 2025 00:00:00 UTC\n")) == 1754697600
     assert release_time("Suite: s\n") is None
     assert release_time("Date: yesterday\n") is None
+
+
+# As the archives call themselves: Suite, Codename.
+TRIXIE, TRIXIE_UPDATES = ("stable", "trixie"), ("stable-updates", "trixie-updates")
+TRIXIE_SECURITY = ("stable-security", "trixie-security")
+NOBLE, NOBLE_SECURITY, JAMMY_SECURITY = ("noble", "noble"), ("noble-security", "noble"), ("jammy-security", "jammy")
+
+
+def release_of(names: tuple[str, str]) -> str:
+    fields = [f"{field}: {name}\n" for field, name in zip(("Suite", "Codename"), names, strict=True) if name]
+    return Key.of_seed(1).clearsign("".join(("Origin: Test\n", *fields)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("trixie", TRIXIE),
+        ("stable", TRIXIE),
+        ("trixie-updates", TRIXIE_UPDATES),
+        ("trixie-security", TRIXIE_SECURITY),
+        ("stable-security", TRIXIE_SECURITY),
+        ("bookworm-security", ("oldstable-security", "bookworm-security")),
+        ("trixie-backports", ("stable-backports", "trixie-backports")),
+        ("sid", ("unstable", "sid")),
+        ("noble", NOBLE),
+        ("noble-security", NOBLE_SECURITY),
+        ("focal/tool/7.0", ("focal", "focal/tool")),
+        ("tools", ("tools", "")),
+        ("tools", ("", "tools")),
+        ("tools", ("", "")),
+    ],
+)
+def test_an_index_may_have_any_of_its_suites_names(asked: str, names: tuple[str, str]) -> None:
+    refuse_another_suite(release_of(names), url=f"mirror.example/debian/dists/{asked}/InRelease")
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("trixie-security", TRIXIE),
+        ("trixie-security", TRIXIE_UPDATES),
+        ("trixie", TRIXIE_SECURITY),
+        ("bookworm-security", TRIXIE_SECURITY),
+        ("noble-security", JAMMY_SECURITY),
+        ("noble-security", NOBLE),
+        ("noble", NOBLE_SECURITY),
+        ("tools", ("", "trixie")),
+    ],
+)
+def test_an_index_of_another_suite_is_refused(asked: str, names: tuple[str, str]) -> None:
+    url = f"mirror.example/debian/dists/{asked}/InRelease"
+    with pytest.raises(VerificationError) as caught:
+        refuse_another_suite(release_of(names), url=url)
+    suite, codename = (name or "(none)" for name in names)
+    assert f"another suite's index came ({url}): expected Suite or Codename {asked}" in caught.value.message
+    assert f"got Suite {suite}, Codename {codename}" in caught.value.message
+    assert "settings mirrors, archives" in caught.value.hint
+
+
+def test_what_stands_before_what_was_signed_does_not_name_the_suite() -> None:
+    forged = f"Suite: trixie-security\n{release_of(TRIXIE)}"
+    with pytest.raises(VerificationError, match="another suite's index came"):
+        refuse_another_suite(forged, url="m/dists/trixie-security/InRelease")
 
 
 def test_a_locked_foreign_root_says_that_its_programs_have_to_run_here(
