@@ -314,6 +314,36 @@ def test_an_old_state_that_is_served_again_is_refused_by_a_store_that_has_seen_a
     ground.install(_built(BUILT - 6 * 86400).files(), released=BUILT - 90 * 86400)
 
 
+@pytest.mark.parametrize(
+    ("description", "release"),
+    [
+        ("v3.22.2-113-g0123abcd", "3.22"),
+        ("v3.24.0", "3.24"),
+        ("v3.24.0_rc1-5-g0123abcd", "3.24"),
+        ("v20220809-216-g7a8e9f1179", "edge"),
+    ],
+)
+def test_an_index_of_another_release_does_not_pass_and_the_next_mirror_is_not_asked(
+    ground: Ground, description: str, release: str
+) -> None:
+    """It is validly signed: Alpine's keys sign all its releases."""
+    with FaultyServer() as mixed:
+        ground.serve(dataclasses.replace(GOOD, description=description).files(), mixed)
+        with pytest.raises(VerificationError, match=f"expected one of 3.23, got {release}, ") as caught:
+            ground.install(FILES, mirrors=(mixed.url,))
+    assert f"another release's index came ({mixed.url}/{INDEX})" in caught.value.message
+    assert description in caught.value.message
+    assert ground.server.seen(f"/{INDEX}") == []
+
+
+@pytest.mark.parametrize(
+    "description", ["", "v3.23.0", "v3.23.0_rc1-5-g0123abcd", "main v3.22.1", "ours, of 3.22", "v1"]
+)
+def test_a_repository_of_ones_own_may_describe_itself_as_it_likes(ground: Ground, description: str) -> None:
+    artifact = ground.install(dataclasses.replace(GOOD, description=description).files())
+    assert artifact.facts["mirror"] == ground.server.url
+
+
 @pytest.mark.parametrize("name", ["renamed.rsa.pub", "a/b.rsa.pub", KEY.name])
 def test_an_old_state_is_known_whatever_its_signature_calls_the_key(ground: Ground, name: str) -> None:
     """Nobody signs the name of the member that a signature is in."""

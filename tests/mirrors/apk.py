@@ -182,12 +182,16 @@ class Package:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A signed repository for one architecture; `path` is its folder below the mirror's address."""
+    """A signed repository for one architecture; `path` is its folder below the mirror's address.
+
+    It describes itself as Alpine's of that release do, where `description` says nothing else; "" leaves that file out.
+    """
 
     key: SigningKey
     packages: tuple[Package, ...]
     path: str = "v3.23/main/x86_64"
     method: str = "RSA"
+    description: str | None = None
 
     @property
     def index(self) -> str:
@@ -204,7 +208,9 @@ class Repository:
 
     def sign(self, text: str) -> bytes:
         """Return an index file with this text."""
-        body = segment({"DESCRIPTION": b"test", "APKINDEX": text.encode()}, cut=False)
+        description = f"{self.path.split('/')[0]}.2-113-g0123abcd" if self.description is None else self.description
+        described = {"DESCRIPTION": description.encode()} if description else {}
+        body = segment({**described, "APKINDEX": text.encode()}, cut=False)
         return self.key.segment(body, self.method) + body
 
 

@@ -34,9 +34,13 @@ _HEAD_MAX_BYTES: Final = 64 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIndex:
-    """An index whose signature was verified: `key` made it, and the signature calls that `key_name`."""
+    """An index whose signature was verified: `key` made it, and the signature calls that `key_name`.
+
+    `description` is what the index says of itself ("" without one), signed as well.
+    """
 
     text: str
+    description: str
     key_name: str
     key: TrustedKey
 
@@ -84,7 +88,12 @@ def open_index(data: bytes, keys: TrustedKeys, *, where: str) -> SignedIndex:
     files = _members(_inflate_all(rest) + _END, where)
     if "APKINDEX" not in files:
         raise FetchError(f"bad package index ({where}): expected a file APKINDEX in it, got {', '.join(files)}")
-    return SignedIndex(text=files["APKINDEX"].decode("utf-8", "replace"), key_name=key_name, key=key)
+    return SignedIndex(
+        text=files["APKINDEX"].decode("utf-8", "replace"),
+        description=files.get("DESCRIPTION", b"").decode("utf-8", "replace").strip(),
+        key_name=key_name,
+        key=key,
+    )
 
 
 def open_package(data: bytes, package: Package, keys: TrustedKeys) -> VerifiedPackage:

@@ -128,7 +128,7 @@ class InstallLocked:
             "\n\n".join(package.record for package in self.locked if package.path.rpartition("/")[0] == name)
             for name in names
         )
-        indexes = tuple(SignedIndex(text=text, key_name="", key=keys.keys[0]) for text in texts)
+        indexes = tuple(SignedIndex(text=text, description="", key_name="", key=keys.keys[0]) for text in texts)
         return Repositories(mirror=self.base.mirrors[0], indexes=indexes, names=names)
 
 

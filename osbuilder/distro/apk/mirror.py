@@ -2,13 +2,14 @@
 
 Layout: <mirror>/v<release>/<repository>/<arch>/APKINDEX.tar.gz, packages beside it. An index has no date of expiry.
 What tells a replayed one is the build time of its newest package: an index older than the release itself, or much
-older than one that this store has seen, is refused.
+older than one that this store has seen, is refused. What tells another release's is its description.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,10 @@ INDEX: Final = "APKINDEX.tar.gz"
 _INDEX_MAX_BYTES: Final = 64 << 20
 _KEY_MAX_BYTES: Final = 64 << 10
 _SEEN: Final = "apk-indexes"
+# Alpine's builders describe an index by `git describe` of their aports: v3.23.2-113-g0123abcd in a release's branch,
+# v20220809-216-g0123abcd or v3.13.0-712-g0123abcd (the newest tag below it) in edge. apk-mkndx(8), and what
+# `apk update` prints. Repositories of other people say what they like.
+_OFFICIAL: Final = re.compile(r"v(?:(\d+\.\d+)\.\d+(?:_\w+)?|\d{6,8})(?:-\d+-g[0-9a-f]+)?")
 # Each waits for the network more than it computes.
 _CONNECTIONS: Final = 6
 
@@ -68,18 +73,19 @@ def fetch_indexes(
     """Return all indexes from the first mirror that serves them; `day` (seconds) is the release's own.
 
     A mirror that does not answer or is out of date gives way to the next. Raises FetchError when none is left, and
-    VerificationError at once for a wrong signature: that is an attack or a mistake to be told, not a hiccup.
+    VerificationError at once for a wrong signature or another release: that is an attack or a mistake to be told, not a
+    hiccup.
     """
     names = tuple(f"v{release}/{component}/{arch}" for component in components)
 
     def attempt(mirror: str) -> Repositories:
-        indexes = tuple(_fetch_index(job, mirror, name, keys, day) for name in names)
+        indexes = tuple(_fetch_index(job, mirror, name, keys, release, day) for name in names)
         return Repositories(mirror=mirror, indexes=indexes, names=names)
 
     return from_first(mirrors, attempt)
 
 
-def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int) -> SignedIndex:
+def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, release: str, day: int) -> SignedIndex:
     url = f"{mirror.rstrip('/')}/{folder}/{INDEX}"
     wrong: list[VerificationError] = []
     opened: list[SignedIndex] = []
@@ -105,10 +111,24 @@ def _fetch_index(job: Job, mirror: str, folder: str, keys: TrustedKeys, day: int
             raise wrong[-1] from error
         raise on_one_line(error) from error
     (index,) = opened
+    _refuse_another_release(index.description, release, url=url)
     # One for all mirrors, and for the keys themselves: what a signature calls its key, nobody has signed.
     memory = memory_of(job.cache(_SEEN), folder, list(keys.digests))
     refuse_old(memory, newest_build(index.text), day=day, lag_max_s=LAG_MAX_S, url=url)
     return index
+
+
+def _refuse_another_release(description: str, release: str, *, url: str) -> None:
+    """Raise VerificationError when an index with Alpine's own form of description says another release than asked."""
+    official = _OFFICIAL.fullmatch(description)
+    if official and official[1] != release:
+        raise VerificationError(
+            f"another release's index came ({url}): expected one of {release}, got {official[1] or 'edge'}, "
+            f"which describes itself as {description}",
+            hint="It is validly signed, so that a mirror that mixes releases up, or somebody on the way to it, put it "
+            "there. Nothing of it was used. Name another mirror (setting mirrors); in a repository of your own, "
+            "describe it otherwise (apk index --description).",
+        )
 
 
 def fetch_packages(
