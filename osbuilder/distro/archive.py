@@ -5,7 +5,8 @@ What vouches for the tarball is a sha256 in the recipe, or a chain of clear-sign
 is read. Nothing of the tarball runs, so every host can make every architecture's.
 
 A signed text has no date of expiry. What tells a replayed one is the timestamp in the tarball's name: one that is older
-than the release itself, or much older than one that this store has seen, is refused.
+than the release itself, or much older than one that this store has seen, is refused. The rest of the name tells another
+tarball's text: latest-stage3-amd64-openrc.txt names a stage3-amd64-openrc-TIME.
 
 Sources: Gentoo's handbook, "Validating" (the DIGESTS file); gpgv(1) for --output and --status-fd.
 """
@@ -43,6 +44,7 @@ _SEEN: Final = "archive-tarballs"
 # Stage3 tarballs are made each week; a mirror a month behind has stopped.
 _LAG_MAX_S: Final = 30 * 86400
 STAMP: Final = re.compile(r"\d{8}T\d{6}Z")
+_LATEST: Final = re.compile(r"latest-(.+)\.txt")
 _NAMED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)*\.tar\.(?:xz|zst|gz)) (\d+)")
 _SHA512: Final = re.compile(r"([0-9a-f]{128})  (\S+)")
 
@@ -118,6 +120,7 @@ class Unpack:
         url = self._url(mirror, self.path)
         text, signer = self._signed_text(job, url, keys)
         name, size_bytes = read_latest(text, url=url)
+        refuse_another_tarball(name, url=url)
         memory = job.cache(_SEEN) / f"{self.path.replace('/', '-')}-{signer}.json"
         stamp = stamp_of(name, url=url)
         refuse_old(memory, stamp, day=self.released, lag_max_s=_LAG_MAX_S, url=url, what="its tarball")
@@ -186,6 +189,20 @@ def read_latest(text: str, *, url: str) -> tuple[str, int]:
             hint="It is validly signed: the distribution changed its format, or this is another text of theirs.",
         )
     return found[0][1], int(found[0][2])
+
+
+def refuse_another_tarball(name: str, *, url: str) -> None:
+    """Raise VerificationError when the text at .../latest-STEM.txt names a tarball that is not STEM-TIME.
+
+    The same key signs all flavours and architectures. A text with a name of another form says nothing of its tarball.
+    """
+    latest = _LATEST.fullmatch(PurePosixPath(url).name)
+    if latest and not re.match(rf"{re.escape(latest[1])}-{STAMP.pattern}\.", PurePosixPath(name).name):
+        raise VerificationError(
+            f"another tarball's text came ({url}): expected it to name {latest[1]}-TIME, got {name}",
+            hint="It is validly signed, so that a mirror that mixes flavours or architectures up, or somebody on the "
+            "way to it, put it there. Nothing of it was used. Name another mirror (setting mirrors).",
+        )
 
 
 def stamp_of(name: str, *, url: str) -> int:

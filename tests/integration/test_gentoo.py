@@ -202,6 +202,28 @@ def test_a_text_that_is_older_than_the_release_is_refused(unpack: Run, good: Fil
         unpack(good, released=1893456000)
 
 
+@pytest.mark.parametrize(
+    "flavour", ["amd64-systemd", "arm64-openrc", "amd64-openrc-splitusr", "amd64-hardened-openrc", "amd64"]
+)
+def test_the_text_of_another_tarball_is_refused_and_the_next_mirror_is_not_asked(
+    unpack: Run, server: FaultyServer, good: Files, flavour: str
+) -> None:
+    """It is validly signed: one key signs all flavours and architectures."""
+    with FaultyServer() as mixed:
+        for path, content in gentoo(flavour=flavour).items():
+            mixed.serve(f"/{path}", Reply(body=content))
+        with pytest.raises(VerificationError, match="expected it to name stage3-amd64-openrc-TIME") as caught:
+            unpack(good, mirrors=(mixed.url,))
+    assert f"another tarball's text came ({mixed.url}/{LATEST})" in caught.value.message
+    assert f"got {STAMP}/stage3-{flavour}-{STAMP}.tar.xz" in caught.value.message
+    assert server.seen(f"/{LATEST}") == []
+
+
+def test_a_text_of_ones_own_may_name_any_tarball(unpack: Run, good: Files) -> None:
+    files = {**gentoo(flavour="mine"), f"{FOLDER}/newest": gentoo(flavour="mine")[LATEST]}
+    assert unpack(files, path=f"{FOLDER}/newest").facts["tarball"] == tarball_name(flavour="mine")
+
+
 def test_a_damaged_tarball_that_is_validly_signed_is_told(unpack: Run) -> None:
     with pytest.raises(TreeError, match="xz data is truncated or corrupt"):
         unpack(gentoo(tarball=stage3()[:-200]))
@@ -255,9 +277,9 @@ def test_digests_that_leave_the_tarball_out_are_refused(unpack: Run, good: Files
 
 
 def test_a_name_without_a_time_is_refused(unpack: Run, good: Files) -> None:
-    text = f"{STAMP[:4]}/stage3.tar.xz 5\n"
+    text = KEY.clearsign(f"{STAMP[:4]}/stage3.tar.xz 5\n").encode()
     with pytest.raises(VerificationError, match=f"{FOLDER}/.* names 2026/stage3.tar.xz: expected a name with a time"):
-        unpack({**good, LATEST: KEY.clearsign(text).encode()})
+        unpack({**good, f"{FOLDER}/newest": text}, path=f"{FOLDER}/newest")
 
 
 def test_the_command_line_writes_a_mirror_that_can_be_built_from(tmp_path: Path) -> None:

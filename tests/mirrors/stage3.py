@@ -32,9 +32,9 @@ _FOLDERS = (
 )
 
 
-def tarball_name(stamp: str = STAMP) -> str:
+def tarball_name(stamp: str = STAMP, flavour: str = "amd64-openrc") -> str:
     """Return the path of the tarball below a mirror."""
-    return f"{FOLDER}/{stamp}/stage3-amd64-openrc-{stamp}.tar.xz"
+    return f"{FOLDER}/{stamp}/stage3-{flavour}-{stamp}.tar.xz"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,12 @@ def _members(busybox: Path) -> Iterator[tuple[str, bytes | Node | None, int]]:
     yield "dev/null", Node(kind=tarfile.CHRTYPE, device=(1, 3)), 0o666
 
 
-def gentoo(key: Key = KEY, *, stamp: str = STAMP, tarball: bytes | None = None) -> dict[str, bytes]:
-    """Return the files of a mirror with one stage3 for x86_64."""
+def gentoo(
+    key: Key = KEY, *, stamp: str = STAMP, flavour: str = "amd64-openrc", tarball: bytes | None = None
+) -> dict[str, bytes]:
+    """Return the files of a mirror with one stage3, which the text for x86_64 with OpenRC names."""
     content = stage3() if tarball is None else tarball
-    path = tarball_name(stamp)
+    path = tarball_name(stamp, flavour)
     name = path.rpartition("/")[2]
     relative = path.removeprefix(f"{FOLDER}/")
     latest = f"# Latest as of Sun, 01 Nov 2026 18:00:00 +0000\n# ts=1793556000\n{relative} {len(content)}\n"
