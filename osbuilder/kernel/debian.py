@@ -1,4 +1,4 @@
-"""A kernel's source from a Debian source package; apt verifies the signature."""
+"""A kernel's source from a Debian source package; apt verifies the signature, and what it signs is looked at here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from osbuilder.distro.apt_releases import check_releases
+from osbuilder.distro.problems import STOPPED, Outdated
 from osbuilder.engine.script import lines, render, run_script
-from osbuilder.errors import CommandFailed, FetchError, SourceError
+from osbuilder.errors import CommandFailed, FetchError, SourceError, VerificationError
 from osbuilder.kernel.archive import deliver
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ END
 export APT_CONFIG=/work/apt/conf
 cd /work
 apt-get --quiet update
+mkdir /out/releases
+cp /work/apt/state/lists/*Release /out/releases/
 apt-cache madison {{ package | sh }} | cut -d '|' -f 2 > /out/available
 apt-get --quiet download {{ wanted | sh }}
 dpkg-deb --field ./*.deb Version > /out/package_version
@@ -48,6 +52,9 @@ dpkg-deb --fsys-tarfile ./*.deb |
 """
 
 
+# Whom apt trusts here, which no setting changes: every key of Debian's that the builder has.
+_TRUSTED: Final = "the builder's keys"
+
 # What changes at any time, and what is itself an addition to a suite (trixie-backports), has no -updates or -security.
 _ROLLING: Final = ("sid", "unstable", "experimental")
 
@@ -56,7 +63,8 @@ _ROLLING: Final = ("sid", "unstable", "experimental")
 class DebianPackage:
     """The newest `package` (linux-source-6.12) of a Debian suite, or one `version` of it; apt verifies the signature.
 
-    Which version was the newest is recorded, and kept as long as the artifact is.
+    The indexes have to be of the suites that were asked for, and none older than one that this store has seen. Which
+    version was the newest is recorded, and kept as long as the artifact is.
     """
 
     package: str
@@ -76,6 +84,10 @@ class DebianPackage:
             if re.search(r"Unable to locate package|No packages found|Version '.*' for '.*' was not found", error.tail):
                 raise self._missing(output) from error
             raise FetchError(f"cannot get the package {self._wanted} of Debian {self.suite}: {error}") from error
+        try:
+            check_releases(job, output / "releases", trusted=_TRUSTED)
+        except Outdated as error:
+            raise VerificationError(str(error), hint=STOPPED) from error
         version = (output / "package_version").read_text(encoding="utf-8").strip()
         return deliver(job, output, origin=f"{self.package} {version}") | {"package_version": version}
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import gzip
-import lzma
 import os
 import shutil
 import ssl
@@ -35,7 +32,8 @@ from tests.kernel_bench import Compiler
 from tests.kernel_sources import FILES, write_tree
 from tests.mirrors import pacman as mirror
 from tests.mirrors import rpm
-from tests.mirrors.apt import Repository, Toy, ar, tar
+from tests.mirrors.apt import Repository
+from tests.mirrors.kernel import SourcePackage, with_mirror
 from tests.openpgp import Key
 from tests.servers import FaultyServer, Reply, make_authority
 
@@ -157,22 +155,6 @@ def test_git_trusts_the_authorities_of_the_setting_alone(
 # --- apt as an ordinary user, for a kernel's source
 
 
-class SourcePackage(Toy):
-    """The package of a kernel's source, with a small kernel in it."""
-
-    def deb(self) -> bytes:
-        """Return the .deb file."""
-        top = {f"linux-source-6.12/{name}": text.encode() for name, text in FILES.items()}
-        data = tar({f"./usr/src/{self.name}.tar.xz": lzma.compress(tar(top))})
-        return ar(
-            {
-                "debian-binary": b"2.0\n",
-                "control.tar.gz": gzip.compress(tar({"./control": self.control.encode()}), mtime=0),
-                "data.tar.gz": gzip.compress(data, mtime=0),
-            }
-        )
-
-
 def test_apt_trusts_them_when_it_gets_a_kernels_source(
     benches: Benches, authority: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,15 +164,7 @@ def test_apt_trusts_them_when_it_gets_a_kernels_source(
     with FaultyServer(certificate=authority[1]) as server:
         for name, content in Repository(key=key, packages=(package,)).files().items():
             server.serve(f"/{name}", Reply(body=content))
-        # A builder's sources.list names the mirrors that it was bootstrapped from: here one of its own stands for it.
-        own = f"""\
-mkdir /work/own
-base64 --decode > /work/own/key.gpg <<'END'
-{base64.b64encode(key.public()).decode()}
-END
-echo 'deb [signed-by=/work/own/key.gpg] {server.url} trixie main' > /work/own/sources.list
-"""
-        monkeypatch.setattr(debian, "_DEBIAN", own + debian._DEBIAN.replace("/etc/apt/", "/work/own/"))
+        monkeypatch.setattr(debian, "_DEBIAN", with_mirror(debian._DEBIAN, key, server.url, "trixie"))
         with pytest.raises(FetchError, match=r"cannot get the package linux-source-6\.12 of Debian trixie") as caught:
             Compiler(benches.other, tmp_path / "other").run(source)
         assert isinstance(caught.value.__cause__, CommandFailed)

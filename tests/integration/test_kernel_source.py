@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ import zstandard
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.errors import FetchError, SourceError, ToolMissing, VerificationError
-from osbuilder.kernel import tarball
+from osbuilder.kernel import debian, tarball
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
@@ -29,6 +30,8 @@ from osbuilder.kernel.signature import PublicKeys, Signature
 from osbuilder.kernel.tarball import Tarball
 from tests.kernel_bench import Compiler, Outcome
 from tests.kernel_sources import EPOCH, FILES, member, members, pack, write_tree
+from tests.mirrors.apt import Repository
+from tests.mirrors.kernel import SourcePackage, with_mirror
 from tests.openpgp import Key
 from tests.prerequisites import program
 from tests.servers import FaultyServer, Reply, closed_url
@@ -200,6 +203,56 @@ def test_a_package_that_the_suite_does_not_have_is_named(compiler: Compiler) -> 
 def test_a_pinned_version_that_the_suite_does_not_have_is_told_with_what_it_has(compiler: Compiler) -> None:
     with pytest.raises(SourceError, match=r"Debian trixie has no linux-source-6\.12 6\.12\.1-1: it has 6\.12\."):
         compiler.run(DebianPackage(package="linux-source-6.12", suite="trixie", version="6.12.1-1"))
+
+
+ARCHIVE = Repository(key=RELEASER, packages=(SourcePackage(name="linux-source-6.12", version="6.12.57-1"),), date=EPOCH)
+NEWER = dataclasses.replace(
+    ARCHIVE, packages=(SourcePackage(name="linux-source-6.12", version="6.12.60-1"),), date=EPOCH + 30 * 86400
+)
+
+
+def run_package(near: Compiler, patch: pytest.MonkeyPatch, server: FaultyServer, files: Mapping[str, bytes]) -> Outcome:
+    """Get the package from a mirror with these files, of trixie and of its security archive."""
+    for name, content in files.items():
+        server.serve(f"/{name}", Reply(body=content))
+    suites = sorted({name.split("/")[1] for name in files if name.startswith("dists/")})
+    with patch.context() as patched:
+        script = with_mirror(debian._DEBIAN, RELEASER, server.url, *suites)
+        patched.setattr(debian, "_DEBIAN", script)
+        return near.run(DebianPackage(package="linux-source-6.12", suite="trixie"))
+
+
+def test_a_package_comes_from_the_newest_of_a_suite_and_its_security_archive(
+    near: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    security = dataclasses.replace(NEWER, suite="trixie-security")
+    with FaultyServer() as server:
+        outcome = run_package(near, monkeypatch, server, {**ARCHIVE.files(), **security.files()})
+    assert outcome.facts["package_version"] == "6.12.60-1"
+
+
+def test_an_index_of_another_suite_does_not_pass_for_the_security_archives(
+    near: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is validly signed and apt only warns: the kernel would be without its security fixes."""
+    files = ARCHIVE.files()
+    replayed = {name.replace("dists/trixie/", "dists/trixie-security/"): content for name, content in files.items()}
+    with (
+        FaultyServer() as server,
+        pytest.raises(VerificationError, match="expected Suite or Codename trixie-security, got Suite stable"),
+    ):
+        run_package(near, monkeypatch, server, {**files, **replayed})
+
+
+def test_an_old_state_of_the_archive_that_is_served_again_is_refused(
+    near: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyServer() as server:
+        run_package(near, monkeypatch, server, NEWER.files())
+        with pytest.raises(VerificationError, match="an old state that is served again: its date is of") as caught:
+            run_package(near, monkeypatch, server, ARCHIVE.files())
+    assert "dists/trixie/InRelease" in caught.value.message
+    assert caught.value.hint
 
 
 # --- git -----------------------------------------------------------------------------------------------------------

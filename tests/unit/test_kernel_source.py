@@ -35,6 +35,11 @@ def fails(tail: str) -> Callable[[Ran], None]:
     return act
 
 
+def write_releases(output: Path) -> None:
+    (output / "releases").mkdir()
+    (output / "releases" / "m_debian_dists_trixie_InRelease").write_text("Suite: stable\nCodename: trixie\n")
+
+
 # --- versions.yaml -------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +152,7 @@ def test_the_package_is_delivered_with_its_versions(tmp_path: Path) -> None:
         assert ran.command.argv == ("bash", "/in/script")
         write_archive(ran.output / "source.tar.zst", pack(members()))
         (ran.output / "package_version").write_text("6.12.57-1\n")
+        write_releases(ran.output)
 
     job = RecordingJob(tmp_path, act)
     assert DEBIAN.run(job) == {
@@ -190,6 +196,7 @@ def test_nothing_is_delivered_of_an_archive_that_is_refused(tmp_path: Path) -> N
     def act(ran: Ran) -> None:
         write_archive(ran.output / "source.tar.zst", pack(members({"README": "no kernel"})))
         (ran.output / "package_version").write_text("1\n")
+        write_releases(ran.output)
 
     job = RecordingJob(tmp_path, act)
     with pytest.raises(SourceError, match=r"linux-source-6\.12 1: not a kernel source"):
