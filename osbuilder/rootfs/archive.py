@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,9 @@ EPOCH_MAX: Final = 2**33 - 1
 
 IMAGE: Final = "image"
 IMAGE_TAR: Final = "rootfs.tar"
+REFERENCE: Final = "reference"
+REFERENCE_FILE: Final = "image.json"
+"""What distro.oci.install.ResolveImage leaves: which image it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,8 @@ class AgentArchive:
 class AgentImage:
     """Take the agent and what belongs to it from a container image, laid out like an archive of one.
 
-    The input `image` is that image unpacked; what the agent is called is known when it is there (fact `install`).
+    The inputs are `reference`, which image it is, and `image`, that image unpacked; what the agent is called is known
+    when it is there (fact `install`).
     """
 
     arch: str
@@ -149,7 +154,8 @@ class AgentImage:
                 )
         install = _find_program(tree, self.origin)
         _check_program(tree, install, self.origin, ARCHES[self.arch])
-        (job.out / VERSION).write_text(image.facts["digest"], encoding="utf-8")
+        digest = json.loads(job.inputs[REFERENCE].path(REFERENCE_FILE).read_text("utf-8"))["digest"]
+        (job.out / VERSION).write_text(digest, encoding="utf-8")
         return _take(tree, install, job)
 
 

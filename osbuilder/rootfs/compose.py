@@ -16,7 +16,7 @@ from osbuilder.rootfs import check, init, skeleton, summary, time, trim
 from osbuilder.rootfs.agent import VERSION
 from osbuilder.rootfs.archive import FILES, OVERLAY
 from osbuilder.rootfs.modules import MODULES
-from osbuilder.rootfs.policy import DEFAULT, FOLDER, POLICY, install_policy
+from osbuilder.rootfs.policy import DEFAULT, FOLDER, NAME, POLICY, install_policy
 from osbuilder.rootfs.summary import AgentName, Base
 from osbuilder.rootfs.trim import Keep, Trimmed
 from osbuilder.template import render
@@ -137,7 +137,7 @@ class Compose:
         modules = _lay_modules(job, tree) if self.modules else []
         if self.policy:
             policy = job.inputs[POLICY]
-            install_policy(tree, policy.facts["name"], policy.path(POLICY).read_bytes())
+            install_policy(tree, policy.path(NAME).read_text("utf-8"), policy.path(POLICY).read_bytes())
         overlays = self._lay_overlays(job, tree)
         _write_summary(tree, self, agent=agent, init=self.init)
 

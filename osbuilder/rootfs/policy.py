@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from osbuilder.tree import Tree
 
 POLICY: Final = "policy"
+NAME: Final = "name"
 FOLDER: Final = "etc/kata-opa"
 DEFAULT: Final = "default-policy.rego"
 """What the agent reads."""
@@ -29,7 +30,7 @@ DEFAULT: Final = "default-policy.rego"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
-    """Take a policy from a file of this host; `sha256` (hex) is what it holds. Fact: its name."""
+    """Take a policy from a file of this host; `sha256` (hex) is what it holds. Leaves it, and its name as a text."""
 
     sha256: str
     name: str
@@ -55,6 +56,7 @@ class PolicyFile:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         copy_verified(self.path, job.out / POLICY, self.sha256)
+        (job.out / NAME).write_text(self.name, encoding="utf-8")
         return {"name": self.name}
 
 

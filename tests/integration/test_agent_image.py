@@ -87,6 +87,16 @@ def test_the_same_image_is_the_same_agent_wherever_it_is(bench: Workbench, layou
     assert first.digest == second.digest
 
 
+def test_the_summary_tells_the_image_that_it_is_also_where_another_one_has_the_same_files(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    again = dataclasses.replace(IMAGE, config_changes={"author": "Somebody else"})
+    for number, image in enumerate((IMAGE, again)):
+        place = write_layout(tmp_path / str(number), {"1": image})
+        summary = rootfs(bench, f"oci:{place}").read_bytes("var/lib/osbuilder/osbuilder.yaml").decode()
+        assert f'  version: "{digest(image.manifest)}"\n' in summary
+
+
 def test_a_mirror_of_registries_is_asked_instead(bench: Workbench, oci_registry: str) -> None:
     push(oci_registry, "team/agent", "mirrored", IMAGE)
     settings = dataclasses.replace(bench.settings, mirrors={"oci": (oci_registry,)})

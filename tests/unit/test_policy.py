@@ -45,6 +45,16 @@ def compose(base: Path, policy: Path, *, init: Init, theirs: Tree | None = None)
     return Tree.read(job.out / "rootfs.tar")
 
 
+def test_a_policy_of_another_name_is_another_input_of_the_root(tmp_path: Path) -> None:
+    made = []
+    for name in ("a.rego", "b.rego"):
+        (tmp_path / name).write_bytes(TEXT)
+        job = RecordingJob(tmp_path / f"job-{name}", refuse)
+        PolicyFile.of_path(tmp_path / name).run(job)
+        made.append({path.name: path.read_bytes() for path in job.out.iterdir()})
+    assert made[0] != made[1]
+
+
 @pytest.mark.parametrize("init", Init)
 def test_a_policy_is_a_file_of_roots_that_the_agent_reads_through_a_link(tmp_path: Path, init: Init) -> None:
     (tmp_path / "mine.rego").write_bytes(TEXT)
