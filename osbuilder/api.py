@@ -137,17 +137,19 @@ class Workbench:
             _check_output(request, output)
         check_folder(self.settings.build_path)
         step = self.planner.plan(request)
-        try:
-            with told_what_to_fetch(request):
-                artifact = self.executor.run(step)
-        except LockMoved as moved:
-            raise self.locks.explained(rootfs_of(request), moved) from moved
-        names = self._names(request, artifact)
-        files = publish(self.store, artifact, names, self._folder(request))
-        if output is not None:
-            for file, path in _copies(request, names, output).items():
-                copy_out(artifact, file, path, store=self.store)
-            files = (output, *files)
+        # The artifact is in use until all of it is where people look.
+        with self.executor.in_use():
+            try:
+                with told_what_to_fetch(request):
+                    artifact = self.executor.run(step)
+            except LockMoved as moved:
+                raise self.locks.explained(rootfs_of(request), moved) from moved
+            names = self._names(request, artifact)
+            files = publish(self.store, artifact, names, self._folder(request))
+            if output is not None:
+                for file, path in _copies(request, names, output).items():
+                    copy_out(artifact, file, path, store=self.store)
+                files = (output, *files)
         return Built(artifact=artifact, files=files)
 
     def sizes(self, built: Built) -> str:
@@ -164,17 +166,18 @@ class Workbench:
         plans = plan_all(self.planner, request)
         failed = dict(plans.failed)
         built: dict[str, Built] = {}
-        for name, result in zip(plans.steps, self.executor.run_each(tuple(plans.steps.values())), strict=True):
-            if isinstance(result, OsbuilderError):
-                failed[name] = result
-                continue
-            each = plans.requests[name]
-            try:
-                files = publish(self.store, result, self._names(each, result), self._folder(each))
-            except StoreError as error:
-                failed[name] = error
-            else:
-                built[name] = Built(artifact=result, files=files)
+        with self.executor.in_use():
+            for name, result in zip(plans.steps, self.executor.run_each(tuple(plans.steps.values())), strict=True):
+                if isinstance(result, OsbuilderError):
+                    failed[name] = result
+                    continue
+                each = plans.requests[name]
+                try:
+                    files = publish(self.store, result, self._names(each, result), self._folder(each))
+                except StoreError as error:
+                    failed[name] = error
+                else:
+                    built[name] = Built(artifact=result, files=files)
         return Everything(built=built, failed=failed, left_out=plans.left_out)
 
     def plan_all(self, request: RootfsRequest) -> Plans:

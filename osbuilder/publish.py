@@ -6,8 +6,10 @@ an older one in one rename.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -53,19 +55,33 @@ def image_names(label: str, variants: tuple[str, ...], *, measured: bool) -> tup
 def publish(store: Store, artifact: Artifact, names: tuple[Name, ...], folder: Path) -> tuple[Path, ...]:
     """Put files of an artifact into a folder, with manifests and links; returns their paths in the order of `names`.
 
-    Raises StoreError when the folder cannot be written.
+    What builds at the same time puts there under the same names comes before or after, never between. Raises StoreError
+    when the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            _place(artifact.path(name.file), folder / name.published)
-            write_manifest(store, artifact, name.file, folder / name.published)
-            if name.link:
-                _relink(folder / name.link, name.published)
+        with _turn(folder):
+            for name in names:
+                _place(artifact.path(name.file), folder / name.published)
+                write_manifest(store, artifact, name.file, folder / name.published)
+                if name.link:
+                    _relink(folder / name.link, name.published)
     except OSError as error:
         there = _existing(folder)
         raise explain(error, "the result cannot be put into the build folder", there, setting="build") from error
     return tuple(folder / name.published for name in names)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until nobody else puts files into a folder, and keep others waiting meanwhile."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # network filesystems lock no folder that is open for reading
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def copy_out(artifact: Artifact, file: str, output: Path, *, store: Store | None = None) -> Path:
@@ -98,6 +114,11 @@ def check_output(output: Path) -> None:
     folder = output.absolute().parent
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder", hint="Name a file in it.")
+    if output.exists() and not output.is_file():
+        raise UsageError(
+            f"--output {output}: expected a file, or nothing yet; it is a device, a pipe or a socket",
+            hint="The result would take its place. Name a file, and read that.",
+        )
     if not folder.is_dir():
         raise UsageError(f"--output {output}: there is no folder {folder}", hint="Make it first.")
     try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,6 +92,45 @@ def test_an_older_result_is_replaced_and_nothing_else_is_left(tmp_path: Path) ->
     ]
 
 
+NAMES = (
+    Name(file="image", published="kata-tea.image", link="kata-containers.img"),
+    Name(file="root_hash", published="kata-tea.image.root_hash.txt"),
+)
+
+
+def made_measured(store: Store, key: str) -> Artifact:
+    with store.lock(key), store.workspace(key, "tea/image") as space:
+        for file in ("image", "root_hash"):
+            (space.out / file).write_text(key)
+        body = {"facts": {}, "input_keys": {}, "wall_s": 1.5, "ingredients": {"action": "tea.Pour", "parameters": {}}}
+        return store.publish(space, key=key, ident="tea/image", body=body)
+
+
+def test_what_two_builds_publish_under_the_same_names_is_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    first, second = (made_measured(store, digit * 64) for digit in "12")
+    half = threading.Event()
+    replace = Path.replace
+
+    def slowly(path: Path, target: Path) -> Path:
+        if threading.current_thread() is not threading.main_thread():
+            half.set()
+            time.sleep(0.05)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", slowly)
+    other = threading.Thread(target=publish, args=(store, first, NAMES, tmp_path / "build"))
+    other.start()
+    assert half.wait(timeout=10)
+    publish(store, second, NAMES, tmp_path / "build")
+    other.join()
+    texts = [(tmp_path / "build" / name.published).read_text() for name in NAMES]
+    manifest = json.loads((tmp_path / "build" / "kata-tea.image.manifest.json").read_text())
+    assert [*texts, manifest["key"]] == [second.key] * 3
+
+
 def test_a_copy_is_independent_and_as_sparse_as_the_original(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     artifact = made(store)
@@ -157,6 +199,16 @@ def test_a_build_folder_that_cannot_be_is_refused_before_anything_is_built(tmp_p
         with pytest.raises(StoreError, match=r"results cannot be put into the build folder \(.*/file\)") as caught:
             check_folder(folder)
         assert "OSBUILDER_BUILD" in caught.value.hint
+
+
+def test_an_output_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(UsageError, match=f"{name}: expected a file, or nothing yet"):
+            check_output(tmp_path / name)
+    (tmp_path / "old").write_text("x")
+    check_output(tmp_path / "old")
 
 
 def test_an_output_that_cannot_become_a_file_is_refused_before_anything_is_built(tmp_path: Path) -> None:
