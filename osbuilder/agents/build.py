@@ -11,6 +11,7 @@ from osbuilder.agents.libraries import GuestLibraries, MuslStd
 from osbuilder.agents.pin import AgentOptions, AgentPin, Libc, Recipe, choose
 from osbuilder.agents.source import CratesTarball, Download, Tree, VendorCrates
 from osbuilder.arch import Arch, host_arch
+from osbuilder.settings import parse_path
 from osbuilder.step import Action, Step
 
 BUILDER: Final = "rust"
@@ -89,7 +90,7 @@ def _source(recipe: Recipe, root: Path) -> Action:
     origin = recipe.source.download()
     if origin is not None:
         return Download(origin=origin)
-    return Tree.of_path((root / (recipe.source.tree or "")).expanduser().resolve())
+    return Tree.of_path((root / parse_path(recipe.source.tree or "", "tree")).resolve())
 
 
 def _crates(name: str, recipe: Recipe) -> Action:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from osbuilder.settings import parse_path
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.+-]+")
 NO_PATCHES: Final = "none"
 """What stands instead of a series where there is to be no patch."""
@@ -51,5 +53,10 @@ class SeriesNames:
         return ",".join(self.names) or NO_PATCHES
 
     def below(self, folder: Path) -> SeriesNames:
-        """Return these with each path absolute; a relative one begins at `folder`, ~ is the user's home."""
-        return SeriesNames(tuple(str(folder / Path(name).expanduser()) if "/" in name else name for name in self.names))
+        """Return these with each path absolute; a relative one begins at `folder`, ~ is the user's home.
+
+        Raises UsageError for a user without a home.
+        """
+        return SeriesNames(
+            tuple(str(folder / parse_path(name, "patches")) if "/" in name else name for name in self.names)
+        )

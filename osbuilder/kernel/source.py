@@ -25,6 +25,7 @@ from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.signature import PublicKeys, Signature
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.openpgp import Fingerprint
+from osbuilder.settings import parse_path
 
 AnySource = DebianPackage | Tarball | Git | LocalTree
 
@@ -114,7 +115,7 @@ class KernelLine:
             return Tarball(urls=self.urls, sha256=self.sha256, signature=self._signature(keys))
         if self.git is not None and self.ref is not None:
             return Git(url=self.git, ref=self.ref)
-        return LocalTree.of_path((root / (self.tree or "")).expanduser().resolve())
+        return LocalTree.of_path((root / parse_path(self.tree or "", "tree")).resolve())
 
     def _signature(self, keys: PublicKeys | None) -> Signature | None:
         if keys is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder import decode
-from osbuilder.errors import CommandFailed, DecodeError, FetchError, SourceError, StoreError
+from osbuilder.errors import CommandFailed, DecodeError, FetchError, SourceError, StoreError, UsageError
 from osbuilder.kernel.debian import DebianPackage
 from osbuilder.kernel.git import Git
 from osbuilder.kernel.localtree import LocalTree
@@ -67,6 +67,26 @@ def test_a_tree_is_looked_up_from_the_checkout(tmp_path: Path) -> None:
     found = line("{tree: linux}").source(tmp_path)
     assert isinstance(found, LocalTree)
     assert found.path == tree
+
+
+def test_a_tree_may_be_below_the_home_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    tree = write_tree(tmp_path / "home" / "linux")
+    found = line("{tree: ~/linux, patches: ~/mine}")
+    source = found.source(tmp_path / "checkout")
+    assert isinstance(source, LocalTree)
+    assert source.path == tree
+    assert found.patches is not None
+    assert found.patches.below(tmp_path / "checkout").names == (str(tmp_path / "home" / "mine"),)
+
+
+def test_a_user_without_a_home_is_no_place_of_a_tree(tmp_path: Path) -> None:
+    named = line("{tree: ~nosuchuser/linux, patches: ~nosuchuser/mine}")
+    with pytest.raises(UsageError, match=r"tree: there is no home folder ~nosuchuser"):
+        named.source(tmp_path)
+    assert named.patches is not None
+    with pytest.raises(UsageError, match=r"patches: there is no home folder ~nosuchuser"):
+        named.patches.below(tmp_path)
 
 
 @pytest.mark.parametrize(
