@@ -24,7 +24,12 @@ _CHUNK_BYTES: Final = 1 << 20
 
 def name_of(builder: Builder) -> str:
     """Return the name and tag of a builder's image."""
-    return f"{_REPOSITORY}-{builder.name}:{builder.sha256[:16]}"
+    return f"{_repository(builder)}:{builder.sha256[:16]}"
+
+
+def _repository(builder: Builder) -> str:
+    # A builder is called by the packages that it has besides. Of what their names may have, + alone is refused here.
+    return f"{_REPOSITORY}-{builder.name.replace('+', 'p')}"
 
 
 def find(client: APIClient, builder: Builder) -> str | None:
@@ -57,7 +62,7 @@ def import_builder(client: APIClient, builder: Builder) -> None:
     if find(client, builder):
         client.remove_image(imported, force=True)  # another process was faster
     else:
-        client.tag(imported, f"{_REPOSITORY}-{builder.name}", builder.sha256[:16], force=True)
+        client.tag(imported, _repository(builder), builder.sha256[:16], force=True)
 
 
 def any_builder(client: APIClient) -> str | None:
