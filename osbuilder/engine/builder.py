@@ -3,7 +3,8 @@
 On the host mmdebstrap runs as root in mode root, in namespaces that take its mounts and processes with them when it
 ends, and as an ordinary user in its own user namespace (mode unshare). Where a registry answers, it can run in a
 container of an image instead, and the host needs neither it nor Debian's keys. Signatures are always checked, against
-Debian's archive keyring and nothing else.
+Debian's archive keyring and nothing else, and indexes have to be of the suites that were asked for, and none older than
+one that was seen before (distro.apt_releases).
 
 What varies between hosts and runs is removed from the tree: logs, caches, backups, compiled Python, machine identity,
 device nodes; and what no tool reads: documentation and translations. apt and its sources stay: the kernel's source
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, runtime_checkable
 
 from osbuilder.distro.apt_errors import explain
+from osbuilder.distro.apt_releases import check_releases
 from osbuilder.distro.archives import Archive
 from osbuilder.distro.dpkg import read_packages
 from osbuilder.distro.problems import first_that_serves
@@ -43,6 +45,7 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.5
 _TERMINATE_S: Final = 20
 
+_LISTS: Final = "var/lib/apt/lists"
 _REMOVED: Final = (
     "dev/**",
     "run/**",
@@ -53,7 +56,7 @@ _REMOVED: Final = (
     "var/cache/debconf/*-old",
     "var/cache/ldconfig/**",
     "var/cache/man/**",
-    "var/lib/apt/lists/**",
+    f"{_LISTS}/**",
     "var/lib/dpkg/*-old",
     "var/lib/dbus/machine-id",
     "etc/machine-id",
@@ -117,7 +120,7 @@ class BootstrapBuilder:
         mirror = first_that_serves(
             job,
             self.mirrors or (None,),
-            lambda mirror: self._bootstrap(job, raw, mirror),
+            lambda mirror: self._attempt(job, raw, mirror),
             lambda log, mirror: explain(
                 log, mirror=mirror, suite=self.suite, components=COMPONENTS, archives=self.archives
             ),
@@ -125,6 +128,13 @@ class BootstrapBuilder:
         packages = normalise(raw, job.out / BUILDER_TAR, epoch=self.epoch)
         archives = [archive.line(mirror).removeprefix("deb ") for archive in self.archives] if mirror else []
         return {"mirror": mirror, "archives": archives, "packages": [list(package) for package in packages]}
+
+    def _attempt(self, job: Job, raw: Path, mirror: str | None) -> None:
+        """Bootstrap from one mirror. Raises as check_releases for indexes of another suite or an older state."""
+        self._bootstrap(job, raw, mirror)
+        releases = job.work / "releases"
+        take_releases(raw, releases)
+        check_releases(job, releases, trusted=str(KEYRING))
 
     def _bootstrap(self, job: Job, raw: Path, mirror: str | None) -> None:
         if self.base_image is None:
@@ -172,6 +182,8 @@ def mmdebstrap_argv(
         f"--keyring={KEYRING}",
         # Its answer would go into sources.list and depends on the keys of the host.
         "--skip=check/signed-by",
+        # The Release files are looked at afterwards.
+        "--skip=cleanup/apt/lists",
         spec.suite,
         target,
         *((mirror, *(archive.line(mirror) for archive in spec.archives)) if mirror else ()),
@@ -332,6 +344,15 @@ def bootstrap_in_image(
 
 
 _IMAGE_PACKAGES: Final = ("debian-archive-keyring", "gpg", "gpgv", "mmdebstrap")
+
+
+def take_releases(raw: Path, folder: Path) -> None:
+    """Write the Release files that apt used, out of a builder's tar before it is normalised, into a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tree = Tree.read(raw)
+    for path in tree.glob(f"{_LISTS}/*Release"):
+        (folder / Path(path).name).write_bytes(tree.read_bytes(path))
 
 
 def normalise(raw: Path, target: Path, *, epoch: int) -> tuple[tuple[str, str, str], ...]:

@@ -111,6 +111,24 @@ class _Job:
     def check_stopped(self) -> None:
         pass
 
+    def cache(self, name: str) -> Path:
+        folder = self.work / "cache" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def test_a_builder_of_an_older_state_than_was_seen_before_is_refused(tmp_path: Path) -> None:
+    _needs_mmdebstrap()
+    job = _Job(work=tmp_path / "work", out=tmp_path / "out", log=tmp_path / "log")
+    for folder in (job.work, job.out):
+        folder.mkdir()
+    SMALL.run(job)  # type: ignore[arg-type]
+    memories = {path: json.loads(path.read_text()) for path in (job.work / "cache").rglob("*.json")}
+    (memory,) = (path for path, seen in memories.items() if seen["url"].endswith("/dists/trixie/InRelease"))
+    memory.write_text(json.dumps({**memories[memory], "newest": memories[memory]["newest"] + 30 * 24 * 3600}))
+    with pytest.raises(FetchError, match=r"/trixie/InRelease is out of date, or an old state that is served again"):
+        SMALL.run(job)  # type: ignore[arg-type]
+
 
 def test_mirrors_are_tried_in_order_and_each_refusal_is_told(tmp_path: Path) -> None:
     _needs_mmdebstrap()
