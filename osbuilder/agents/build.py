@@ -11,8 +11,8 @@ from osbuilder.agents.libraries import GuestLibraries, MuslStd
 from osbuilder.agents.pin import AgentOptions, AgentPin, Libc, Recipe, choose
 from osbuilder.agents.source import CratesTarball, Download, Tree, VendorCrates
 from osbuilder.arch import Arch, host_arch
-from osbuilder.settings import parse_path
 from osbuilder.step import Action, Step
+from osbuilder.userpath import parse_path
 
 BUILDER: Final = "rust"
 _SECCOMP: Final = "libseccomp-dev"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from osbuilder.settings import parse_path
+from osbuilder.userpath import parse_path
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.+-]+")
 NO_PATCHES: Final = "none"

@@ -25,7 +25,7 @@ from osbuilder.kernel.series import SeriesNames
 from osbuilder.kernel.signature import PublicKeys, Signature
 from osbuilder.kernel.tarball import Tarball
 from osbuilder.openpgp import Fingerprint
-from osbuilder.settings import parse_path
+from osbuilder.userpath import parse_path
 
 AnySource = DebianPackage | Tarball | Git | LocalTree
 

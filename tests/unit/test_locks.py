@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,9 @@ class Mirrors:
         self.folder = folder
         self.fails = fails
         self.asked: list[tuple[str, ...]] = []
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def run(self, step: Step) -> Artifact:
         if step.name != "lock":
