@@ -188,10 +188,16 @@ class _Download:
                 )
             except requests.RequestException as err:
                 raise self._explain(err) from err
+            except ValueError as err:
+                raise _Refused(f"{shown(url)} is no address: {err}") from err
             if not response.is_redirect:
                 return response
             response.close()
-            target = urljoin(url, response.headers["Location"])
+            location = response.headers["Location"]
+            try:
+                target = urljoin(url, location)
+            except ValueError as err:
+                raise _Refused(f"redirects to {location!r}, which is no address: {err}") from err
             if not _is_remote(target) or (urlsplit(url).scheme, urlsplit(target).scheme) == ("https", "http"):
                 raise _Refused(f"redirects from {urlsplit(url).scheme} to {shown(target)}, which is refused")
             if urlsplit(url).netloc != urlsplit(target).netloc:
@@ -219,8 +225,6 @@ class _Download:
         if status in (206, 416):
             total_bytes = self._agree_range(response)
         elif status == 200:
-            if self._part.size_bytes:
-                self._part.restart()
             length = response.headers.get("Content-Length", "")
             # With a transfer coding the length is not the message's (RFC 9112, 6.3).
             known = length.isdigit() and "Transfer-Encoding" not in response.headers
@@ -231,6 +235,8 @@ class _Download:
             challenge = response.headers.get("WWW-Authenticate", "") if status == 401 else ""
             raise _Refused(f"HTTP {status} {response.reason}", challenge=challenge)
         self._check_size(total_bytes, _remark(response.headers.get("Content-Type", "")))
+        if status == 200 and self._part.size_bytes:
+            self._part.restart()
         if total_bytes is None:
             total_bytes = self._source.size_bytes
         self._part.expect(origin=shown(url), validator=_validator(response), total_bytes=total_bytes)

@@ -55,6 +55,7 @@ class Source:
         for url in self.urls:
             if urlsplit(url).scheme not in ("https", "http", "file"):
                 raise ValueError(f"urls of {self.name}: expected https, http or file, got {shown(url)!r}")
+            _ = urlsplit(url).port  # which raises ValueError for a bad one
         if not 0 < (self.size_bytes or 1) <= self.max_bytes:
             raise ValueError(f"size_bytes of {self.name}: expected 1 to {self.max_bytes}, got {self.size_bytes}")
 

@@ -287,6 +287,23 @@ def test_a_redirect_is_followed_with_its_range(server: FaultyServer, target: Pat
     assert [seen.range for seen in server.seen("/real")] == [None, "bytes=300000-"]
 
 
+@pytest.mark.parametrize("location", ["http://[x/", "http://127.0.0.1:notaport/f"])
+def test_a_redirect_to_no_address_is_left_for_the_next_mirror(
+    server: FaultyServer, target: Path, location: str
+) -> None:
+    bad = server.serve("/bad", Reply(status=302, headers={"Location": location}))
+    settings = FetchSettings(backoff_s=0, proxies={"no_proxy": "localhost"})
+    get(target, bad, server.serve("/f", Reply(body=DATA)), settings=settings)
+
+
+def test_a_portals_page_does_not_cost_what_has_come(server: FaultyServer, target: Path) -> None:
+    cut = Reply(body=DATA, send_bytes=300_000)
+    portal = Reply(body=HTML, headers={"Content-Type": "text/html"}, ranges=False)
+    bad = server.serve("/bad", cut, portal)
+    get(target, bad, server.serve("/f", Reply(body=DATA)), size_bytes=len(DATA))
+    assert server.seen("/f")[0].range == "bytes=300000-"
+
+
 def test_a_redirect_to_itself_ends(server: FaultyServer, target: Path) -> None:
     url = server.serve("/f", Reply(status=302, headers={"Location": "/f"}))
     assert "redirects more than 10 times" in refusal(target, url).message
