@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/sysinfo.h>
 #include <linux/vm_sockets.h> /* some releases of it need sys/socket.h first */
 #include <unistd.h>
 
@@ -245,8 +246,24 @@ static bool queue_interrupts(const char *device, unsigned long long *count)
 	return found;
 }
 
+/* As many blocks the kernel leaves free, above the watermark below which it looks for memory (mm/page_reporting.c). */
+#define BLOCKS_KEPT 32
+
+/* How much memory (bytes) has to be free before the kernel reports any; 0: it does not say. */
+static unsigned long long reported_beyond(void)
+{
+	unsigned long long order, min_free_kib = 0;
+
+	if (!read_number("/sys/module/page_reporting/parameters/page_reporting_order", &order) || order > 30)
+		return 0;
+	read_number("/proc/sys/vm/min_free_kbytes", &min_free_kib);
+	return ((unsigned long long)BLOCKS_KEPT << order) * (unsigned long long)sysconf(_SC_PAGESIZE) +
+	       min_free_kib * 1024 * 5 / 4;
+}
+
 void probe_free_page_reporting(void)
 {
+	struct sysinfo memory;
 	char folder[256], path[300], features[80];
 	unsigned long long count = 0;
 
@@ -263,6 +280,10 @@ void probe_free_page_reporting(void)
 		sleep_ms(20);
 		queue_interrupts(device, &count);
 	}
+	unsigned long long beyond = reported_beyond();
+	if (count == 0 && sysinfo(&memory) == 0 && (unsigned long long)memory.freeram * memory.mem_unit <= beyond)
+		pass("agreed on with the balloon; the kernel reports what is free beyond %llu MiB, and %llu MiB are", beyond >> 20,
+		     (unsigned long long)memory.freeram * memory.mem_unit >> 20);
 	if (count == 0)
 		fail("agreed on with the balloon, which has seen no report within %d s", REPORTED_WITHIN_MS / 1000);
 	pass("the balloon has read reports of free pages (%llu interrupts)", count);
