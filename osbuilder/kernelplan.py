@@ -81,21 +81,20 @@ def plan_headers(planner: Planner, request: HeadersRequest) -> Step:
 
 def plan_line_source(planner: Planner, name: str, patches: SeriesNames | None = None) -> Step:
     """Return the step that gets the source of a kernel line, with its patches, or those of `patches`, applied."""
-    return plan_source(
-        name,
-        _with_patches(planner.versions.kernel(name), patches),
-        builder=planner.builder("compiler"),
-        root=planner.root / "kernel",
-        keys=_public_keys(planner),
-    )
+    return _plan_source(planner, name, _with_patches(planner.versions.kernel(name), patches))
 
 
 def plan_request_source(planner: Planner, request: KernelRequest) -> tuple[str, Step]:
     """Return the name of the line that a request means, and the step that gets its source, patches applied."""
     name, line = _line(planner, request, _arch(request))
-    builder, root = planner.builder("compiler"), planner.root / "kernel"
     with _told_by_flag(request):
-        return name, plan_source(name, line, builder=builder, root=root, keys=_public_keys(planner))
+        return name, _plan_source(planner, name, line)
+
+
+def _plan_source(planner: Planner, name: str, line: KernelLine) -> Step:
+    return plan_source(
+        name, line, builder=planner.builder("compiler"), root=planner.root / "kernel", keys=_public_keys(planner)
+    )
 
 
 def _line(planner: Planner, request: KernelRequest, arch: Arch) -> tuple[str, KernelLine]:

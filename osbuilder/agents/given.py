@@ -7,9 +7,10 @@ from typing import Final
 
 from osbuilder.agents.pin import IMAGE_PREFIX
 from osbuilder.arch import Arch
-from osbuilder.distro.oci.install import INPUT, ResolveImage, UnpackImage, find_origin
+from osbuilder.distro.oci.install import ResolveImage, UnpackImage, find_origin
+from osbuilder.distro.oci.reference import INPUT
 from osbuilder.rootfs.agent import AgentFile, check_name
-from osbuilder.rootfs.archive import EPOCH_MAX, IMAGE, REFERENCE, AgentArchive, AgentImage, is_archive
+from osbuilder.rootfs.archive import EPOCH_MAX, IMAGE, AgentArchive, AgentImage, is_archive
 from osbuilder.rootfs.summary import AgentName
 from osbuilder.step import Step
 
@@ -40,7 +41,7 @@ def _of_image(image: str, arch: Arch, registries: tuple[str, ...]) -> Step:
         inputs=((INPUT, reference),),
     )
     action = AgentImage(arch=arch.name, origin=f"{IMAGE_PREFIX}{origin.name}")
-    return Step(name=_AGENT, subject=subject, action=action, inputs=((REFERENCE, reference), (IMAGE, unpacked)))
+    return Step(name=_AGENT, subject=subject, action=action, inputs=((INPUT, reference), (IMAGE, unpacked)))
 
 
 def _of_file(path: Path, arch: Arch) -> tuple[Step, AgentName]:

@@ -67,8 +67,9 @@ def adapter_of(manager: PackageManager) -> Adapter:
             return Adapter(install=none.empty)
         case PackageManager.OCI:
             from osbuilder.distro.oci import install as oci
+            from osbuilder.distro.oci.reference import INPUT
 
-            return Adapter(install=oci.unpack, first=(oci.INPUT, oci.resolve))
+            return Adapter(install=oci.unpack, first=(INPUT, oci.resolve))
         case PackageManager.PACMAN:
             from osbuilder.distro import pacman
 

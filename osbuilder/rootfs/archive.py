@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from osbuilder.arch import ARCHES, Arch
+from osbuilder.distro.oci.reference import resolved
 from osbuilder.errors import UsageError, VerificationError
 from osbuilder.rootfs.agent import AGENT, VERSION, check_name, copy_verified, describe_machine, fits
 from osbuilder.rootfs.elf import parse_elf
@@ -42,9 +42,6 @@ EPOCH_MAX: Final = 2**33 - 1
 
 IMAGE: Final = "image"
 IMAGE_TAR: Final = "rootfs.tar"
-REFERENCE: Final = "reference"
-REFERENCE_FILE: Final = "image.json"
-"""What distro.oci.install.ResolveImage leaves: which image it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +151,7 @@ class AgentImage:
                 )
         install = _find_program(tree, self.origin)
         _check_program(tree, install, self.origin, ARCHES[self.arch])
-        digest = json.loads(job.inputs[REFERENCE].path(REFERENCE_FILE).read_text("utf-8"))["digest"]
-        (job.out / VERSION).write_text(digest, encoding="utf-8")
+        (job.out / VERSION).write_text(resolved(job)["digest"], encoding="utf-8")
         return _take(tree, install, job)
 
 

@@ -34,7 +34,7 @@ from osbuilder.distro.oci.manifest import (
     parse_manifest,
     wrong_platform,
 )
-from osbuilder.distro.oci.reference import LocalImage, Reference, is_loopback, parse_image
+from osbuilder.distro.oci.reference import RESOLVED, LocalImage, Reference, is_loopback, parse_image, resolved
 from osbuilder.distro.oci.registry import Registry, digest_of
 from osbuilder.distro.order import refuse_packages
 from osbuilder.errors import FetchError, UsageError
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from osbuilder.step import Job, Json
 
 ROOTFS_TAR: Final = "rootfs.tar"
-IMAGE: Final = "image.json"
-INPUT: Final = "reference"
 _ADDRESS: Final = re.compile(r"https?://[^\s/]+")
 
 
@@ -104,7 +102,7 @@ class ResolveImage:
             found = _resolve_local(origin.local, self.platform)
         else:
             found = from_first(origin.addresses, lambda address: self._ask(job, address))
-        (job.out / IMAGE).write_text(json.dumps({"digest": found["digest"], "kind": found["kind"]}), "utf-8")
+        (job.out / RESOLVED).write_text(json.dumps({"digest": found["digest"], "kind": found["kind"]}), "utf-8")
         return {"image": origin.name, **found}
 
     def _ask(self, job: Job, address: str) -> dict[str, Json]:
@@ -167,7 +165,7 @@ class UnpackImage:
 
     def run(self, job: Job) -> Mapping[str, Json]:
         """Leave the tree. Raises FetchError, VerificationError, PlanError for another platform, TreeError."""
-        image = json.loads(job.inputs[INPUT].path(IMAGE).read_text("utf-8"))
+        image = resolved(job)
         origin = self.origin
         if origin.local:
             facts = self._unpack(job, _LocalPlace(origin.local, job.work), image)

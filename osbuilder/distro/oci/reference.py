@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import json
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from osbuilder.errors import UsageError
 from osbuilder.userpath import parse_path
+
+if TYPE_CHECKING:
+    from osbuilder.step import Job
+
+INPUT: Final = "reference"
+"""The input that says which image it is: what install.ResolveImage leaves."""
+
+RESOLVED: Final = "image.json"
+"""The file that it leaves: the image's digest, and what kind of image that is."""
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE: Final = re.compile(
@@ -102,6 +112,12 @@ def _local(text: str) -> LocalImage:
         if path.exists():
             return LocalImage(path=path.absolute(), name=name)
     return LocalImage(path=parse_path(text, f"the image {text}").absolute())
+
+
+def resolved(job: Job) -> dict[str, str]:
+    """Return what a job's input `reference` says of the image: `digest` and `kind`."""
+    found: dict[str, str] = json.loads(job.inputs[INPUT].path(RESOLVED).read_text("utf-8"))
+    return found
 
 
 def is_loopback(hostname: str) -> bool:
