@@ -151,18 +151,21 @@ class Executor:
         )
 
     def _refuse_online(self, target: Step) -> None:
-        """Raise OfflineError for every step that would reach the network, at once, where there is to be none."""
+        """Raise OfflineError for every step that would reach the network, at once, where there is to be none.
+
+        What reads something that is still to be made without a network is not judged yet: it may turn out as before.
+        """
         if not self.fetching.offline:
             return
         found = self.peek(target)
-        missing = [step for step in target.walk() if is_online(step.action) and found[step.ident] is None]
+        lost: dict[str, bool] = {}
+        for step in target.walk():
+            lacks = [each.ident for _, each in step.dependencies() if found[each.ident] is None]
+            needed = found[step.ident] is None
+            lost[step.ident] = needed and (any(lost[each] for each in lacks) or (is_online(step.action) and not lacks))
+        missing = [step for step in target.walk() if is_online(step.action) and lost[step.ident]]
         if missing:
-            idents = ", ".join(step.ident for step in missing)
-            unlocked = any(step.name == "packages" for step in missing)
-            raise OfflineError(
-                f"the build is to use no network (setting offline), and this is not in the store: {idents}",
-                hint=LOCK_FIRST if unlocked else GET,
-            )
+            raise _offline(missing)
 
     def _run(self, targets: Sequence[Step], gather: Callable[[Sequence[Step], Futures], T]) -> T:
         steps = tuple({id(step): step for target in targets for step in target.walk()}.values())
@@ -256,6 +259,8 @@ class Executor:
         return artifact if artifact and self.store.intact(artifact) else None
 
     def _build(self, step: Step, key: str, ingredients: Mapping[str, Json], inputs: Mapping[str, Artifact]) -> Artifact:
+        if self.fetching.offline and is_online(step.action):
+            raise _offline([step])
         with self.store.workspace(key, step.ident) as space:
             self.reporter.started(step, space.log)
             began = time.monotonic()
@@ -356,6 +361,16 @@ class Executor:
         if self._choose_named is None or not name or (chosen is not None and chosen.name == name):
             return self.engine
         return self._choose_named(name)
+
+
+def _offline(missing: Sequence[Step]) -> OfflineError:
+    """Return what to say of steps that would reach the network where there is to be none."""
+    idents = ", ".join(step.ident for step in missing)
+    unlocked = any(step.name == "packages" for step in missing)
+    return OfflineError(
+        f"the build is to use no network (setting offline), and this is not in the store: {idents}",
+        hint=LOCK_FIRST if unlocked else GET,
+    )
 
 
 def _is_of_command(error: BaseException | None) -> bool:

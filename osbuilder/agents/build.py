@@ -1,7 +1,8 @@
-"""The steps of an agent that cargo compiles: source, crates, libraries, (std for musl,) agent."""
+"""The steps of an agent that cargo compiles: source, (manifests,) crates, libraries, (std for musl,) agent."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from osbuilder.agents.compile import BuildAgent
 from osbuilder.agents.libraries import GuestLibraries, MuslStd
 from osbuilder.agents.pin import AgentOptions, AgentPin, Libc, Recipe, choose
-from osbuilder.agents.source import CratesTarball, Download, Tree, VendorCrates
+from osbuilder.agents.source import CratesTarball, Download, Manifests, Tree, VendorCrates
 from osbuilder.arch import Arch, host_arch
 from osbuilder.step import Action, Step
 from osbuilder.userpath import parse_path
@@ -37,13 +38,7 @@ def plan_agent(
     host = host_arch()
     tools = builder(host)
     source = Step(name="agent-source", subject=name, action=_source(recipe, root), builder=tools)
-    crates = Step(
-        name="agent-crates",
-        subject=name,
-        action=_crates(name, recipe),
-        inputs=() if recipe.crates else (("source", source),),
-        builder=tools,
-    )
+    crates = _crates(name, recipe, source)
     musl = recipe.libc is Libc.MUSL
     foreign = arch is not host
     further = ("musl-dev",) if musl else (_STD,) if foreign else ()
@@ -93,7 +88,20 @@ def _source(recipe: Recipe, root: Path) -> Action:
     return Tree.of_path((root / parse_path(recipe.source.tree or "", "tree")).resolve())
 
 
-def _crates(name: str, recipe: Recipe) -> Action:
+def _crates(name: str, recipe: Recipe, source: Step) -> Step:
+    crates = Step(
+        name="agent-crates",
+        subject=name,
+        action=VendorCrates(agent=name, folder=recipe.cargo.folder),
+        builder=source.builder,
+    )
     if recipe.crates is not None:
-        return CratesTarball(tarball=recipe.crates.tarball())
-    return VendorCrates(agent=name, folder=recipe.cargo.folder)
+        return dataclasses.replace(crates, action=CratesTarball(tarball=recipe.crates.tarball()))
+    manifests = Step(
+        name="agent-manifests",
+        subject=name,
+        action=Manifests(),
+        inputs=(("source", source),),
+        builder=source.builder,
+    )
+    return dataclasses.replace(crates, inputs=(("source", manifests),))

@@ -22,7 +22,7 @@ from osbuilder.agents.pin import AgentOptions, AgentPin, CargoPin, CratesPin, Li
 from osbuilder.agents.source import CRATES
 from osbuilder.api import Workbench
 from osbuilder.arch import parse_arch
-from osbuilder.errors import OsbuilderError, SourceError, VerificationError
+from osbuilder.errors import OfflineError, OsbuilderError, SourceError, VerificationError
 from osbuilder.guest.ready import Ready
 from osbuilder.rootfs.agent import fits
 from osbuilder.rootfs.elf import parse_elf
@@ -72,11 +72,18 @@ class Smithy:
         number = len(list(self.base.glob("run-*")))
         return Compiler(self.bench, self.base / f"run-{number}", steps[name].builder).run(steps[name].action, **inputs)
 
+    def crates(self, steps: dict[str, Step], source: Artifact | None = None) -> Outcome:
+        """Get the crates of a source, or of a tarball, from empty caches."""
+        if "agent-manifests" not in steps:
+            return self.made("agent-crates", steps)
+        source = source or self.made("agent-source", steps).artifact()
+        return self.made("agent-crates", steps, source=self.made("agent-manifests", steps, source=source).artifact())
+
     def agent(self, pin: AgentPin, tree: Path, *, arch: str = "x86_64", **options: Any) -> Outcome:
         """Make an agent from nothing but the builder and the libraries, which are kept."""
         steps = self.steps(pin, tree, arch=arch, **options)
         source = self.made("agent-source", steps).artifact()
-        crates = self.made("agent-crates", steps, source=source).artifact()
+        crates = self.crates(steps, source).artifact()
         libraries = self.bench.executor.run(steps["agent-libraries"])
         further = {"std": self.bench.executor.run(steps["agent-std"])} if "agent-std" in steps else {}
         return self.made("agent", steps, source=source, crates=crates, libraries=libraries, **further)
@@ -174,8 +181,7 @@ def test_the_compile_sees_no_network_but_its_own_loopback(smithy: Smithy, tmp_pa
 
 
 def crates_of(smithy: Smithy, tree: Path) -> Outcome:
-    steps = smithy.steps(BARE, tree)
-    return smithy.made("agent-crates", steps, source=smithy.made("agent-source", steps).artifact())
+    return smithy.crates(smithy.steps(BARE, tree))
 
 
 def test_a_crate_with_another_checksum_than_the_lock_has_is_refused(smithy: Smithy, tmp_path: Path) -> None:
@@ -202,10 +208,32 @@ def test_a_source_without_a_lock_is_refused(smithy: Smithy, tmp_path: Path) -> N
         crates_of(smithy, tree)
 
 
+def test_what_an_edit_of_the_code_leaves_needs_no_network_and_what_asks_for_a_crate_does(
+    smithy: Smithy, tmp_path: Path
+) -> None:
+    tree = bare(tmp_path / "crate")
+    executor = smithy.bench.executor
+    without = executor.beside(executor.store)
+    without.fetching = dataclasses.replace(executor.fetching, offline=True)
+    first = executor.run(smithy.steps(BARE, tree)["agent-crates"])
+    executor.run(smithy.steps(BARE, tree)["agent-libraries"])
+    (tree / "src/main.rs").write_text('fn main() { println!("another") }')
+    (tree / "README.md").write_text("New, and no matter of cargo's.\n")
+    steps = smithy.steps(BARE, tree)
+    assert without.run(steps["agent-crates"]).key == first.key
+    agent = tmp_path / "agent"
+    agent.write_bytes(without.run(steps["agent"]).path("agent").read_bytes())
+    agent.chmod(0o755)
+    assert subprocess.run([agent], check=True, capture_output=True, text=True).stdout == "another\n"
+    (tree / "src/bin").mkdir()
+    (tree / "src/bin/second.rs").write_text("fn main() {}")
+    with pytest.raises(OfflineError, match=r"not in the store: test/agent-crates\n"):
+        without.run(smithy.steps(BARE, tree)["agent"])
+
+
 def vendored(smithy: Smithy, change: Callable[[str], bool]) -> bytes:
     """Return a tarball as a person makes it with `cargo vendor`, of those crates of tiny-agent that are wanted."""
-    steps = smithy.steps(PIN, CRATE)
-    made = smithy.made("agent-crates", steps, source=smithy.made("agent-source", steps).artifact())
+    made = smithy.crates(smithy.steps(PIN, CRATE))
     plain = zstandard.ZstdDecompressor().stream_reader((made.folder / CRATES).read_bytes()).read()
     packed = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(plain)) as old, tarfile.open(fileobj=packed, mode="w") as new:
