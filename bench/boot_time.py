@@ -21,8 +21,8 @@ from osbuilder.api import open_workbench
 from osbuilder.arch import Arch, Machine, host_arch
 from osbuilder.guest.boot import start
 from osbuilder.guest.place import HostPlace, Place
-from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import Report
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from osbuilder.image.initrd import Compression, write_initrd
 from osbuilder.request import AgentRequest, KernelRequest
 from osbuilder.tree import Tree

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from osbuilder.arch import Arch, Machine
 from osbuilder.errors import ImageError, PlanError, UsageError
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.spec import RootKind
 from osbuilder.image import dax
 from osbuilder.image.build import IMAGE, INITRD, ROOT_HASH
 from osbuilder.image.initrd import Compression

@@ -16,11 +16,13 @@ from osbuilder.arch import Arch, Machine, host_arch, parse_arch
 from osbuilder.errors import PlanError, ToolMissing, UsageError
 from osbuilder.guest import lacking
 from osbuilder.guest.boot import AGENT_CMDLINE, Boot, start, usable_accels
+from osbuilder.guest.checks import NVDIMM_ALIGN_MIB
 from osbuilder.guest.place import BuilderPlace, HostPlace, Place, host_qemu, host_version
-from osbuilder.guest.qemu import NVDIMM_ALIGN_MIB, Accel, Device, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.qemu import render_argv, render_cmdline
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import render_report, to_json
 from osbuilder.guest.shares import SHARE, VIRTIOFSD, check_socket, host_virtiofsd
+from osbuilder.guest.spec import Accel, Device, Guest, RootKind
 from osbuilder.guestroot import files_of, fstype_of, root_file, root_kind, root_request, verity_of
 from osbuilder.image.verity import Verity
 from osbuilder.kernel.install import suffix

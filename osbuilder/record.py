@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from osbuilder import decode
 from osbuilder.errors import BootError, DecodeError, StoreError, UsageError
-from osbuilder.guest.qemu import Accel
 from osbuilder.guest.report import Report, parse_report, to_json
+from osbuilder.guest.spec import Accel
 from osbuilder.verdict import BuiltKernel
 
 SCHEMA: Final = 1

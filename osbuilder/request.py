@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 from osbuilder.agents.pin import NO_OPTIONS, AgentOptions, is_given
 from osbuilder.errors import UsageError, suggest
 from osbuilder.guest.hotplug import Plug
-from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
 from osbuilder.guest.ready import Ready
+from osbuilder.guest.spec import USUAL_DEVICES, Device, RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.pid1 import Init

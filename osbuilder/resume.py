@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from osbuilder import launch
 from osbuilder.errors import BootError, Interrupted, OsbuilderError
 from osbuilder.guest.boot import Boot, command_of
-from osbuilder.guest.qemu import Accel
+from osbuilder.guest.spec import Accel
 from osbuilder.kernel.modules import MODULES
 from osbuilder.offline import told_what_to_fetch
 from osbuilder.record import RecordedGuest, Start, now

@@ -16,7 +16,7 @@ from osbuilder.distro.recipe import find_recipe
 from osbuilder.errors import UsageError
 from osbuilder.guest.hotplug import NATIVE, Plug
 from osbuilder.guest.lacking import reason
-from osbuilder.guest.qemu import SHARES, USUAL_DEVICES, Accel, Device, RootKind
+from osbuilder.guest.spec import SHARES, USUAL_DEVICES, Accel, Device, RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.kernel.catalogue import BASE
 from osbuilder.request import BootRequest, Filesystem

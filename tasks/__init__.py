@@ -112,8 +112,9 @@ def _boot(given: Mapping[str, Any]) -> BootRequest:
     """Return the request that the flags of the table BOOT make."""
     from osbuilder.agents.pin import AgentOptions
     from osbuilder.guest.hotplug import Plug
-    from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind, parse_words
+    from osbuilder.guest.qemu import parse_words
     from osbuilder.guest.ready import Ready
+    from osbuilder.guest.spec import USUAL_DEVICES, Device, RootKind
     from osbuilder.image.initrd import Compression
     from osbuilder.request import BootRequest, Filesystem, parse_choice
 

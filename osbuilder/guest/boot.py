@@ -21,9 +21,10 @@ from osbuilder.guest import hotplug, qmp, shares
 from osbuilder.guest.expect import expected_probes
 from osbuilder.guest.lacking import reason
 from osbuilder.guest.place import KVM, Names, Nowhere, Place
-from osbuilder.guest.qemu import Accel, Device, Guest, RootKind, render_argv
+from osbuilder.guest.qemu import render_argv
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import Report, Result, console_tail, parse_delivery
+from osbuilder.guest.spec import Accel, Device, Guest, RootKind
 
 KVM_TRIAL_S: Final = 15
 # The agent reports through its port, powers the guest off, and QEMU exits: nobody has to guess when a boot is over.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from osbuilder.guest.qemu import Device, Guest, RootKind
+from osbuilder.guest.spec import Device, Guest, RootKind
 
 _ROOTS: Final[Mapping[RootKind, tuple[str, ...]]] = {
     RootKind.PMEM: ("pmem", "root-dax"),

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Final
 
-from osbuilder.guest.qemu import Accel
+from osbuilder.guest.spec import Accel
 from osbuilder.kernel.conditions import KernelRange, KernelVersion
 
 ROOM_FOR_CPUS: Final = "x86-acpi-cpus-that-may-come.patch"

@@ -1,91 +1,33 @@
 """QEMU's command line for a guest: pure, from a value to an argv and a kernel line.
 
 Owns how a guest's root, console, report port and devices become QEMU options, the way the guests' consumers attach
-them (a read-only NVDIMM for a DAX root, a read-only virtio disk, an initrd). Refuses guests that the machine cannot
-hold. Starts nothing. Options are those of qemu(1), QEMU 7.2 and later.
+them (a read-only NVDIMM for a DAX root, a read-only virtio disk, an initrd). Starts nothing. Options are those of
+qemu(1), QEMU 7.2 and later.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import re
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from osbuilder.errors import PlanError
 from osbuilder.guest import hotplug, shares
+from osbuilder.guest.checks import check
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.report import PORT_NAME
+from osbuilder.guest.spec import Device, Guest, RootKind
 from osbuilder.image.measured import DATA_DEVICE, kernel_parameters
-
-if TYPE_CHECKING:
-    from pathlib import PurePath
-
-    from osbuilder.arch import Arch, Machine
-    from osbuilder.image.verity import Verity
-
-NVDIMM_ALIGN_MIB = 128
-"""Size that an NVDIMM image is a multiple of: Linux adds its memory in sections of this size (x86_64)."""
 
 # As the kernel's next_arg (lib/cmdline.c) has it: a blank between double quotes ends no word.
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 _MIB = 1024 * 1024
-_MIN_MEMORY_MIB = 32
-_MIN_VSOCK_CID = 3
-_MAX_VSOCK_CID = 0xFFFFFFFE
-
-
-class Accel(enum.Enum):
-    """What runs the guest's instructions."""
-
-    KVM = "kvm"
-    TCG = "tcg"
-
-
-class RootKind(enum.Enum):
-    """How the guest's root reaches it."""
-
-    PMEM = "pmem"  # an nvdimm
-    VIRTIO_PMEM = "virtio-pmem"
-    VIRTIO_BLK = "virtio-blk"
-    VIRTIO_SCSI = "virtio-scsi"
-    VERITY = "verity"  # a virtio-blk disk, every block of it verified
-    INITRD = "initrd"
-
-    @property
-    def mapped(self) -> bool:
-        """Whether the guest maps its root from the host's page cache (DAX)."""
-        return self in (RootKind.PMEM, RootKind.VIRTIO_PMEM)
-
-
-class Device(enum.Enum):
-    """A paravirtual device that a guest may have besides its root and its report port."""
-
-    RNG = "rng"
-    BALLOON = "balloon"
-    NET = "net"  # user-mode network without any way out
-    SCSI = "scsi"  # a small disk of zeros, read only
-    PMEM = "virtio-pmem"  # a small persistent memory of zeros
-    IOMMU = "iommu"  # virtio-iommu; the other PCI devices are behind it
-    MACHINE_IOMMU = "machine-iommu"  # the machine's own (VT-d, SMMUv3), in its place
-    PLAN9 = "9p"  # a folder of the host's
-    VIRTIOFS = "virtio-fs"  # the same one, through virtiofsd
-    VMGENID = "vmgenid"  # a generation counter, which changes when a snapshot is restored
-    CONSOLE = "virtio-console"  # hvc0 is the console, there is no serial port, and the agent reports on it
-
-
-USUAL_DEVICES: Final = (Device.RNG, Device.BALLOON, Device.NET, Device.SCSI)
 
 _VIRTIO_MMIO: Final = re.compile(r"virtio-\w+-device\b|vhost-[\w-]+-device\b")
 _NAMED: Final = " virtio_mmio.device=512@0xfeb00000:23"
 """What names a device on a kernel line: the size, the place and the interrupt of its registers."""
 
-_SHARE: Final = PurePosixPath("share")
 _PMEM_MIB: Final = 16
-SHARES: Final = (Device.PLAN9, Device.VIRTIOFS)
-_PCI_DEVICES: Final = (Device.PMEM, Device.IOMMU)
 
 # The first partition of the root's disk, as the kernel calls it.
 _ROOT_DEVICES: Final = {
@@ -94,63 +36,6 @@ _ROOT_DEVICES: Final = {
     RootKind.VIRTIO_BLK: DATA_DEVICE,
     RootKind.VIRTIO_SCSI: "/dev/sda1",
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Guest:
-    """A guest to start. Paths are as QEMU sees them (in a builder: the builder's).
-
-    `initrd` belongs to INITRD, `image` and `image_size_bytes` to all other roots, whose first partition holds `fstype`;
-    `verity` to VERITY, whose second one holds the hash tree. `init` is the program that the kernel starts
-    ("": the kernel's own choice). `cmdline` comes last on the kernel line. `console` and `report` are files that QEMU
-    writes; without a console file the console is QEMU's standard output, without a report file there is no port and the
-    agent reports on the console. `port` is the name of a further port, whose opening QEMU tells (see `speaks_qmp`).
-    `vsock_cid` needs vhost-vsock on the host. `plugs` may come while it runs. `share` is the folder that the devices
-    PLAN9 and VIRTIOFS share; it is made when the guest starts. `patches` are those of ours that its kernel has.
-    """
-
-    arch: Arch
-    machine: Machine
-    accel: Accel
-    kernel: PurePath
-    root: RootKind
-    image: PurePath | None = None
-    image_size_bytes: int = 0
-    initrd: PurePath | None = None
-    verity: Verity | None = None
-    fstype: str = "ext4"
-    memory_mib: int = 256
-    vcpus: int = 1
-    init: str = ""
-    cmdline: tuple[str, ...] = ()
-    console: PurePath | None = None
-    report: PurePath | None = None
-    port: str | None = None
-    devices: tuple[Device, ...] = (Device.RNG, Device.BALLOON)
-    vsock_cid: int | None = None
-    plugs: tuple[Plug, ...] = ()
-    share: PurePath = _SHARE
-    patches: tuple[str, ...] = ()
-
-    @property
-    def shares(self) -> bool:
-        """Whether it has a folder of the host."""
-        return any(device in self.devices for device in SHARES)
-
-    @property
-    def cpu(self) -> str:
-        """The model of its CPUs."""
-        return "host" if self.accel is Accel.KVM else self.machine.cpu
-
-    @property
-    def console_name(self) -> str:
-        """What the kernel calls its console."""
-        return "hvc0" if Device.CONSOLE in self.devices else self.machine.console
-
-    @property
-    def speaks_qmp(self) -> bool:
-        """Whether QEMU speaks QMP on its standard input and output, which is where a console without a file is."""
-        return (self.port is not None or bool(self.plugs)) and self.console is not None
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -164,7 +49,7 @@ def render_cmdline(guest: Guest) -> str:
     A panic ends the guest (panic=-1 reboots at once, QEMU's -no-reboot turns that into an exit). Root options are the
     ones that Kata's runtime gives.
     """
-    _check(guest)
+    check(guest)
     words = [f"console={guest.console_name}", "quiet", "panic=-1", *guest.machine.cmdline]
     if guest.root is not RootKind.INITRD:
         # Device mapper has no DAX for verity: what is mapped could not be verified.
@@ -218,86 +103,6 @@ def render_argv(guest: Guest) -> tuple[str, ...]:
         *_devices(guest),
         *hotplug.devices(guest.plugs, guest.machine),
     )
-
-
-def _check(guest: Guest) -> None:
-    where = f"{guest.root.value} root on {guest.arch.name} {guest.machine.name}"
-    _check_root(guest, where)
-    if guest.root.mapped:
-        _check_pmem(guest, where)
-    if guest.memory_mib < _MIN_MEMORY_MIB:
-        raise PlanError(f"cannot boot ({where}): expected {_MIN_MEMORY_MIB} MiB or more, got {guest.memory_mib} MiB")
-    if guest.vcpus < 1:
-        raise PlanError(f"cannot boot ({where}): expected one vCPU or more, got {guest.vcpus}")
-    _check_devices(guest, where)
-    for word in (guest.init, guest.fstype, *guest.cmdline):
-        if any(not character.isprintable() for character in word) or word.count('"') % 2:
-            raise PlanError(f"cannot boot ({where}): {word!r} cannot stand on a kernel command line")
-
-
-def _check_devices(guest: Guest, where: str) -> None:
-    if guest.port == PORT_NAME:
-        raise PlanError(f"cannot boot ({where}): the port {PORT_NAME} is the one that the probe agent reports through")
-    if guest.vsock_cid is not None and not _MIN_VSOCK_CID <= guest.vsock_cid <= _MAX_VSOCK_CID:
-        raise PlanError(
-            f"cannot boot ({where}): expected a vsock CID from {_MIN_VSOCK_CID} to {_MAX_VSOCK_CID}, "
-            f"got {guest.vsock_cid}"
-        )
-    _check_buses(guest, where)
-    if Device.CONSOLE in guest.devices and guest.machine.console.startswith("hvc"):
-        raise PlanError(f"cannot boot ({where}): its console {guest.machine.console} is no virtio-console's")
-    _check_plugs(guest, where)
-
-
-def _check_buses(guest: Guest, where: str) -> None:
-    wanted = {device.value for device in _PCI_DEVICES if device in guest.devices}
-    wanted |= {Device.PMEM.value} if guest.root is RootKind.VIRTIO_PMEM else set()
-    if wanted and guest.machine.virtio != "pci":
-        raise PlanError(f"cannot boot ({where}): the machine has no PCI bus for a device {min(wanted)}")
-    if Device.PMEM.value in wanted and not guest.machine.virtio_pmem:
-        raise PlanError(f"cannot boot ({where}): QEMU has no device virtio-pmem for this machine")
-    if Device.MACHINE_IOMMU in guest.devices and (not guest.machine.iommu or Device.IOMMU in guest.devices):
-        raise PlanError(f"cannot boot ({where}): the machine has no IOMMU of its own, or has another one already")
-    if Device.VMGENID in guest.devices and not guest.machine.vmgenid:
-        raise PlanError(f"cannot boot ({where}): QEMU has no device vmgenid for this machine")
-
-
-def _check_plugs(guest: Guest, where: str) -> None:
-    for plug in guest.plugs:
-        if plug.value not in guest.machine.plugs:
-            raise PlanError(f"cannot boot ({where}): nobody knows how to plug {plug.value} into this machine")
-    native = [plug.value for plug in guest.plugs if plug in hotplug.NATIVE]
-    if native and Plug.PCI in guest.plugs:
-        raise PlanError(
-            f"cannot boot ({where}): bridges plug {' and '.join(native)} themselves, ACPI plugs pci: not in one guest",
-            hint="Start two guests.",
-        )
-
-
-def _check_root(guest: Guest, where: str) -> None:
-    if guest.root is RootKind.INITRD:
-        if guest.initrd is None or guest.image is not None:
-            raise PlanError(f"cannot boot ({where}): expected an initrd and no image")
-    elif guest.image is None or guest.initrd is not None:
-        raise PlanError(f"cannot boot ({where}): expected an image and no initrd")
-    if (guest.verity is not None) != (guest.root is RootKind.VERITY):
-        got = "none" if guest.verity is None else "one"
-        raise PlanError(f"cannot boot ({where}): expected a root hash for a verity root and for no other, got {got}")
-
-
-def _check_pmem(guest: Guest, where: str) -> None:
-    if guest.root is RootKind.PMEM and not guest.machine.nvdimm:
-        able = [machine.name for machine in guest.arch.machines if machine.nvdimm]
-        raise PlanError(
-            f"cannot boot ({where}): the machine takes no NVDIMM",
-            hint=f"Use {' or '.join(able)}, or another root." if able else "Use another root.",
-        )
-    if guest.image_size_bytes <= 0 or guest.image_size_bytes % (NVDIMM_ALIGN_MIB * _MIB):
-        raise PlanError(
-            f"cannot boot ({where}): expected an image of a multiple of {NVDIMM_ALIGN_MIB} MiB, "
-            f"got {guest.image_size_bytes} bytes",
-            hint=f"Build it with --align-mib {NVDIMM_ALIGN_MIB}.",
-        )
 
 
 def _machine(guest: Guest) -> tuple[str, ...]:

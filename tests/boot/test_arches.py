@@ -11,7 +11,7 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES, host_arch
 from osbuilder.guest.boot import dax
-from osbuilder.guest.qemu import Device, RootKind
+from osbuilder.guest.spec import Device, RootKind
 from osbuilder.request import BootRequest, Filesystem, KernelRequest
 
 MACHINES = [

@@ -13,8 +13,8 @@ from osbuilder.engine.base import Command, Mounts
 from osbuilder.errors import BootError
 from osbuilder.guest.boot import dax
 from osbuilder.guest.hotplug import Plug
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.image.build import IMAGE, INITRD, ROOTFS_TAR, MakeImage
 from osbuilder.image.filesystem import at_offset
 from osbuilder.launch import Outcome

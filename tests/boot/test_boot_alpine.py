@@ -9,8 +9,8 @@ import pytest
 
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.guest.boot import dax
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, RootfsRequest
 
 ALPINE = RootfsRequest(distro="alpine", arch="x86_64")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from osbuilder.guest.boot import dax
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, RootfsRequest
 from tests.integration.engines import workbench_under
 from tests.mirrors.images import guest, push

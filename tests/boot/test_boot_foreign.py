@@ -9,7 +9,7 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import ARCHES, host_arch
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.spec import RootKind
 from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, RootfsRequest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.api import Workbench
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.spec import RootKind
 from osbuilder.request import BootRequest, KernelRequest
 from osbuilder.store import Artifact
 

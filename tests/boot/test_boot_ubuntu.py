@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from osbuilder.guest.boot import dax
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.pid1 import Init
 from osbuilder.request import BootRequest, ImageRequest, InitrdRequest, RootfsRequest
 from tests.integration.engines import workbench_under

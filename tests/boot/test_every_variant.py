@@ -11,8 +11,8 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.arch import host_arch
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.kernel.catalogue import BASE, load_catalogue, matrix
 from tests.conftest import ROOT
 

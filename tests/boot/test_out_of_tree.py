@@ -17,7 +17,7 @@ import pytest
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.engine.script import lines, render, run_script
 from osbuilder.errors import BootError
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.spec import RootKind
 from osbuilder.kernel.packageformat import PackageFormat
 from osbuilder.request import BootRequest, HeadersRequest, KernelRequest
 from osbuilder.store import Artifact

@@ -19,7 +19,7 @@ from osbuilder.api import Workbench
 from osbuilder.arch import parse_arch
 from osbuilder.guest.boot import start
 from osbuilder.guest.place import BuilderPlace
-from osbuilder.guest.qemu import Accel, Guest, RootKind
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from osbuilder.request import AgentRequest, KernelRequest
 
 X86_64 = parse_arch("x86_64")

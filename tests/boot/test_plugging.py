@@ -9,8 +9,8 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.errors import PlanError
 from osbuilder.guest.hotplug import NATIVE, Plug
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import ProbeResult, Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.request import BootRequest
 
 Q35 = BootRequest(distro="scratch", arch="x86_64", machine="q35", root=RootKind.INITRD)

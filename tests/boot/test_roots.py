@@ -11,7 +11,7 @@ import pytest
 from osbuilder.api import Workbench
 from osbuilder.engine.base import Command, Mounts
 from osbuilder.guest.boot import dax
-from osbuilder.guest.qemu import RootKind
+from osbuilder.guest.spec import RootKind
 from osbuilder.image.build import ROOTFS_TAR
 from osbuilder.image.layout import MIB, plan_layout, write_headers
 from osbuilder.request import BootRequest, Filesystem, RootfsRequest

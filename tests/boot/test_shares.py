@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from osbuilder.api import Workbench
-from osbuilder.guest.qemu import Device, RootKind
 from osbuilder.guest.report import ProbeResult, Result
+from osbuilder.guest.spec import Device, RootKind
 from osbuilder.request import BootRequest
 
 SHARES = (Device.PLAN9, Device.VIRTIOFS)

@@ -10,8 +10,8 @@ import pytest
 
 from osbuilder.api import Workbench
 from osbuilder.errors import BootError
-from osbuilder.guest.qemu import RootKind
 from osbuilder.guest.report import Result
+from osbuilder.guest.spec import RootKind
 from osbuilder.image.mbr import decode_mbr
 from osbuilder.image.verity import BLOCK_BYTES, read_root_hash, root_hash_file
 from osbuilder.request import BootRequest, ImageRequest, RootfsRequest

@@ -15,8 +15,8 @@ from osbuilder.arch import parse_arch
 from osbuilder.errors import BootError, TimeLimit
 from osbuilder.guest import boot
 from osbuilder.guest.boot import KVM_TRIAL_S, Boot, start, usable_accels
-from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.ready import Ready
+from osbuilder.guest.spec import Accel, Guest, RootKind
 
 X86 = parse_arch("x86_64")
 PATIENCE_S = 180

@@ -12,9 +12,9 @@ from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.errors import BootError, OsbuilderError, PlanError, UsageError
 from osbuilder.guest.boot import Boot, start
-from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.ready import Ready
 from osbuilder.guest.report import parse_report
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.image.layout import plan_layout, write_headers
 from osbuilder.image.verity import Verity, root_hash_file

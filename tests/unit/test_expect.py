@@ -10,7 +10,7 @@ import pytest
 from osbuilder.errors import BootError
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.expect import expected_probes
-from osbuilder.guest.qemu import Device, Guest, RootKind
+from osbuilder.guest.spec import Device, Guest, RootKind
 from tests.unit.test_qemu import guest, initrd_guest
 from tests.unit.test_verify import said
 

@@ -12,7 +12,7 @@ from invoke.context import Context
 from invoke.program import Program
 
 from osbuilder.guest.hotplug import Plug
-from osbuilder.guest.qemu import USUAL_DEVICES, Device, RootKind
+from osbuilder.guest.spec import USUAL_DEVICES, Device, RootKind
 from osbuilder.image.initrd import Compression
 from osbuilder.request import Filesystem
 from tasks.flags import BOOT, Flag, command

@@ -15,8 +15,9 @@ from osbuilder.errors import BootError, PlanError
 from osbuilder.guest import hotplug
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.hotplug import Plug
-from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv, render_cmdline
+from osbuilder.guest.qemu import render_argv, render_cmdline
 from osbuilder.guest.report import ProbeResult, Result, parse_port
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from tests.unit.test_report import encode, sample
 
 X86_64 = ARCHES["x86_64"]

@@ -13,7 +13,8 @@ import pytest
 from osbuilder.arch import parse_arch
 from osbuilder.errors import PlanError
 from osbuilder.guest.boot import AGENT_CMDLINE
-from osbuilder.guest.qemu import USUAL_DEVICES, Accel, Device, Guest, RootKind, parse_words, render_argv, render_cmdline
+from osbuilder.guest.qemu import parse_words, render_argv, render_cmdline
+from osbuilder.guest.spec import USUAL_DEVICES, Accel, Device, Guest, RootKind
 from osbuilder.image.verity import Verity
 from osbuilder.launch import asked
 

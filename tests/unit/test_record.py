@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.errors import StoreError, UsageError
-from osbuilder.guest.qemu import Accel
+from osbuilder.guest.spec import Accel
 from osbuilder.record import SCHEMA, Record, RecordedGuest, Start, open_record
 from tests.unit.test_verify import KERNEL, said
 

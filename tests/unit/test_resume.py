@@ -18,7 +18,8 @@ from osbuilder.api import CHECKOUT, Built, Workbench, open_workbench
 from osbuilder.arch import host_arch
 from osbuilder.errors import BootError, Interrupted
 from osbuilder.guest.boot import Boot
-from osbuilder.guest.qemu import Accel, Guest, RootKind, render_argv
+from osbuilder.guest.qemu import render_argv
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from osbuilder.kernel.build import compiled
 from osbuilder.kernel.catalogue import load_usable
 from osbuilder.kernels import Kernels

@@ -11,7 +11,7 @@ import pytest
 from osbuilder.api import Workbench, open_workbench
 from osbuilder.arch import parse_arch
 from osbuilder.errors import ToolMissing
-from osbuilder.guest.qemu import Device
+from osbuilder.guest.spec import Device
 from osbuilder.launch import emulator
 
 ROOT = Path(__file__).resolve().parents[2]

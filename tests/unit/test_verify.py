@@ -16,8 +16,8 @@ from osbuilder.errors import BootError, ContractError, Interrupted, PlanError, U
 from osbuilder.guest.boot import Boot
 from osbuilder.guest.hotplug import Plug
 from osbuilder.guest.lacking import DRAWN_IN_PVH, LACKING, ROOM_FOR_CPUS, reason
-from osbuilder.guest.qemu import Accel, Guest, RootKind
 from osbuilder.guest.report import ProbeResult, Report, Result, parse_port
+from osbuilder.guest.spec import Accel, Guest, RootKind
 from osbuilder.kernel.catalogue import load_catalogue
 from osbuilder.kernel.patches import load_series
 from osbuilder.kernels import Kernels
