@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import secrets
 import shlex
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +30,11 @@ from osbuilder.engine.base import Builder, Command, Mounts
 from osbuilder.engine.container import Bind, Container
 from osbuilder.engine.containers import Containers
 from osbuilder.engine.daemon import Daemon, Endpoint, connect, inspect_daemon, translated
+from osbuilder.engine.volumes import STORE_LABEL, Volumes
 from osbuilder.errors import EngineError, TimeLimit
 from osbuilder.settings import Transfer
 
 _LABEL: Final = "osbuilder.label"
-_STORE_LABEL: Final = "osbuilder.store"
-_CACHE_LABEL: Final = "osbuilder.cache"
 
 _IMPORT_TIMEOUT_S: Final = 1800
 _UNFETCHED: Final = (EngineError, OSError, tarfile.TarError)
@@ -85,6 +83,7 @@ class DockerEngine:
         self._proxies = dict(proxies or {})
         self._transfer = transfer
         self._containers = Containers(endpoint)
+        self._volumes = Volumes(self._containers, store_id)
         self._lock = threading.Lock()
         self._sees_host: bool | None = None
         with self._containers.session():
@@ -122,7 +121,7 @@ class DockerEngine:
         """Remove the images of builders whose tars (sha256) are not among these, and what is kept of caches that are
         gone; returns the bytes that the images took."""
         with self._containers.session(), translated("removing old builders", self._endpoint):
-            self._drop_caches(lambda cache: not cache.is_dir())
+            self._volumes.drop_caches(lambda cache: not cache.is_dir())
             return images.collect(self._client, kept)
 
     def run_in_image(
@@ -234,7 +233,7 @@ class DockerEngine:
         )
 
     def _labels(self, label: str) -> dict[str, str]:
-        return {_LABEL: label, _STORE_LABEL: self._store_id}
+        return {_LABEL: label, STORE_LABEL: self._store_id}
 
     def _binds(self, call: _Call) -> bool:
         """Whether the daemon sees the call's files, and whoever runs the command may read them."""
@@ -323,14 +322,8 @@ class DockerEngine:
     def _run_sent(self, call: _Call) -> int:
         """Run with everything in volumes of the daemon. A second container is the door to them."""
         container = call.container
-        volumes = {target: f"{container.name}-{target[1:]}" for target in ("/in", "/out", "/work")}
-        kept = {target: self._kept_in(path, target) for target, path in call.caches.items()}
-        try:
-            for volume in volumes.values():
-                self._client.create_volume(volume, labels=self._labels(call.label))
-            for target, volume in kept.items():
-                cache = str(call.caches[target].resolve())
-                self._client.create_volume(volume, labels={_STORE_LABEL: self._store_id, _CACHE_LABEL: cache})
+        with self._volumes.of_command(container.name, ("/in", "/out", "/work"), self._labels(call.label)) as volumes:
+            kept = self._volumes.of_caches(call.caches)
             binds = [Bind(source=name, target=path, volume=True) for path, name in (volumes | kept).items()]
             # Root may write to what others left in a cache; others may not write to what root left there.
             owned = ("/out", "/work", *(kept if container.uid else ()))
@@ -341,21 +334,6 @@ class DockerEngine:
                 self._containers.finish(door)
                 binds[0] = dataclasses.replace(binds[0], read_only=True)
                 return self._supervise_sent(call, dataclasses.replace(container, binds=tuple(binds)), door)
-        finally:
-            for volume in volumes.values():
-                self._containers.forget(volume=volume)
-
-    def _kept_in(self, cache: Path, target: str) -> str:
-        """Return the volume that stands for a cache: one for each folder, whatever the cache is called inside."""
-        digest = hashlib.sha256(os.fsencode(cache.resolve())).hexdigest()[:12]
-        return f"osbuilder-{self._store_id}-{digest}{target.replace('/', '-')}"
-
-    def _drop_caches(self, unwanted: Callable[[Path], bool]) -> None:
-        """Remove the volumes of this store's caches that are unwanted; one that a container has stays."""
-        wanted = {"label": [f"{_STORE_LABEL}={self._store_id}", _CACHE_LABEL]}
-        for volume in self._client.volumes(filters=wanted)["Volumes"] or ():
-            if unwanted(Path(volume["Labels"][_CACHE_LABEL])):
-                self._containers.forget(volume=volume["Name"])
 
     def _send(self, call: _Call, door: str) -> None:
         uid = call.container.uid
@@ -396,7 +374,7 @@ class DockerEngine:
         """
         with self._containers.session(), translated("removing what was left over", self._endpoint):
             self._containers.sweep(self._labels(label))
-            self._drop_caches(lambda cache: cache.is_relative_to(folder.resolve()))
+            self._volumes.drop_caches(lambda cache: cache.is_relative_to(folder.resolve()))
             if transfer.holds_of_others(folder):
                 self._reclaim(folder, label)
 
