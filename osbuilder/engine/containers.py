@@ -90,7 +90,7 @@ class Containers:
             self.forget(container=container.name, kill_only=True)
 
         with contextlib.ExitStack() as stack:
-            name = stack.enter_context(self.created(container))
+            name = stack.enter_context(self.created(dataclasses.replace(container, argv=_in_order(container.argv))))
             sink = stack.enter_context(log.open("ab", buffering=0))
             output = self.client.attach(name, stdout=True, stderr=True, stream=True)
             stack.callback(_hang_up, output)
@@ -117,7 +117,7 @@ class Containers:
 
     def execute(self, name: str, argv: tuple[str, ...], *, log: Path) -> int:
         """Run a further process in a running container and return its exit status."""
-        created = self.client.exec_create(name, list(argv))
+        created = self.client.exec_create(name, list(_in_order(argv)))
         output = self.client.exec_start(created["Id"], stream=True)
         with log.open("ab", buffering=0) as sink:
             try:
@@ -165,6 +165,11 @@ class Containers:
         """Raise Interrupted after `stop`."""
         if self._stopped.is_set():
             raise Interrupted("stopped")
+
+
+def _in_order(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return an argv whose output and errors are one stream: of two, a daemon passes on what comes in any order."""
+    return ("/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *argv)
 
 
 def _remove(client: APIClient, *, container: str, volume: str, kill_only: bool) -> None:
