@@ -42,7 +42,7 @@ from osbuilder.request import (
     KernelRequest,
     RootfsRequest,
 )
-from osbuilder.settings import EngineChoice, Settings, load_settings
+from osbuilder.settings import EngineChoice, Settings, load_settings, parse_flags
 from osbuilder.step import PACKAGE, Step
 from osbuilder.store import Artifact, Store
 
@@ -74,13 +74,8 @@ def open_workbench(
 
     Raises UsageError, DecodeError.
     """
-    flags = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--setting {text}: expected NAME=VALUE", hint="`inv settings` lists the names.")
-        flags[name] = value
-    return Workbench(load_settings(flags, fallbacks=fallbacks), root=root, reporter=reporter or reporter_for(stream))
+    loaded = load_settings(parse_flags(settings), fallbacks=fallbacks)
+    return Workbench(loaded, root=root, reporter=reporter or reporter_for(stream))
 
 
 class Workbench:

@@ -227,7 +227,7 @@ class _Download:
         elif status == 200:
             length = response.headers.get("Content-Length", "")
             # With a transfer coding the length is not the message's (RFC 9112, 6.3).
-            known = length.isdigit() and "Transfer-Encoding" not in response.headers
+            known = length.isascii() and length.isdigit() and "Transfer-Encoding" not in response.headers
             total_bytes = int(length) if known else None
         elif status in _RETRIED_STATUSES or status >= 500:
             raise _Again(f"HTTP {status} {response.reason}", wait_s=_retry_after_s(response))
@@ -330,7 +330,7 @@ def _validator(response: requests.Response) -> str:
 def _retry_after_s(response: requests.Response) -> float | None:
     """Return the wait that the server asks for, within reason."""
     text = response.headers.get("Retry-After", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return min(float(text), _RETRY_AFTER_MAX_S)
     try:
         wait_s = email.utils.parsedate_to_datetime(text).timestamp() - time.time()

@@ -103,9 +103,10 @@ class Executor:
     def run(self, target: Step) -> Artifact:
         """Return the artifact of a step, building what is not in the store.
 
-        Raises OfflineError before anything runs for steps that would need the network when there is to be none; else
-        the OsbuilderError of the first step that failed, with notes that name the step and its log, which has
-        the line that repeats its command. A KeyboardInterrupt stops every command before it goes on.
+        Raises OfflineError for steps that would need the network when there is to be none: before anything runs for all
+        that are known to be missing, else when it turns out; else the OsbuilderError of the first step that failed,
+        with notes that name the step and its log, which has the line that repeats its command. A KeyboardInterrupt
+        stops every command before it goes on.
         """
         with self.in_use():
             self.store.sweep(self.forget)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from osbuilder.errors import OfflineError, UsageError
 from osbuilder.partfile import Proof, Sha256, is_whole
@@ -144,6 +144,5 @@ def fetch(
 
 
 def shown(url: str) -> str:
-    """Return a URL without the name and password that it may carry, for messages and files."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """Return a URL without the name and password that it may carry, for messages and files; also what is no URL."""
+    return re.sub(r"(?<=//)[^/?#]*@", "", url, count=1)

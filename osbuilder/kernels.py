@@ -33,7 +33,7 @@ from osbuilder.offline import told_what_to_fetch
 from osbuilder.publish import check_output, copy_out
 from osbuilder.request import KernelRequest
 from osbuilder.step import Step, with_shared
-from osbuilder.store import Artifact, runs_in
+from osbuilder.store import Artifact, runs_in, write_atomic
 from osbuilder.terminal import lend, terminal_size
 from osbuilder.variants import consumers_text, variants_text
 
@@ -91,7 +91,7 @@ class Kernels:
         catalogue = self._catalogue() if variant else self._whole_catalogue()
         on = parse_arch(arch).name if arch else None
         pairs = kernels_of(catalogue, variant=variant, arch=on)
-        shared: dict[str, Step] = {}
+        shared: dict[bytes, Step] = {}
         steps = [self._config_step(KernelRequest(arch=name, line=line, variant=each)) for each, name in pairs]
         steps = [with_shared(step, shared) for step in steps]
         results = self._bench.executor.run_each(steps)
@@ -146,8 +146,11 @@ class Kernels:
         executor = self._bench.executor
         config = self._outcome(request).resolved
         source = self._run(request, self._input(request, "source"))
-        arch = parse_arch(_configure(step).arch)
-        tools = self._bench.planner.builder("compiler", arch, TOOLS)
+        action = _configure(step)
+        arch = parse_arch(action.arch)
+        # With the variant's own: what pahole and the like allow, Kconfig finds out again.
+        declared = action.catalogue.variants[action.variant]
+        tools = self._bench.planner.builder("compiler", arch, (*declared.tools, *TOOLS))
         engine, builder = executor.ready(tools.subject, executor.run(tools))
         name = f"menuconfig-{secrets.token_hex(8)}"
         script = menus(arch=arch.kernel, cross_compile=f"{arch.triplet}-", shape=shape)
@@ -161,7 +164,7 @@ class Kernels:
             tree = load_tree(self._kconfig(request), arch)
         fragment = "".join(commented(changes(tree, parse_config(_config_of(config)), after)))
         if output is not None:
-            output.write_text(fragment, encoding="utf-8")
+            write_atomic(output, fragment.encode())
         return fragment
 
     def size(self, request: KernelRequest, *, save: bool = False) -> str:
@@ -170,9 +173,10 @@ class Kernels:
         With `save` they become its budget (kernel/budget.yaml). Raises BudgetError when they exceed it otherwise, and
         UsageError for a budget of a kernel that versions.yaml and the variants do not describe.
         """
-        if save and (request.git or request.tree or request.fragments):
+        if save and (request.git or request.tree or request.patches or request.fragments):
             raise UsageError(
-                "--save keeps the budget of a line of versions.yaml and a variant, not of --git, --tree or --fragment",
+                "--save keeps the budget of a line of versions.yaml and a variant, "
+                "not of --git, --tree, --patches or --fragment",
                 hint="Write it into versions.yaml or a variant first (docs/kernel.md).",
             )
         step = self._bench.planner.plan(request)
@@ -186,7 +190,7 @@ class Kernels:
         budgets = load_budgets(path)
         if save:
             budgets = dataclasses.replace(budgets, kernels={**budgets.kernels, step.subject: sizes})
-            path.write_text(render_budgets(budgets), encoding="utf-8")
+            write_atomic(path, render_budgets(budgets).encode())
         budgets.check(step.subject, sizes)
         return render_sizes(step.subject, sizes, budgets)
 

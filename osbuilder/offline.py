@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 
 from osbuilder.agents.pin import NO_OPTIONS
@@ -39,10 +40,18 @@ def told_what_to_fetch(request: BuildRequest) -> Iterator[None]:
         yield
     except OfflineError as error:
         if error.hint == LOCK_FIRST:
-            lock = ("inv lock", *_lock_flags(rootfs_of(request)))
-            error.hint = error.hint.replace("inv lock", " ".join(lock))
-        error.hint = error.hint.replace("inv fetch", " ".join(("inv fetch", *_fetch_flags(request))))
+            lock = ("inv", "lock", *_lock_flags(rootfs_of(request)))
+            error.hint = error.hint.replace("inv lock", shlex.join(lock))
+        if _is_of_own_source(request):
+            error.hint = "Run the same once with a network: without --offline."
+        error.hint = error.hint.replace("inv fetch", shlex.join(("inv", "fetch", *_fetch_flags(request))))
         raise
+
+
+def _is_of_own_source(request: BuildRequest) -> bool:
+    """Whether a request is for a kernel that `inv fetch` has no flags for."""
+    kernel = request.kernel if isinstance(request, HeadersRequest) else request
+    return isinstance(kernel, KernelRequest) and bool(kernel.git or kernel.tree or kernel.patches or kernel.fragments)
 
 
 def _lock_flags(rootfs: RootfsRequest) -> Iterator[str]:

@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 def listing(planner: Planner, line: str | None = None) -> str:
     """Return each series with who uses it and its patches, in order; with `line` those of that kernel line.
 
-    Raises PatchError for a malformed one, UsageError for an unknown line.
+    Raises PatchError for a malformed one and for one that is named and not there, UsageError for an unknown line.
     """
     root = planner.root / "kernel"
     users: dict[str, list[str]] = {} if line else {name: [] for name in known_series(root / "patches")}
+    named: set[str] = set()
     for user, name, patches in _sources(planner, line):
         of_line = planner.versions.kernel(name)
-        for series in series_of(
-            name, dataclasses.replace(of_line, patches=patches or of_line.patches), root=root
-        ).names:
+        given = patches or of_line.patches
+        for series in series_of(name, dataclasses.replace(of_line, patches=given), root=root).names:
             users.setdefault(series, []).append(user)
+            named.update([series] if given else [])
     lines = []
     for name, by in users.items():
-        patches_of = read_series(root / "patches", name)
+        patches_of = read_series(root / "patches", name, required=name in named)
         if patches_of is not None:
             users_of = ", ".join(by) or "no kernel line: name it (--patches)"
             lines += _listed(f"{name}: {_count(len(patches_of))}, of {users_of}", patches_of)

@@ -57,6 +57,7 @@ def parse_choice(text: str, choices: type[E], what: str) -> E:
 MEASURED: Final = "measured"
 """What measured images are called, and the kernel variant that starts from one."""
 
+_IMAGE_MAX_MIB: Final = 2 * 1024 * 1024
 _VARIANT: Final = re.compile("[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 # systemd.unit(5): what a name is made of, and the kinds of units that a file can be.
@@ -180,6 +181,12 @@ class ImageRequest:
             )
         if self.free_space_mib < 0:
             raise UsageError(f"--free-space-mib: expected 0 or more, got {self.free_space_mib}")
+        for flag, size_mib in (("--free-space-mib", self.free_space_mib), ("--align-mib", self.align_mib)):
+            if size_mib >= _IMAGE_MAX_MIB:
+                raise UsageError(
+                    f"{flag}: expected less than 2 TiB ({_IMAGE_MAX_MIB} MiB), which is what a partition table can "
+                    f"tell, got {size_mib}"
+                )
         if self.align_mib < 1 or self.align_mib & (self.align_mib - 1):
             raise UsageError(
                 f"--align-mib: expected a power of two, got {self.align_mib}",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from osbuilder.engine.authorities import trusting
 from osbuilder.engine.base import Command, Engine, Mounts
 from osbuilder.errors import CommandFailed
-from osbuilder.fetch import Source, fetch, shown
+from osbuilder.fetch import Source, fetch
 from osbuilder.leavings import refuse_links
+from osbuilder.settings import without_login
 from osbuilder.store import Artifact, Workspace, runs_in
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class RunningJob:
         with self.log.open("a", encoding="utf-8") as stream:
             line = engine.repeat_line(builder, command, mounts)
             for url in self.proxies.values():
-                line = line.replace(url, shown(url))
+                line = line.replace(url, without_login(url))
             stream.write(f"$ {shlex.join(command.argv)}\n# by hand: {line}\n")
         executor.check_stopped()
         try:

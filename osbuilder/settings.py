@@ -13,9 +13,10 @@ import os
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from osbuilder import decode
 from osbuilder.errors import UsageError, suggest
@@ -162,6 +163,11 @@ class Settings:
                 f"from 0 to {_EPOCH_MAX}, got {epoch}",
                 hint="`git log -1 --format=%ct` prints those of a commit.",
             )
+        for distro, addresses in self.mirrors.items():
+            if any(not _is_address(address) for address in addresses):
+                raise UsageError(
+                    f"setting mirrors ({self._origin('mirrors')}): expected URLs for {distro}, got one that is none"
+                )
 
     def _origin(self, name: str) -> str:
         return self.origins.get(name, "default")
@@ -230,6 +236,27 @@ def load_settings(
     )
 
 
+def parse_flags(texts: Iterable[str]) -> Mapping[str, str]:
+    """Return settings by name of texts NAME=VALUE; one for distributions may come several times, and is put together.
+
+    Raises UsageError for what is no such text, and for another setting that comes twice.
+    """
+    flags: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--setting {text}: expected NAME=VALUE", hint="`inv settings` lists the names.")
+        if name in flags and not _is_mapping(name):
+            raise UsageError(f"--setting {name}: expected it once, got it twice")
+        flags[name] = f"{flags[name]} {value}" if name in flags else value
+    return flags
+
+
+def without_login(proxy: str, instead: str = "") -> str:
+    """Return a proxy's address with something instead of a name and password; its scheme may be left out."""
+    return re.sub(r"^(\w+://)?.*@", rf"\g<1>{instead}", proxy)
+
+
 def read_kata_variables() -> Mapping[str, str]:
     """Return the variables of Kata's scripts that are set and not empty (osbuilder.kata.table says what they mean)."""
     return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
@@ -268,7 +295,7 @@ def parse_value(name: str, text: str, origin: str) -> Any:
     if kind is Path:
         return parse_path(text, f"setting {name} ({origin})")
     if typing.get_origin(kind) is Mapping:
-        return types.MappingProxyType(dict(_parse_pair(name, pair, origin) for pair in _pairs(name, text)))
+        return types.MappingProxyType(dict(_parse_pairs(name, text, origin)))
     if issubclass(kind, enum.Enum):
         try:
             return kind(text)
@@ -279,10 +306,25 @@ def parse_value(name: str, text: str, origin: str) -> Any:
     return kind(text)
 
 
+def _is_mapping(name: str) -> bool:
+    hint = typing.get_type_hints(Settings).get(name)
+    return typing.get_origin(_kind(hint)) is Mapping
+
+
 def _pairs(name: str, text: str) -> list[str]:
     (field,) = (field for field in fields() if field.name == name)
     # A value with blanks ends where the next NAME= begins.
     return re.split(r"\s+(?=[a-z0-9][a-z0-9-]*=)", text.strip()) if field.metadata["blanks"] else text.split()
+
+
+def _parse_pairs(name: str, text: str, origin: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    seen: set[str] = set()
+    for pair in _pairs(name, text):
+        distro, items = _parse_pair(name, pair, origin)
+        if distro in seen:
+            raise UsageError(f"setting {name} ({origin}): expected {distro} once, got it twice")
+        seen.add(distro)
+        yield distro, items
 
 
 def _parse_pair(name: str, pair: str, origin: str) -> tuple[str, tuple[str, ...]]:
@@ -290,6 +332,14 @@ def _parse_pair(name: str, pair: str, origin: str) -> tuple[str, tuple[str, ...]
     if not (distro and equals and items):
         raise UsageError(f"setting {name} ({origin}): expected NAME=VALUE,VALUE (debian=...), got {pair!r}")
     return distro, tuple(" ".join(item.split()) for item in items.split(","))
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text can be read as a URL, its port too; what kind of address is wanted is not asked here."""
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:
+        return False
 
 
 def _kind(hint: Any) -> Any:

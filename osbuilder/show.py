@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osbuilder.arch import ARCHES
-from osbuilder.settings import fields
+from osbuilder.settings import fields, without_login
 from osbuilder.store import total_bytes
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def _value(settings: Settings, name: str) -> str:
         # A registry's name and password come with its address.
         return re.sub(r"(?<=//)[^/?#\s]*@", "***@", text) or "-"
     if name.endswith("_proxy") and value:
-        # The scheme of a proxy may be left out.
-        return re.sub(r"^(\w+://)?.*@", r"\1***@", str(value))
+        return without_login(str(value), "***@")
     if isinstance(value, bool):
         return str(value).lower()
     return str(getattr(value, "value", value if value is not None else "-"))

@@ -171,16 +171,17 @@ class Step:
         yield from visit(self)
 
 
-def with_shared(step: Step, shared: dict[str, Step]) -> Step:
-    """Return a step whose dependencies are those of `shared` with their names; what it has not is put there.
+def with_shared(step: Step, shared: dict[bytes, Step]) -> Step:
+    """Return a step that is one with those of `shared` that do the same of the same; what is new is put there.
 
     So what several steps need is one, and they do not wait for it in a job slot each.
     """
-    if step.ident not in shared:
-        inputs = tuple((name, with_shared(each, shared)) for name, each in step.inputs)
-        builder = step.builder and with_shared(step.builder, shared)
-        shared[step.ident] = dataclasses.replace(step, inputs=inputs, builder=builder)
-    return shared[step.ident]
+    inputs = tuple((name, with_shared(each, shared)) for name, each in step.inputs)
+    builder = step.builder and with_shared(step.builder, shared)
+    merged = dataclasses.replace(step, inputs=inputs, builder=builder)
+    # Not by its name alone: two kernels of one line may have other patches.
+    alike = canonical([step.ident, merged.ingredients({name: str(id(each)) for name, each in merged.dependencies()})])
+    return shared.setdefault(alike, merged)
 
 
 def canonical(value: Json) -> bytes:

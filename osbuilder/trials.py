@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from osbuilder import launch
 from osbuilder.arch import ARCHES, Arch, Machine, host_arch, parse_arch
 from osbuilder.distro.recipe import find_recipe
-from osbuilder.errors import UsageError
+from osbuilder.errors import PlanError, UsageError
 from osbuilder.guest.hotplug import NATIVE, Plug
 from osbuilder.guest.lacking import reason
 from osbuilder.guest.spec import SHARES, USUAL_DEVICES, Accel, Device, RootKind
@@ -108,9 +108,9 @@ def kernel_trials(
 ) -> tuple[Trial, ...]:
     """Return the guests that try kernels: each variant on each machine and root that it has the drivers for.
 
-    No names mean all. Variants that are not for the version of `line` are left out, and `tell` gets a line for each;
-    with `dry` nothing is run to find that version out. Raises UsageError for unknown names, and for a variant that is
-    for none of the architectures; PlanError for a variant that was named and is not for that version.
+    No names mean all. Variants that are not for the version of `line`, or for no machine, are left out, and `tell` gets
+    a line for each; with `dry` nothing is run to find that version out. Raises UsageError for unknown names, and for a
+    variant that is for none of the architectures; PlanError for a variant that was named and would be left out.
     """
     chosen = _arches(arches)
     if not variants:
@@ -121,6 +121,8 @@ def kernel_trials(
             bench.kernels.capabilities_of(name, chosen[0])  # says what is wrong with it
     wanted = [(arch, name) for arch, name in pairs if not variants or name in variants]
     misfits = {pair: misfit for pair in wanted if (misfit := bench.kernels.misfit(pair[1], line, pair[0], dry=dry))}
+    able = {pair: _machines(bench, pair[1], pair[0]) for pair in wanted if pair not in misfits}
+    misfits |= {pair: _undriven(*pair) for pair, machines in able.items() if not machines}
     for name in variants:
         if all(pair in misfits for pair in wanted if pair[1] == name):
             raise next(misfit for pair, misfit in misfits.items() if pair[1] == name)
@@ -130,7 +132,7 @@ def kernel_trials(
         trial
         for arch, name in wanted
         if (arch, name) not in misfits
-        for trial in _trials(arch, name, _machines(bench, name, arch), bench.kernels.capabilities_of(name, arch))
+        for trial in _trials(arch, name, able[arch, name], bench.kernels.capabilities_of(name, arch))
     )
 
 
@@ -158,6 +160,14 @@ def _machines(bench: Workbench, variant: str, arch: Arch) -> tuple[Machine, ...]
     able = launch.machines(bench, variant, arch)
     consumers = bench.kernels.consumers_of(variant)
     return tuple(machine for machine in able if machine.consumer in consumers) or able
+
+
+def _undriven(arch: Arch, variant: str) -> PlanError:
+    names = ", ".join(machine.name for machine in arch.machines)
+    return PlanError(
+        f"kernel variant {variant} has drivers for none of the machines that guests of {arch.name} run on: {names}",
+        hint="`inv kernel.consumers` says what it lacks for each.",
+    )
 
 
 def _trials(arch: Arch, variant: str, machines: Sequence[Machine], capabilities: Collection[str]) -> Iterator[Trial]:

@@ -85,7 +85,8 @@ def _source(recipe: Recipe, root: Path) -> Action:
     origin = recipe.source.download()
     if origin is not None:
         return Download(origin=origin)
-    return Tree.of_path((root / parse_path(recipe.source.tree or "", "tree")).resolve())
+    tree = (root / parse_path(recipe.source.tree or "", "tree")).resolve()
+    return Tree.of_path(tree, recipe.cargo.folder)
 
 
 def _crates(name: str, recipe: Recipe, source: Step) -> Step:

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from osbuilder.engine.script import lines, render, run_script
@@ -30,8 +30,6 @@ CRATES: Final = "crates.tar.zst"
 VENDOR: Final = "/work/crates/vendor"
 """Where crates are unpacked: in both steps, because cargo writes it into what it compiles."""
 
-_LEFT_OUT: Final = (".git", "target")  # by a clean checkout, and by cargo
-
 _PACK: Final = (
     "tar --create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
     " {arguments} | zstd --quiet -3 -T1 -o /out/{archive}"
@@ -42,6 +40,8 @@ _MANIFESTS: Final = """\
 mkdir -p /work/source
 zstd --quiet --decompress --stdout /in/source |
   tar --extract --no-same-owner --strip-components=1 --directory=/work/source
+find /work/source -type l '(' -name Cargo.toml -o -name Cargo.lock ')' -exec sh -c '
+  for link; do if [ -f "$link" ]; then cp --remove-destination "$(readlink -f "$link")" "$link"; fi; done' sh {} +
 find /work/source -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/.cargo/*' ! -name '*.rs' -delete
 find /work/source -type f -name '*.rs' -exec truncate --size=0 {} +
 find /work/source -mindepth 1 -type d -empty -delete
@@ -111,32 +111,35 @@ class Download:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """A folder of this host as it is now, without .git and target. Make one with `of_path`.
+    """A folder of this host as it is now, without what `left_out` names. Make one with `of_path`.
 
     `fingerprint` stands for its content as git's index does: names, modes, sizes, inodes and both timestamps.
     """
 
     path: Path = dataclasses.field(metadata=NOT_IN_KEY)
     fingerprint: str
+    left_out: tuple[str, ...]
 
     @classmethod
-    def of_path(cls, path: Path) -> Tree:
-        """Look at the folder. Raises SourceError when there is none."""
+    def of_path(cls, path: Path, folder: str = ".") -> Tree:
+        """Look at the folder; its Cargo.toml is in `folder`. Left out are .git and what cargo makes, there and at the
+        top. Raises SourceError when there is none."""
         if not path.is_dir():
             raise SourceError(f"{path}: no such folder", hint="Name the top folder of the agent's source with tree.")
-        return cls(path=path, fingerprint=_fingerprint(path))
+        left_out = tuple(dict.fromkeys((".git", "target", str(PurePosixPath(folder, "target")))))
+        return cls(path=path, fingerprint=_fingerprint(path, left_out), left_out=left_out)
 
     def describe(self) -> tuple[str, ...]:
         return lines(self._script())
 
     def run(self, job: Job) -> Mapping[str, Any]:
         run_script(job, self._script(), inputs={"agent": self.path})
-        if _fingerprint(self.path) != self.fingerprint:
+        if _fingerprint(self.path, self.left_out) != self.fingerprint:
             raise SourceError(f"{self.path} changed while it was read", hint="Run again when it is at rest.")
         return {"origin": f"the tree {self.path.name}"}
 
     def _script(self) -> str:
-        left_out = (f"--exclude=agent/{name}" for name in _LEFT_OUT)
+        left_out = (f"--exclude=agent/{name}" for name in self.left_out)
         return render(pack("/in", SOURCE, "--anchored", *left_out, what="agent") + "\n")
 
 
@@ -237,9 +240,9 @@ def _delivered(job: Job, output: Path) -> dict[str, Any]:
     return {"crates": (output / "crates").read_text(encoding="utf-8").split()}
 
 
-def _fingerprint(path: Path) -> str:
+def _fingerprint(path: Path, left_out: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name, status in walk(path, "", without=_LEFT_OUT):
+    for name, status in walk(path, "", without=left_out):
         values = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         digest.update(b"%b\0%d %d %d %d %d\n" % (os.fsencode(name), *values))
     return digest.hexdigest()

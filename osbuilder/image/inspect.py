@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 import struct
 import uuid
 from pathlib import Path
@@ -94,9 +95,13 @@ def inspect(path: Path) -> Inspection:
     if path.is_dir():
         raise UsageError(f"cannot inspect {path}: it is a folder", hint="Name a file: an image, initrd, kernel or tar.")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe would wait for who writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise UsageError(f"cannot inspect {path}: {error.strerror}") from error
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"cannot inspect {path}: it is a pipe", hint="Write what comes out of it into a file.")
     try:
         file = Archive(descriptor, str(path))
         kind, facts = _recognise(file, file.read_at(0, 4096), path)

@@ -18,7 +18,15 @@ from osbuilder.errors import FragmentError, OsbuilderError, UsageError, suggest
 from osbuilder.kernel.conditions import ArchName, KernelVersion
 from osbuilder.kernel.exemptions import Life, Waiver, check_symbol, load_history, load_waivers
 from osbuilder.kernel.extending import flattened, lineage
-from osbuilder.kernel.placement import CONFIGS, VARIANT_FILE, check_base, check_variant, declaration, variant_folders
+from osbuilder.kernel.placement import (
+    CONFIGS,
+    VARIANT_FILE,
+    check_base,
+    check_named,
+    check_variant,
+    declaration,
+    variant_folders,
+)
 from osbuilder.kernel.ranges import Limited
 from osbuilder.kernel.series import SeriesNames
 
@@ -294,7 +302,9 @@ def load_usable(root: Path) -> Catalogue:
         history=load_history(root),
         waivers=load_waivers(root),
     )
-    check_base(root, _owners(catalogue.capabilities, f"{CONFIGS}/capabilities.yaml"))
+    check_base(root, _owners(catalogue.capabilities))
+    check_named(root, root, _named(catalogue.capabilities), f"{CONFIGS}/capabilities.yaml")
+    _check_needs(f"{CONFIGS}/capabilities.yaml", catalogue.capabilities, catalogue.capabilities)
     written: dict[str, Variant] = {}
     unfinished: dict[str, OsbuilderError] = {}
     for folder in variant_folders(root):
@@ -303,6 +313,14 @@ def load_usable(root: Path) -> Catalogue:
         except (FragmentError, UsageError) as error:
             unfinished[folder.name] = error
     variants, unfinished = flattened(written, unfinished, root)
+    for name in tuple(variants):
+        try:
+            for each in lineage(written, name):
+                known = {**catalogue.capabilities, **variants[each].capabilities}
+                _check_needs(declaration(each), written[each].capabilities, known)
+        except FragmentError as error:
+            unfinished[name] = error
+    variants = {name: variant for name, variant in variants.items() if name not in unfinished}
     if BASE not in variants:
         raise unfinished.get(BASE) or FragmentError(
             f"{declaration(BASE)}: no such file", hint="It says who can boot the base kernel."
@@ -313,21 +331,33 @@ def load_usable(root: Path) -> Catalogue:
 
 def _load_variant(folder: Path, catalogue: Catalogue) -> Variant:
     variant = decode.load(folder / VARIANT_FILE, Variant)
-    check_variant(catalogue.root, folder, _owners(variant.capabilities, declaration(folder.name)))
+    check_variant(catalogue.root, folder, _owners(variant.capabilities))
+    check_named(catalogue.root, folder, _named(variant.capabilities), declaration(folder.name))
     _check_variant(folder.name, variant, catalogue)
     return variant
 
 
-def _owners(capabilities: Mapping[str, Capability], file: str) -> Mapping[str, str]:
-    """Return the capability of each fragment's name. Raises FragmentError for one of two, or of unknown needs."""
+def _owners(capabilities: Mapping[str, Capability]) -> Mapping[str, str]:
+    """Return the capability of each fragment's name. Raises FragmentError for one of two."""
     owners: dict[str, str] = {}
     for name, capability in capabilities.items():
-        for stem, part in capability.parts(name).items():
+        for stem in capability.parts(name):
             if stem in owners:
                 raise FragmentError(f"fragment {stem} belongs to two capabilities: {owners[stem]} and {name}")
             owners[stem] = name
-            _check_names(f"{file}: {name}.fragments.{stem}", part.needs, capabilities, "capability")
     return owners
+
+
+def _named(capabilities: Mapping[str, Capability]) -> list[str]:
+    """Return the fragments that are named in so many words; those with their capability's name may be missing."""
+    return [stem for capability in capabilities.values() for stem in capability.fragments]
+
+
+def _check_needs(file: str, capabilities: Mapping[str, Capability], known: Mapping[str, Capability]) -> None:
+    """Refuse a fragment that needs a capability which there is not. Raises FragmentError."""
+    for name, capability in capabilities.items():
+        for stem, part in capability.parts(name).items():
+            _check_names(f"{file}: {name}.fragments.{stem}", part.needs, known, "capability")
 
 
 def _check_variant(name: str, variant: Variant, catalogue: Catalogue) -> None:

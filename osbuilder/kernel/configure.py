@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from osbuilder.kernel.catalogue import BASE, Catalogue, load_usable
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.fragments import Request
 from osbuilder.kernel.modulecheck import check_requests, check_tools
-from osbuilder.kernel.placement import is_leftover
+from osbuilder.kernel.placement import is_leftover, variant_folders
 from osbuilder.kernel.resolver import RESOLVER, read_kconfig
 from osbuilder.kernel.selection import Selection, select
 from osbuilder.step import NOT_IN_KEY
@@ -54,14 +55,16 @@ class Configure:
     It reads the Kconfig files in the input `resolver` (see resolver.MakeResolver). Make one with `of_catalogue`.
 
     `arch` is the name of a row of osbuilder.arch; `fragments` are the names and sha256s of the files of kernel/configs
-    that can matter for it. Which of them a kernel gets depends on its version, which only the source tells. `besides`
-    is what is asked for besides them, as SYMBOL=value; see `asking`. `instead` as in selection.select.
+    that can matter for it. Which of them a kernel gets depends on its version, which only the source tells; `elsewhere`
+    are those of other variants that ask for what waivers excuse. `besides` is what is asked for besides them, as
+    SYMBOL=value; see `asking`. `instead` as in selection.select.
     """
 
     arch: str
     variant: str
     fragments: tuple[tuple[str, str], ...]
     besides: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
     catalogue: Catalogue = dataclasses.field(repr=False, metadata=NOT_IN_KEY)
     requests: tuple[Request, ...] = dataclasses.field(default=(), repr=False, metadata=NOT_IN_KEY)
     instead: tuple[str, ...] = dataclasses.field(default=(), repr=False, metadata=NOT_IN_KEY)
@@ -77,15 +80,16 @@ class Configure:
         catalogue = load_usable(root)
         declared = catalogue.variant(variant, arch)
         check_tools(variant, declared)
-        folders = (root, *(root / "variant" / each for each in catalogue.lineage(variant)))
-        patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
-        found = (path for folder in folders for pattern in patterns for path in folder.glob(pattern))
-        paths = [path for path in found if not is_leftover(path.name)]
-        digests = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        lineage = [root / "variant" / each for each in catalogue.lineage(variant)]
+        own = [path for folder in (root, *lineage) for path in _files(folder, arch)]
+        waived = {waiver.symbol for waiver in catalogue.waivers}
+        others = [_files(folder, arch) for folder in variant_folders(root) if folder not in lineage]
+        asking = [path for paths in others if not waived.isdisjoint(_named(paths)) for path in paths]
         return cls(
             arch=arch.name,
             variant=variant,
-            fragments=tuple(sorted(digests.items())),
+            fragments=_digests(root, own),
+            elsewhere=_digests(root, asking),
             catalogue=catalogue,
             instead=tuple(name for name, line in (lines or {}).items() if declared.fits(arch, line.span)),
         )
@@ -102,9 +106,14 @@ class Configure:
         """
         arch = parse_arch(self.arch)
         selected = select(self.catalogue, arch, version, self.variant, instead=self.instead)
-        requests = fragments.extend(selected.requests, self.requests)
+        # What excuses our request does not excuse the user's own.
+        own = {request.symbol for request in self.requests}
+        excused = {waiver.symbol for waiver in selected.waivers} & own
+        ours = [request for request in selected.requests if request.symbol not in excused]
+        requests = fragments.extend(ours, self.requests)
         check_requests(self.variant, self.catalogue.variants[self.variant], requests)
-        return dataclasses.replace(selected, requests=requests)
+        waivers = tuple(waiver for waiver in selected.waivers if waiver.symbol not in own)
+        return dataclasses.replace(selected, requests=requests, waivers=waivers)
 
     def describe(self) -> tuple[str, ...]:
         return (f"hold {CONFIG} to what was requested",)
@@ -157,3 +166,21 @@ class Resolve:
         inputs = {"resolver": resolver.path(RESOLVER), "requests": requests, **answers}
         run_script(job, render(_RESOLVE), inputs=inputs)
         return {"version": resolver.facts["version"]}
+
+
+def _files(folder: Path, arch: Arch) -> list[Path]:
+    """Return the files of kernel/configs or of a variant's folder that can matter for an architecture."""
+    patterns = ("*.yaml", "common/*.conf", f"arch/{arch.name}/*.conf")
+    found = (path for pattern in patterns for path in folder.glob(pattern))
+    return [path for path in found if not is_leftover(path.name)]
+
+
+def _named(paths: Iterable[Path]) -> set[str]:
+    """Return the symbols that files name."""
+    text = b"\n".join(path.read_bytes() for path in paths).decode("utf-8", "replace")
+    return set(re.findall(r"\bCONFIG_(\w+)", text))
+
+
+def _digests(root: Path, paths: Iterable[Path]) -> tuple[tuple[str, str], ...]:
+    digests = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return tuple(sorted(digests.items()))

@@ -42,7 +42,16 @@ class Git:
     ONLINE: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            raise ValueError("git: expected a https, http or git URL, got what is none") from None
+        if "@" in parts.netloc:
+            raise ValueError(
+                f"git: expected a URL without a name and password, got {parts.scheme}://...@"
+                f"{parts.netloc.rpartition('@')[2]}{parts.path}: they would stand in keys, logs and manifests; "
+                "clone it by hand and name the clone (tree)"
+            )
         if parts.scheme not in ("https", "http", "git") or not parts.hostname:
             raise ValueError(f"git: expected a https, http or git URL, got {self.url!r}; for a local one write tree:")
         if not _REF.fullmatch(self.ref) or ".." in self.ref:

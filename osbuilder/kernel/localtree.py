@@ -144,13 +144,13 @@ def _some(names: list[str]) -> str:
 
 
 def walk(folder: Path, prefix: str, *, without: tuple[str, ...] = (".git",)) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything below a folder but what `without` names at its top, sorted, links not followed."""
+    """Yield everything below a folder but what `without` names (by their paths in it), sorted, links not followed."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        if not prefix and entry.name in without:
-            continue
         name = prefix + entry.name
+        if name in without:
+            continue
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             # A folder's own timestamps tell of names, and those are listed.

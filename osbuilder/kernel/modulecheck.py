@@ -6,6 +6,7 @@ and without MODULE_SIG=y nothing would look at signatures: each would fail at th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ SETTING: Final = "setting module_signing_key"
 """What asks for the certificate that modules are signed for, where there is a key."""
 
 _DEPMOD: Final = "kmod"
+_COMPRESSION: Final = re.compile("MODULE_COMPRESS(_(?!NONE)[A-Z0-9]+)?")  # before 6.13 one of four, _NONE among them
 
 
 def check_tools(name: str, variant: Variant) -> None:
@@ -42,6 +44,12 @@ def check_requests(name: str, variant: Variant, requests: Sequence[Request]) -> 
                 hint=f"Write `modules: true` and `tools: [{_DEPMOD}]` into a variant.yaml (docs/kernel.md, Modules).",
             )
         return
+    if squeezed := next((each for each in requests if _COMPRESSION.fullmatch(each.symbol) and each.value == "y"), None):
+        raise FragmentError(
+            f"kernel variant {name} asks for compressed modules ({squeezed} in {squeezed.where}): expected modules as "
+            "they are, which are signed and listed after they were installed",
+            hint="Leave it out: the tarball of modules, the initrd and EROFS images are compressed already.",
+        )
     if missing := list(
         _missing(values, modules=modules is not None, signed=any(each.file == SETTING for each in requests))
     ):

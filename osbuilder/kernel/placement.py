@@ -73,6 +73,16 @@ def check_variant(root: Path, folder: Path, owners: Collection[str]) -> None:
     _check_fragments(root, folder, owners, folder / VARIANT_FILE)
 
 
+def check_named(root: Path, folder: Path, stems: Collection[str], declared: str) -> None:
+    """Refuse fragments that a declaration names and that lie in no layer below a folder. Raises FragmentError."""
+    there = {path.stem for layer in (folder / "common", *entries(folder / "arch")) for path in entries(layer)}
+    if lost := [f"{stem}{_EXTENSION}" for stem in stems if stem not in there]:
+        where = " or ".join(f"{shown(root, folder / layer)}/" for layer in ("common", "arch/<arch>"))
+        raise FragmentError(
+            f"{declared} names {', '.join(lost)}: no such fragment", hint=f"Write it in {where}, or take it out."
+        )
+
+
 def _check_entries(root: Path, folder: Path, *, files: Collection[str], folders: Collection[str]) -> None:
     for path in entries(folder):
         if path.name in files and path.is_file():

@@ -42,7 +42,7 @@ hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\\(.*\\)"$/\\1/p' /in/config)
 KBUILD_SIGN_PIN=$(cat /in/pin)
 export KBUILD_SIGN_PIN
 find /work/installed -name '*.ko' -print0 | sort -z |
-  xargs -0 -r -n 1 /work/tools/scripts/sign-file "$hash" /in/key /in/certificate
+  xargs -0 -n 1 /work/tools/scripts/sign-file "$hash" /in/key /in/certificate
 pack /work/installed lib/modules /out/{{ modules }}
 """
 

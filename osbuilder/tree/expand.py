@@ -12,6 +12,7 @@ import io
 import lzma
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -70,7 +71,7 @@ def _expand(packed: BinaryIO, method: str, label: str, scratch: Path | None) -> 
         archive.size_bytes = os.fstat(spool).st_size
         if not archive.size_bytes:
             raise EOFError("nothing comes out of it")
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
         raise TreeError(
             f"damaged archive ({label}): {method} data is truncated or corrupt: {error}",
             hint="Fetch or build the archive again.",

@@ -33,6 +33,7 @@ _EXTENSION_LIMIT_BYTES = 4 << 20
 _NAME_LIMIT_BYTES = 4096
 # A uid_t has 32 bits, and the last number of them means nobody (chown(2), user_namespaces(7)).
 _OWNER_MAX = 2**32 - 2
+_MAJOR_MAX, _MINOR_MAX = 2**12 - 1, 2**20 - 1  # what Linux has room for (include/linux/kdev_t.h)
 # As much of a member's own words as a message has.
 _SHOWN = 80
 
@@ -270,7 +271,7 @@ class _Reader:
             mtime_s=self.mtime(pax, fields[5]),
             content=content,
             target=link.decode("utf-8", "surrogateescape") if kind is Kind.SYMLINK else "",
-            device=(self.number(fields[12], "major"), self.number(fields[13], "minor")) if is_device else (0, 0),
+            device=self.device(fields) if is_device else (0, 0),
             xattrs=self.xattrs(pax) if pax else (),
         )
 
@@ -296,6 +297,15 @@ class _Reader:
                 hint="Write the archive with an owner that a guest can have.",
             )
         return number
+
+    def device(self, fields: tuple[bytes, ...]) -> tuple[int, int]:
+        major, minor = self.number(fields[12], "major"), self.number(fields[13], "minor")
+        if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):
+            self.fail(
+                f"is the device {major}:{minor}: expected numbers from 0:0 to {_MAJOR_MAX}:{_MINOR_MAX}",
+                hint="Write the archive with a device that Linux can have.",
+            )
+        return major, minor
 
     def mtime(self, pax: dict[str, bytes], field: bytes) -> int:
         text = pax.get("mtime")

@@ -212,6 +212,8 @@ def test_what_an_edit_of_the_code_leaves_needs_no_network_and_what_asks_for_a_cr
     smithy: Smithy, tmp_path: Path
 ) -> None:
     tree = bare(tmp_path / "crate")
+    (tree / "Cargo.lock").rename(tree / "deps.lock")
+    (tree / "Cargo.lock").symlink_to("deps.lock")
     executor = smithy.bench.executor
     without = executor.beside(executor.store)
     without.fetching = dataclasses.replace(executor.fetching, offline=True)

@@ -46,6 +46,12 @@ def inv(
         (("lock", "--distro", "debain"), ("unknown distro 'debain'", "Did you mean debian?")),
         (("kernel", "--setting", "offline=true"), ("compiler/builder, debian-6.12/source", "inv fetch")),
         (("kernel", "--offline"), ("compiler/builder, debian-6.12/source", "inv fetch")),
+        (
+            ("kernel", "--offline", "--git", "https://a.example/linux.git", "--ref", "v6.12"),
+            ("git/source", "Run the same once with a network: without --offline."),
+        ),
+        (("image", "--setting", "jobs=1", "--setting", "jobs=2"), ("--setting jobs: expected it once, got it twice",)),
+        (("image", "--setting", "mirrors=alpine=https://[x"), ("setting mirrors (flag): expected URLs for alpine",)),
         (("kernel", "--output", "vmlinux"), ("--output vmlinux: expected a folder",)),
         (("lock", "--distro", "scratch"), ("scratch has nothing to lock",)),
         (
@@ -55,6 +61,8 @@ def inv(
         (("image", "--setting", "offline=maybe"), ("setting offline (flag): expected true or false, got 'maybe'",)),
         (("image", "--fs", "ext5"), ("unknown fs 'ext5'", "Did you mean ext4?")),
         (("image", "--align-mib", "100"), ("--align-mib: expected a power of two, got 100",)),
+        (("image", "--free-space-mib", "2097152"), ("--free-space-mib: expected less than 2 TiB", "got 2097152")),
+        (("image", "--align-mib", "4194304"), ("--align-mib: expected less than 2 TiB",)),
         (("image", "--free-space-mib", "-1"), ("--free-space-mib: expected 0 or more, got -1",)),
         (("image", "--output", "."), ("--output . is a folder", "Name a file in it.")),
         (("image", "--output", "no/where.img"), ("there is no folder",)),

@@ -239,6 +239,12 @@ def test_a_token_is_asked_for_where_the_registry_says_and_goes_to_that_host_only
         ('Bearer realm="{url}/token"', Reply(body=b"{}"), "its token service .* answered without a token"),
         ('Bearer realm="{url}/token"', Reply(body=b"<html>"), "its token service .* answered without a token"),
         ('Bearer realm="ftp://x/token"', Reply(), "names a token service that is not protected: 'ftp://x/token'"),
+        (
+            'Bearer realm="https://[x/token"',
+            Reply(),
+            r"names a token service whose address is none: 'https://\[x/token'",
+        ),
+        ('Bearer realm="https://x:port/token"', Reply(), "names a token service whose address is none"),
         ("Negotiate", Reply(), "wants to be told who asks in a way that is not known: 'Negotiate'"),
         ("", Reply(), "refuses manifests/1 of toy to a stranger: .*HTTP 401"),
     ],

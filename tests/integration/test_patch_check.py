@@ -85,6 +85,10 @@ def test_patches_are_listed_with_what_they_are_for(checkout: Path) -> None:
     ]
     assert patchcheck.listing(planner(checkout), "good").splitlines() == ["good: 1 patch, of good", f"  {good}"]
     assert patchcheck.listing(planner(checkout), "bare").splitlines()[1:] == [f"  {own}"]
+    (checkout / "kernel" / "patches" / "own").rename(checkout / "kernel" / "patches" / "owned")
+    with pytest.raises(PatchError, match=r"patches/own: no such folder of patches") as caught:
+        patchcheck.listing(planner(checkout), "bare")
+    assert "owned" in caught.value.hint
 
 
 def test_a_series_that_applies_is_said_to(compiler: Compiler, checkout: Path) -> None:

@@ -119,6 +119,14 @@ def test_a_tree_that_changes_is_another_source(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "target/left").touch()
     assert Tree.of_path(tmp_path) == first  # what cargo left is no source
+    below = Tree.of_path(tmp_path, "src/agent")
+    (tmp_path / "src/agent/target").mkdir(parents=True)
+    (tmp_path / "src/agent/target/left.rs").touch()
+    assert Tree.of_path(tmp_path, "src/agent") == below
+    assert "--exclude=agent/src/agent/target" in "\n".join(below.describe())
+    (tmp_path / "src/target").mkdir()
+    (tmp_path / "src/target/own.rs").touch()  # what is called so elsewhere is a source's own
+    assert Tree.of_path(tmp_path, "src/agent") != below
     (tmp_path / "Cargo.toml").write_text("three")
     assert Tree.of_path(tmp_path) != first
 

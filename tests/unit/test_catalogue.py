@@ -126,6 +126,13 @@ def test_a_capability_without_any_fragment_is_refused(tmp_path: Path) -> None:
         chosen(tmp_path, {"capabilities.yaml": capabilities("ghost")})
 
 
+def test_a_fragment_that_is_named_and_not_there_is_refused(tmp_path: Path) -> None:
+    text = capabilities("net", extra="    fragments: {net: {}, net-old: {kernel: '<6.1'}}\n")
+    with pytest.raises(FragmentError, match=r"capabilities\.yaml names net-old\.conf: no such fragment"):
+        chosen(tmp_path, {"capabilities.yaml": text, "common/net.conf": "CONFIG_A=y\n"})
+    chosen(tmp_path, {"arch/s390x/net-old.conf": "CONFIG_B=y\n", "capabilities.yaml": text})  # somewhere is enough
+
+
 def test_a_fragment_of_two_capabilities_is_refused(tmp_path: Path) -> None:
     text = capabilities("a") + "  b:\n    purpose: p\n    probes: [p]\n    fragments: {a: {}}\n"
     with pytest.raises(FragmentError, match="fragment a belongs to two capabilities: a and b"):

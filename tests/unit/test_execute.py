@@ -426,10 +426,18 @@ def test_what_a_container_engine_may_run_still_stays_until_that_engine_answers(t
     assert (swept, list((tmp_path / "store" / "tmp").iterdir())) == (["a", "b"], [])
 
 
-def test_a_proxys_password_is_not_in_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://me:secret@proxy:3128/", "http://proxy:3128/"),
+        ("me:secret@proxy:3128", "proxy:3128"),  # the scheme may be left out
+        ("http://me:se[c/r@t@proxy:3128", "http://proxy:3128"),
+    ],
+)
+def test_a_proxys_password_is_not_in_the_log(tmp_path: Path, proxy: str, shown: str) -> None:
     class Telling(Refusing):
         def repeat_line(self, builder: object, command: Command, mounts: object) -> str:
-            return "pour https_proxy=http://me:secret@proxy:3128/"
+            return f"pour https_proxy={proxy}"
 
     def command(job: Job) -> None:
         job.run(Command(argv=("pour",)))
@@ -437,11 +445,11 @@ def test_a_proxys_password_is_not_in_the_log(tmp_path: Path) -> None:
     base = Step(name="make", subject="builder", action=Builder())
     step = Step(name="s", subject="row", action=Write(text="a", hook=command), builder=base)
     runner = executor(tmp_path, Heard(), Telling)  # type: ignore[arg-type]
-    runner.fetching = FetchSettings(proxies={"https_proxy": "http://me:secret@proxy:3128/"})
+    runner.fetching = FetchSettings(proxies={"https_proxy": proxy})
     with pytest.raises(CommandFailed) as caught:
         runner.run(step)
     log = next(note.removeprefix("log: ") for note in caught.value.__notes__ if note.startswith("log: "))
-    assert "# by hand: pour https_proxy=http://proxy:3128/\n" in Path(log).read_text()
+    assert f"# by hand: pour https_proxy={shown}\n" in Path(log).read_text()
 
 
 def test_after_a_failure_the_same_executor_builds_again(tmp_path: Path) -> None:

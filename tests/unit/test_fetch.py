@@ -97,6 +97,7 @@ def test_a_proxy_serves_its_scheme_except_for_the_hosts_of_no_proxy(url: str, no
         ("Sun, 22 Nov 2026 00:00:30 GMT", 30.0),
         ("Sat, 21 Nov 2026 00:00:00 GMT", 0.0),
         ("soon", None),
+        ("\u00b2", None),  # a digit, and no number
         ("", None),
     ],
 )

@@ -165,3 +165,6 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         inspect(tmp_path)
     with pytest.raises(UsageError, match="No such file"):
         inspect(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="it is a pipe"):
+        inspect(tmp_path / "pipe")

@@ -241,6 +241,15 @@ def test_a_kernel_with_modules_that_asks_for_all_that_it_takes_is_selected(tmp_p
     assert TRUST in action.selection(KernelVersion.parse("6.12")).requests
 
 
+@pytest.mark.parametrize("symbol", ["MODULE_COMPRESS", "MODULE_COMPRESS_ZSTD"])
+def test_modules_that_would_be_compressed_before_they_are_signed_are_refused(tmp_path: Path, symbol: str) -> None:
+    text = f"CONFIG_MODULES=y\nCONFIG_X=m\nCONFIG_{symbol}=y\n"
+    with pytest.raises(FragmentError, match=rf"asks for compressed modules \({symbol}=y in .*own\.conf:3\)"):
+        configure(tmp_path, DECLARED, text).selection(KernelVersion.parse("6.12"))
+    text = text.replace(symbol, "MODULE_COMPRESS_NONE")  # what 6.1 has as a choice of its own
+    assert configure(tmp_path, DECLARED, text).selection(KernelVersion.parse("6.1"))
+
+
 def test_modules_of_a_variant_that_has_none_are_refused(tmp_path: Path) -> None:
     plain = DECLARED.replace(", modules: true", "")
     words = r"asks for modules \(X=m in kernel/configs/variant/gpu/common/own\.conf:2\)"

@@ -125,6 +125,11 @@ def test_a_user_without_a_home_is_no_place_of_a_tree(tmp_path: Path) -> None:
         ("{git: '--upload-pack=x', ref: v6.12}", "expected a https, http or git URL"),
         ("{git: 'https://a.example/l.git', ref: '--all'}", "expected a branch, a tag or a full commit id, got '--all'"),
         ("{git: 'http://a.example/l.git', ref: v6.12}", "http does not protect what 'v6.12' means"),
+        (
+            "{git: 'https://me:secret@a.example/l.git', ref: v6.12}",
+            "expected a URL without a name and password, got https://...@a.example/l.git: they would stand in keys",
+        ),
+        ("{git: 'https://[a.example/l.git', ref: v6.12}", "expected a https, http or git URL, got what is none"),
     ],
 )
 def test_a_kernel_line_that_cannot_be_is_refused_with_its_line(text: str, problem: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder.errors import DecodeError, UsageError
-from osbuilder.settings import EngineChoice, Settings, fields, load_settings
+from osbuilder.settings import EngineChoice, Settings, fields, load_settings, parse_flags
 
 
 def settings(
@@ -51,6 +51,22 @@ def test_mirrors_are_named_by_distribution(tmp_path: Path) -> None:
     assert result.mirrors == {"debian": ("http://a/", "http://b/"), "alpine": ("http://c/",)}
     with pytest.raises(UsageError, match=r"setting mirrors \(OSBUILDER_MIRRORS\): expected NAME=VALUE"):
         settings(tmp_path, environment={"OSBUILDER_MIRRORS": "http://a/"})
+
+
+def test_settings_of_distributions_come_together_and_others_come_once(tmp_path: Path) -> None:
+    texts = ("mirrors=debian=https://a/d", "jobs=2", "mirrors=fedora=https://b/f,https://c/f")
+    mirrors = settings(tmp_path, dict(parse_flags(texts))).mirrors
+    assert dict(mirrors) == {"debian": ("https://a/d",), "fedora": ("https://b/f", "https://c/f")}
+    with pytest.raises(UsageError, match="--setting jobs: expected it once, got it twice"):
+        parse_flags(("jobs=1", "jobs=1"))
+    with pytest.raises(UsageError, match=r"setting mirrors \(flag\): expected debian once, got it twice"):
+        settings(tmp_path, dict(parse_flags((*texts, "mirrors=debian=https://d/d"))))
+
+
+@pytest.mark.parametrize("address", ["https://[x", "https://h:abc", "https://h:99999"])
+def test_a_mirror_that_is_no_url_is_refused_with_where_it_came_from(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match=r"setting mirrors \(osbuilder.yaml\): expected URLs for debian"):
+        settings(tmp_path, text=f"mirrors: {{debian: ['https://a/d', '{address}']}}\n")
 
 
 def test_an_unknown_name_in_the_environment_is_refused_with_a_suggestion(tmp_path: Path) -> None:

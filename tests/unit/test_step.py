@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osbuilder import step as step_module
-from osbuilder.step import NOT_IN_KEY, Json, Step, canonical, key_of, parameters, source_digests
+from osbuilder.step import NOT_IN_KEY, Json, Step, canonical, key_of, parameters, source_digests, with_shared
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +114,16 @@ def test_walk_yields_dependencies_first_and_each_step_once() -> None:
     right = Step(name="right", subject="tea", action=Pour(cups=1), inputs=(("base", base),))
     top = Step(name="top", subject="tea", action=Pour(cups=1), inputs=(("l", left), ("r", right)), builder=base)
     assert [step.name for step in top.walk()] == ["pour", "left", "right", "top"]
+
+
+def test_steps_are_one_where_they_do_the_same_of_the_same_whatever_they_are_called() -> None:
+    def drink(leaf: Step, name: str) -> Step:
+        brew = Step(name="brew", subject="tea", action=Pour(cups=9), inputs=(("leaf", leaf),))
+        return Step(name="drink", subject=name, action=Pour(cups=1), inputs=(("brew", brew),))
+
+    shared: dict[bytes, Step] = {}
+    one, same, other = (with_shared(drink(pour(cups), name), shared) for cups, name in ((1, "a"), (1, "b"), (2, "c")))
+    assert one.inputs[0][1] is same.inputs[0][1]
+    (_, brew), (_, others) = one.inputs[0], other.inputs[0]
+    assert (brew.ident, brew.action) == (others.ident, others.action)
+    assert [each.inputs[0][1].action for each in (brew, others)] == [Pour(cups=1), Pour(cups=2)]

@@ -56,9 +56,11 @@ def header(name: bytes, kind: bytes = b"0", size: int = 0, **changes: bytes) -> 
         "mtime": b"00000000000\0",
         "link": b"",
         "magic": b"ustar\x0000",
+        "major": b"",
     } | changes
     raw = bytearray(512)
-    for field, offset in (("mode", 100), ("uid", 108), ("gid", 116), ("size", 124), ("mtime", 136), ("link", 157)):
+    places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "link": 157, "major": 329}
+    for field, offset in places.items():
         raw[offset : offset + len(fields[field])] = fields[field]
     raw[: len(name)] = name
     raw[156:157] = kind
@@ -353,6 +355,10 @@ def test_the_last_owner_that_there_is_stays_who_it_is(tmp_path: Path) -> None:
         ),
         (pax(("gid", b"4294967296")) + header(b"f") + END, "has the gid 4294967296"),
         (header(b"f", uid=b"\x80\0\0\1\0\0\0\0") + END, "member 'f' at byte 0 has the uid 4294967296"),
+        (
+            header(b"n", b"3", major=b"\x80\0\0\0\x40\0\0\0") + END,
+            "member 'n' at byte 0 is the device 1073741824:0: expected numbers from 0:0 to 4095:1048575",
+        ),
         (header(b"f", gid=b"\xff" * 8) + END, "member 'f' at byte 0 has the gid -1: expected a number from 0"),
         (
             header(b"e") + pax(("uid", b"7" * 5000)) + header(b"f") + END,
@@ -392,11 +398,16 @@ def test_a_bad_archive_is_refused_with_the_member_and_its_offset(tmp_path: Path,
     [bz2.compress, gzip.compress, lzma.compress, zstandard.compress],
     ids=["bzip2", "gzip", "xz", "zstd"],
 )
-@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "overwritten"])
 def test_a_damaged_compressed_archive_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes], damage: str) -> None:
     packed = pack(header(b"f", size=3000) + hashlib.shake_128(b"").digest(3072) + END)
+    damaged = {
+        "truncated": packed[: len(packed) // 2],
+        "garbage": packed + b"garbage",
+        "overwritten": packed[:6] + bytes(range(200, 0, -1)) + packed[206:],
+    }[damage]
     with pytest.raises(TreeError, match=r"truncated or corrupt|is truncated"):
-        raw_tree(tmp_path, packed[: len(packed) // 2] if damage == "truncated" else packed + b"garbage")
+        raw_tree(tmp_path, damaged)
 
 
 @pytest.mark.parametrize("padding_ends_at", [1 << 20, 2 << 20, (2 << 20) + 4])

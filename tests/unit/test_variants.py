@@ -231,12 +231,41 @@ def test_a_waiver_does_not_count_in_a_variant_that_does_not_ask_for_its_symbol(t
     assert chosen(tmp_path, files, variant="less").waivers == ()
 
 
+def test_a_fragment_of_a_variant_may_need_what_the_base_has_or_what_it_extends(tmp_path: Path) -> None:
+    parts = "fragments: {own: {}, own-b: {needs: [b]}, own-extra: {needs: [extra]}"
+    own = "capabilities: {own: {purpose: p, unproven: u, %s}}}\n"
+    files = {
+        **TWO,
+        "variant/v/variant.yaml": variant(own % parts),
+        "variant/v/common/own.conf": "CONFIG_N9=y\n",
+        "variant/v/common/own-b.conf": "CONFIG_B9=y\n",
+        "variant/v/common/own-extra.conf": "CONFIG_A9=y\n",
+        "variant/w/variant.yaml": "purpose: p\nextends: v\ncapabilities: {last: {purpose: p, unproven: u, "
+        "fragments: {last: {needs: [own]}}}}\n",
+        "variant/w/common/last.conf": "CONFIG_LAST=y\n",
+    }
+    assert asked(chosen(tmp_path, files, variant="v")) == ["A=1", "B=y", "B9=y", "N9=y"]
+    assert asked(chosen(tmp_path, files, variant="w")) == ["A=1", "B=y", "B9=y", "LAST=y", "N9=y"]
+    files["variant/v/variant.yaml"] = variant(own % parts.replace("[b]", "[bb]"))
+    catalogue = load_usable(write_configs(tmp_path, files))
+    words = r"variant/v/variant\.yaml: own\.fragments\.own-b: unknown capability 'bb'"
+    for name in ("v", "w"):  # and what extends it
+        with pytest.raises(FragmentError, match=words):
+            catalogue.declared(name)
+    assert "more" in catalogue.variants
+
+
 def test_a_waiver_of_a_symbol_that_only_a_variant_asks_for_counts_in_that_variant_alone(tmp_path: Path) -> None:
     waivers = "".join(f'- {{symbol: {name}, kernel: ">=6.1", arches: [x86_64], reason: r}}\n' for name in ("O", "GONE"))
     own = {"variant/v/variant.yaml": OWN, "variant/v/common/own.conf": "CONFIG_O=y\n"}
     files = {**TWO, **own, "waivers.yaml": f"waivers:\n{waivers}"}
     assert [waiver.symbol for waiver in chosen(tmp_path, files, variant="v").waivers] == ["O", "GONE"]
     assert [waiver.symbol for waiver in chosen(tmp_path, files).waivers] == ["GONE"]
+    # So what that variant asks for is part of what the others are checked with.
+    before = Configure.of_catalogue(tmp_path, ARCHES["x86_64"])
+    assert [name for name, _ in before.elsewhere] == ["variant/v/common/own.conf", "variant/v/variant.yaml"]
+    (tmp_path / "variant/v/common/own.conf").write_text("CONFIG_OTHER=y\n")
+    assert Configure.of_catalogue(tmp_path, ARCHES["x86_64"]).elsewhere == ()
 
 
 # --- variants that somebody is still writing
@@ -404,6 +433,8 @@ def test_the_table_says_fragments_probes_who_needs_it_and_where_it_is(tmp_path: 
         **TWO,
         "consumers.yaml": CONSUMERS,
         "capabilities.yaml": TWO["capabilities.yaml"] + OLD,
+        "common/b-old.conf": "CONFIG_B_OLD=y\n",
+        "arch/x86_64/c-old.conf": "CONFIG_C_OLD=y\n",
     }
     table = capabilities_text(load_catalogue(write_configs(tmp_path, files))).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in table[1:-2]}

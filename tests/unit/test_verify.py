@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 
+from osbuilder import launch
 from osbuilder.api import CHECKOUT, Workbench, open_workbench
 from osbuilder.arch import ARCHES, Arch, host_arch
 from osbuilder.errors import BootError, ContractError, Interrupted, PlanError, UsageError
@@ -294,6 +295,24 @@ def test_a_variant_that_is_not_for_a_kernels_version_is_left_out_and_told(
     assert told == ["left out: measured is for kernels >=6.10, not for 6.1"]
     with pytest.raises(PlanError, match=r"measured is for kernels >=6\.10, not for 6\.1"):
         checkout.proof.of_kernels(arches=("s390x",), variants=("measured",), line="debian-6.1", dry=True)
+
+
+def test_a_variant_without_drivers_for_any_machine_is_left_out_or_refused(
+    checkout: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = launch.machines
+    monkeypatch.setattr(
+        launch, "machines", lambda bench, name, arch: () if name == "measured" else machines(bench, name, arch)
+    )
+    told: list[str] = []
+    trials = checkout.proof.of_kernels(arches=("s390x",), variants=(), dry=True, tell=told.append)
+    assert {trial.variant for trial in trials} == {"base", "confidential"}
+    assert "".join(told) == (
+        "left out: kernel variant measured has drivers for none of the machines that guests of s390x run on: "
+        "s390-ccw-virtio"
+    )
+    with pytest.raises(PlanError, match="kernel variant measured has drivers for none of the machines"):
+        checkout.proof.of_kernels(arches=("s390x",), variants=("measured",), dry=True)
 
 
 def test_a_variant_that_is_for_no_architecture_that_was_named_is_refused(checkout: Workbench) -> None:

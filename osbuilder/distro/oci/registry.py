@@ -134,12 +134,19 @@ class Registry:
     def _token(self, challenge: dict[str, str]) -> str:
         """Return a token from the service that a registry names."""
         realm = challenge.get("realm", "")
-        if urlsplit(realm).scheme not in ("https", urlsplit(self.address).scheme):
+        try:
+            parts = urlsplit(realm)
+            readable = parts.port != 0
+        except ValueError:
+            readable = False
+        if not readable:
+            raise FetchError(f"{self.address} names a token service whose address is none: {realm!r}", hint=_OTHER)
+        if parts.scheme not in ("https", urlsplit(self.address).scheme):
             raise FetchError(f"{self.address} names a token service that is not protected: {realm!r}", hint=_OTHER)
         asked: dict[str, str] = {name: challenge[name] for name in ("service", "scope") if name in challenge}
         asked.setdefault("scope", f"repository:{self._repository}:pull")
         headers = (("Authorization", self._basic),) if self._basic else ()
-        url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(asked)}"
+        url = f"{realm}{'&' if parts.query else '?'}{urlencode(asked)}"
         source = Source(name="token", urls=(url,), sha256=None, max_bytes=_TOKEN_MAX_BYTES, headers=headers)
         try:
             path = self._job.fetch(source, into=self._job.work)
