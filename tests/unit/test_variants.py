@@ -14,6 +14,7 @@ from osbuilder.errors import DecodeError, FragmentError, PlanError, UsageError
 from osbuilder.kernel.catalogue import load_catalogue, load_usable, matrix
 from osbuilder.kernel.conditions import KernelVersion
 from osbuilder.kernel.configure import Configure
+from osbuilder.kernel.fragments import parse
 from osbuilder.kernel.selection import select
 from osbuilder.kernel.source import KernelLine
 from osbuilder.variants import consumers_text, variants_text
@@ -253,6 +254,17 @@ def test_a_fragment_of_a_variant_may_need_what_the_base_has_or_what_it_extends(t
         with pytest.raises(FragmentError, match=words):
             catalogue.declared(name)
     assert "more" in catalogue.variants
+
+
+def test_a_waiver_of_ours_does_not_excuse_what_the_user_asks_for(tmp_path: Path) -> None:
+    waivers = 'waivers:\n- {symbol: B, kernel: ">=6.1", arches: [x86_64], reason: r}\n'
+    plain = Configure.of_catalogue(write_configs(tmp_path, {**TWO, "waivers.yaml": waivers}), ARCHES["x86_64"])
+    version = KernelVersion.parse("6.12")
+    assert [waiver.symbol for waiver in plain.selection(version).waivers] == ["B"]
+    (request,) = parse("CONFIG_B=y\n", "mine.conf")
+    selection = plain.asking([request]).selection(version)
+    assert selection.waivers == ()
+    assert [each.where for each in selection.requests if each.symbol == "B"] == ["mine.conf:1"]
 
 
 def test_a_waiver_of_a_symbol_that_only_a_variant_asks_for_counts_in_that_variant_alone(tmp_path: Path) -> None:
