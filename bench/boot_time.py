@@ -79,8 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--kernel", type=Path, action="append")
+    parser.add_argument("--machine", action="append", choices=[machine.name for machine in host_arch().machines])
     parser.add_argument("--initcalls", action="store_true")
     options = parser.parse_args()
+    machines = [machine for machine in host_arch().machines if machine.name in (options.machine or (machine.name,))]
     bench = open_workbench((), stream=sys.stderr, root=ROOT)
     kernels = options.kernel or [bench.build(KernelRequest()).artifact.path("vmlinux")]
     found: dict[tuple[Path, str], list[Report]] = {}
@@ -89,12 +91,12 @@ def main() -> None:
         make_initrd(bench.build(AgentRequest()).artifact.path("agent"), folder / "initrd")
         if options.initcalls:
             for kernel in kernels:
-                for machine in host_arch().machines:
+                for machine in machines:
                     show_initcalls(kernel, folder / "initrd", machine, folder)
             return
         for _ in range(options.rounds):
             for kernel in kernels:
-                for machine in host_arch().machines:
+                for machine in machines:
                     report = boot(kernel, folder / "initrd", machine, HostPlace(folder=folder))
                     found.setdefault((kernel, machine.name), []).append(report)
     for (kernel, name), reports in found.items():

@@ -103,6 +103,10 @@ def inv(
         ),
         (("kernel.menuconfig", "--output", "no/where.conf"), ("there is no folder",)),
         (("kernel", "--variant", "minmal"), ("unknown kernel variant 'minmal'", "Did you mean minimal?")),
+        (
+            ("kernel.size", "--save", "--patches", "linux-6.12"),
+            ("--save keeps the budget", "not of --git, --tree, --patches"),
+        ),
         (("kernel.config", "--output", "."), ("--output . is a folder",)),
         (("kernel.contract", "--kernel", "debian-6.2"), ("unknown kernel 'debian-6.2'", "Did you mean debian-6.12?")),
         (("kernel.explain", "FUSE-DAX"), ("expected a configuration symbol such as FUSE_DAX, got 'FUSE-DAX'",)),

@@ -43,12 +43,16 @@ class Person:
     def press(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
 
-    def sets(self, symbol: bytes, prompt: bytes, *, key: bytes, shows: bytes) -> None:
-        """Search a symbol as mconf does it, jump to where it is, and press a key that changes it."""
+    def finds(self, symbol: bytes, *, value: bytes) -> None:
+        """Search a symbol as mconf does it."""
         self.press(b"/")
         self.waits_for(b"Search Configuration Parameter")
         self.press(b"^" + symbol + b"$\r")
-        self.waits_for(b"Symbol: " + symbol)
+        self.waits_for(b"Symbol: " + symbol + b" [=" + value + b"]")
+
+    def sets(self, symbol: bytes, prompt: bytes, *, value: bytes, key: bytes, shows: bytes) -> None:
+        """Search a symbol, jump to where it is, and press a key that changes its value."""
+        self.finds(symbol, value=value)
         self.press(b"1")
         self.waits_for(prompt)
         self.press(key)
@@ -61,7 +65,7 @@ class Person:
 
 
 def edited(bench: Workbench, visit: Callable[[Person], None], fragments: tuple[Path, ...] = ()) -> str:
-    """Return the fragment of a person's visit to the menus of the base kernel, with fragments of theirs."""
+    """Return the fragment of a person's visit to the menus of the debug kernel, with fragments of theirs."""
     side, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (40, 120))
 
@@ -73,7 +77,9 @@ def edited(bench: Workbench, visit: Callable[[Person], None], fragments: tuple[P
     thread = threading.Thread(target=sit_down, daemon=True)
     thread.start()
     try:
-        return bench.kernels.menuconfig(KernelRequest(arch="x86_64", fragments=fragments), terminal=terminal)
+        return bench.kernels.menuconfig(
+            KernelRequest(arch="x86_64", variant="debug", fragments=fragments), terminal=terminal
+        )
     finally:
         thread.join(timeout=10)
         os.close(side)
@@ -83,7 +89,7 @@ def edited(bench: Workbench, visit: Callable[[Person], None], fragments: tuple[P
 @pytest.mark.usefixtures("builders")
 def test_what_is_saved_comes_back_as_a_fragment(bench: Workbench) -> None:
     def visit(person: Person) -> None:
-        person.sets(b"DUMMY", b"Dummy net driver support", key=b"y", shows=b"[*]")
+        person.sets(b"DUMMY", b"Dummy net driver support", value=b"n", key=b"y", shows=b"[*]")
         person.leaves(b"\r")
 
     assert edited(bench, visit) == "# What for?\nCONFIG_DUMMY=y\n"
@@ -96,7 +102,11 @@ def test_what_is_not_saved_is_no_change_and_a_contract_that_fails_no_hindrance(
     (tmp_path / "mine.conf").write_text("CONFIG_NFS_V4=y\n")  # which NFS_FS is missing for
 
     def visit(person: Person) -> None:
-        person.sets(b"VXLAN", b"Virtual eXtensible", key=b"n", shows=b"[ ]")
+        # It takes pahole, which only the compilers' builder of this variant has.
+        person.finds(b"DEBUG_INFO_BTF", value=b"y")
+        person.press(_LEAVE)
+        person.waits_for(b"General setup")
+        person.sets(b"VXLAN", b"Virtual eXtensible", value=b"y", key=b"n", shows=b"[ ]")
         person.leaves(b"n")
 
     assert edited(bench, visit, (tmp_path / "mine.conf",)) == ""
