@@ -113,6 +113,27 @@ class Process:
         return EngineError(f"the sandbox cannot be set up: {said}", hint=_SETUP_HINT)
 
 
+def kill_left(folder: Path) -> None:
+    """Kill each bwrap that was given something of `folder`, in which nobody works any more.
+
+    The kernel ends a sandbox with its parent, but for the moments before its first process has asked for that: one that
+    loses its parent there waits for ever.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        if _is_given(process, folder.resolve()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _is_given(process: Path, folder: Path) -> bool:
+    """Return whether a folder of /proc is a bwrap's, with `folder` or something below it among its arguments."""
+    try:
+        argv = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+    except OSError:
+        return False
+    return Path(argv[0]).name == "bwrap" and any(Path(word).is_relative_to(folder) for word in argv[1:])
+
+
 def _pipe(stack: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:
     reading, writing = os.pipe()
     source = stack.enter_context(os.fdopen(reading, "rb"))

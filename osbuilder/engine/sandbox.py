@@ -21,7 +21,7 @@ from typing import Final
 from osbuilder.engine import base, caches
 from osbuilder.engine import trees as builder_trees
 from osbuilder.engine.base import Builder, Command, Mounts
-from osbuilder.engine.bubblewrap import Process
+from osbuilder.engine.bubblewrap import Process, kill_left
 from osbuilder.engine.transfer import chown_tree, holds_of_others
 from osbuilder.errors import EngineError, Interrupted, TimeLimit
 
@@ -51,8 +51,9 @@ class SandboxEngine:
         """Unpack the builder unless it is there. Raises EngineError."""
         builder_trees.ensure_tree(self._trees, builder)
 
-    def sweep(self, label: str, folder: Path) -> None:  # noqa: ARG002 - no process is left to be found
-        """Give the caller what is below `folder`: the kernel ends a sandbox with its parent and forgets its mounts."""
+    def sweep(self, label: str, folder: Path) -> None:  # noqa: ARG002 - a sandbox has no label
+        """End what was left half set up for `folder`, and give the caller what is below it."""
+        kill_left(folder)
         if holds_of_others(folder):
             self._reclaim(folder)
 
@@ -87,7 +88,7 @@ class SandboxEngine:
         mounts: Mounts,
         *,
         log: Path,
-        label: str,  # noqa: ARG002 - nothing is left to be found again
+        label: str,  # noqa: ARG002 - it is found again by its folders
         devices: tuple[str, ...] = (),
         timeout_s: float | None = None,
     ) -> None:

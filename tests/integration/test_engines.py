@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -287,6 +288,12 @@ def _settled(room: Room) -> list[str]:
     return left
 
 
+def _sweep(room: Room) -> None:
+    """Have the room's engine, in a process of its own, sweep what was left there."""
+    stdout, _ = room.start(room.order(Command(argv=()), sweep=str(room.folder))).communicate(timeout=120)
+    assert json.loads(stdout)["error"] is None, stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_container_and_no_process(room: Room, number: signal.Signals) -> None:
     process = _started(room, root=True)
@@ -307,14 +314,33 @@ def test_what_a_killed_process_left_is_swept(room: Room) -> None:
     process.communicate()
     if room.spec["kind"] == "api":
         assert left_over(room) != []
-    swept = room.start(room.order(Command(argv=()), sweep=str(room.folder)))
-    stdout, _ = swept.communicate(timeout=120)
-    assert json.loads(stdout)["error"] is None, stdout
+    _sweep(room)
     assert _settled(room) == []
     if room.name != "docker-archive":  # there it stays in a volume
         assert (room.output / "a" / "b").exists()
         if room.uid:  # root may remove what is others'
             assert {path.stat().st_uid for path in (room.output, *room.output.rglob("*"))} == {room.uid}
+
+
+@pytest.mark.parametrize("engine_name", ["sandbox", "sandbox-user"], indirect=True)
+def test_a_sandbox_that_lost_its_caller_while_it_was_set_up_is_swept(room: Room) -> None:
+    status, status_end = os.pipe()
+    gate, gate_end = os.pipe()
+    argv = ["bwrap", "--unshare-user", "--unshare-pid", "--die-with-parent", "--ro-bind", "/", "/"]
+    argv += ["--bind", str(room.work), "/tmp", "--json-status-fd", str(status_end)]
+    # As long as it waits for its map of ids it has not asked to die with its parent.
+    argv += ["--userns-block-fd", str(gate), "--info-fd", "2", "sleep", "1000"]
+    whose: dict[str, Any] = {"user": room.user.uid, "group": room.user.gid, "extra_groups": ()} if room.user else {}
+    outer = subprocess.Popen(argv, pass_fds=(status_end, gate), stderr=subprocess.DEVNULL, **whose)
+    with os.fdopen(status, encoding="utf-8") as lines:
+        child = int(json.loads(lines.readline())["child-pid"])
+    outer.kill()
+    outer.wait()
+    for end in (status_end, gate, gate_end):
+        os.close(end)
+    assert str(room.work) in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")
+    _sweep(room)
+    assert _settled(room) == []
 
 
 def test_a_builder_that_is_not_what_its_checksum_says_is_refused(room: Room, ground: Path) -> None:
