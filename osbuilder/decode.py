@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 _TAG = "tag:yaml.org,2002:"
 _DEPTH_MAX = 64  # no data file of ours nests deeper than ten; a hostile one must not exhaust the stack
+_TOO_DEEP = f"expected at most {_DEPTH_MAX} levels, got more"
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
@@ -114,6 +115,9 @@ def _compose(text: str, where: str) -> yaml.Node:
     except yaml.MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
         line = mark.line + 1 if mark else 1
+        # PyYAML's scanner, which reads ahead, has a bound of its own since 6.0.4.
+        if "nesting depth" in (err.problem or ""):
+            raise DecodeError(f"{where}:{line}: {_TOO_DEEP}") from None
         lines = text.splitlines()
         indent = re.match(r"\s*", lines[line - 1]) if line <= len(lines) else None
         hint = "YAML refuses tabs as indentation: use spaces." if indent and "\t" in indent.group() else ""
@@ -148,7 +152,7 @@ def _compose_node(loader: Any, place: _Place, *, depth: int) -> yaml.Node:
     if event.tag is not None:
         raise DecodeError(f"{place.at(line)}tags are refused, got `{event.tag}`", hint="Quote a value to make it text.")
     if depth > _DEPTH_MAX:
-        raise DecodeError(f"{place.at(line)}expected at most {_DEPTH_MAX} levels, got more")
+        raise DecodeError(f"{place.at(line)}{_TOO_DEEP}")
     if isinstance(event, yaml.ScalarEvent):
         tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         return yaml.ScalarNode(tag, event.value, start)

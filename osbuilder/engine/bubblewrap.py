@@ -119,8 +119,9 @@ def kill_left(folder: Path) -> None:
     The kernel ends a sandbox with its parent, but for the moments before its first process has asked for that: one that
     loses its parent there waits for ever.
     """
+    given = folder.resolve()
     for process in Path("/proc").glob("[0-9]*"):
-        if _is_given(process, folder.resolve()):
+        if _is_given(process, given):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process.name), signal.SIGKILL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -363,10 +362,7 @@ def test_bad_syntax_names_file_and_line(text: str) -> None:
 
 @pytest.mark.parametrize("levels", [70, 200, 5000])
 def test_hostile_nesting_is_refused_before_it_exhausts_the_stack(levels: int) -> None:
-    # Of thousands PyYAML 6.0.4 says so itself: its scanner reads ahead.
-    said = refusal("[" * levels + "]" * levels, Versions).message
-    assert re.search("expected at most 64 levels, got more|exceeded maximum nesting depth", said)
-    assert levels > 200 or "64 levels" in said
+    assert "expected at most 64 levels, got more" in refusal("[" * levels + "]" * levels, Versions).message
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
